@@ -5,7 +5,7 @@ from functools import cache, partial
 from app import log
 from app.approvals import approvals
 from app.audit.log import AuditLog
-from app.aws import proof_names, stack_answers, stack_messages, sts
+from app.aws import proof_names, stack_messages, sts
 from app.config import Config
 from app.connections import connections, listing
 from app.diagnosis import diagnosis
@@ -126,5 +126,5 @@ def _registrations(
     queue = stack_messages.RegistrationQueue(region, url)
     # Created lazily: few processes send answers to stacks, and creating the client would take 20 %
     # of a process's start-up time.
-    answers = cache(partial(stack_answers.stack_answers, region, config.aws.broker.partition))
+    answers = cache(partial(stack_messages.stack_answers, region, config.aws.broker.partition))
     return registrations.Registrations(db, config, sets, queue, answers)

@@ -312,9 +312,9 @@ def test_assume_role_is_called_in_one_place():
 
 
 CLIENTS = """
-app/aws/own_role.py:iam app/aws/query.py:? app/aws/stack_answers.py:s3 app/aws/stack_messages.py:sqs
-app/aws/sts.py:sts app/aws/templates.py:s3 app/aws/vendor_resources.py:s3
-app/aws/vendor_resources.py:sns app/aws/vendor_resources.py:sqs
+app/aws/own_role.py:iam app/aws/query.py:? app/aws/stack_messages.py:s3
+app/aws/stack_messages.py:sqs app/aws/sts.py:sts app/aws/templates.py:s3
+app/aws/vendor_resources.py:s3 app/aws/vendor_resources.py:sns app/aws/vendor_resources.py:sqs
 """
 
 

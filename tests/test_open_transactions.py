@@ -9,8 +9,7 @@ from botocore.credentials import ReadOnlyCredentials
 from botocore.session import get_session
 
 from app.aws.query import QueryApi
-from app.aws.stack_answers import StackAnswers
-from app.aws.stack_messages import RegistrationQueue, Request
+from app.aws.stack_messages import RegistrationQueue, Request, StackAnswers
 
 KEY = ReadOnlyCredentials("111122223333", "sandbox", None)
 REQUEST = Request(

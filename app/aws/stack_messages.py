@@ -1,9 +1,11 @@
-"""The messages of customers' stacks: the queue that they come from, and their form.
+"""The messages of customers' stacks: the queue that they come from, their form, and the answers.
 
 A stack's custom resource publishes a request to the registration topic. SNS wraps it in an envelope
 and puts it into the queue. Anybody may publish to the topic. The response URL in a request works
 like a password to the stack, so Deputy logs neither the URL nor the message.
-app/aws/stack_answers.py sends the answer.
+
+The answer is a PUT to the response URL. As the URL is untrusted, Deputy calls it only if it is in
+AWS's own bucket for such answers.
 """
 
 import hashlib
@@ -14,32 +16,45 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
 
 import boto3
+import botocore.session
+from botocore import UNSIGNED
+from botocore.awsrequest import AWSRequest
 from botocore.config import Config as BotoConfig
+from botocore.exceptions import BotoCoreError
+from botocore.httpsession import URLLib3Session
+from botocore.regions import EndpointResolver
+from botocore.utils import get_environ_proxies
 
 from app import strict_json
 from app.aws.errors import AWS_ERRORS, Unavailable, classify
+from app.aws.tls import ca_bundle
+from app.log import logger
 
 LONGEST_WAIT = 20  # seconds; SQS's limit
 BATCH = 10  # messages in one call; SQS's limit
 _MESSAGE_MAX = 16_384  # characters; CloudFormation's messages have some 3,000
+_URL_MAX = 8192
+# A retry follows at once, and only if S3 did not answer or answered 5xx. Redelivery by SQS causes
+# later attempts.
+_ANSWER_ATTEMPTS = 2
+_ANSWER_TIMEOUTS: Any = (2, 3)  # seconds to connect, and to wait for the answer
 
-# The answer repeats these fields. They must be ASCII, and not longer than AWS allows. So the answer
-# stays below the 4,096 bytes that CloudFormation reads.
-_STACK_ID = re.compile(
-    r"arn:(?P<partition>aws(?:-[a-z0-9]{1,16}){0,3}):cloudformation:[a-z0-9-]{1,32}:(?P<account>[0-9]{12})"
-    r":stack/[A-Za-z0-9-]{1,128}/[A-Za-z0-9-]{1,64}",
-    re.ASCII,
-)
-_REPEATED = {
-    "StackId": _STACK_ID,
-    "RequestId": re.compile(r"[A-Za-z0-9-]{1,128}", re.ASCII),
-    "LogicalResourceId": re.compile(r"[A-Za-z0-9]{1,255}", re.ASCII),
-    "PhysicalResourceId": re.compile(r"[ -~]{1,1024}", re.ASCII),
+# The required fields of a request. The answer repeats the ids. They must be ASCII, and not longer
+# than AWS allows. So the answer stays below the 4,096 bytes that CloudFormation reads.
+_FIELDS = {
+    "RequestType": "Create|Update|Delete",
+    "ResponseURL": "(?s:.*)",
+    "StackId": (
+        "arn:(?P<partition>aws(?:-[a-z0-9]{1,16}){0,3}):cloudformation:[a-z0-9-]{1,32}"
+        ":(?P<account>[0-9]{12}):stack/[A-Za-z0-9-]{1,128}/[A-Za-z0-9-]{1,64}"
+    ),
+    "RequestId": "[A-Za-z0-9-]{1,128}",
+    "LogicalResourceId": "[A-Za-z0-9]{1,255}",
+    "PhysicalResourceId": "[ -~]{1,1024}",
 }
-
-RequestType = Literal["Create", "Update", "Delete"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +64,7 @@ class Request:
     None of its fields is verified.
     """
 
-    kind: RequestType
+    kind: Literal["Create", "Update", "Delete"]
     stack_id: str
     partition: str  # in the stack's id
     account_id: str  # in the stack's id
@@ -70,26 +85,22 @@ class Request:
         if envelope.get("Type") != "Notification" or envelope.get("TopicArn") != topic_arn:
             raise ValueError("This does not come from the registration topic.")
         request = _object(envelope.get("Message"))
-        kind, url = request.get("RequestType"), request.get("ResponseURL")
-        if kind not in ("Create", "Update", "Delete") or not isinstance(url, str):
-            raise ValueError("This is not a request to a custom resource.")
-        stack = _repeated(request, "StackId")
-        logical_id = _repeated(request, "LogicalResourceId")[0]
-        # Each delivery of the same Create gets the same id.
-        digest = hashlib.sha256(f"{stack[0]}\0{logical_id}".encode()).hexdigest()
-        physical_id = f"deputy-{digest[:32]}"
-        # CloudFormation deletes the old resource if the answer to an Update has another id.
-        if kind != "Create" and "PhysicalResourceId" in request:
-            physical_id = _repeated(request, "PhysicalResourceId")[0]
+        # Each delivery of the same Create gets the same id. CloudFormation deletes the old resource
+        # if the answer to an Update has another id.
+        source = f"{request.get('StackId')}\0{request.get('LogicalResourceId')}"
+        physical_id = f"deputy-{hashlib.sha256(source.encode()).hexdigest()[:32]}"
+        if request.get("RequestType") == "Create" or "PhysicalResourceId" not in request:
+            request["PhysicalResourceId"] = physical_id
+        stack = {name: _matched(request, name) for name in _FIELDS}["StackId"]
         return cls(
-            kind=kind,
-            stack_id=stack[0],
+            kind=request["RequestType"],
+            stack_id=request["StackId"],
             partition=stack["partition"],
             account_id=stack["account"],
-            request_id=_repeated(request, "RequestId")[0],
-            logical_id=logical_id,
-            physical_id=physical_id,
-            response_url=url,
+            request_id=request["RequestId"],
+            logical_id=request["LogicalResourceId"],
+            physical_id=request["PhysicalResourceId"],
+            response_url=request["ResponseURL"],
             properties=_properties(request, "ResourceProperties"),
             old_properties=_properties(request, "OldResourceProperties"),
         )
@@ -131,10 +142,9 @@ def _properties(request: dict[str, Any], name: str) -> dict[str, str]:
     return {key: value for key, value in properties.items() if isinstance(value, str)}
 
 
-def _repeated(request: dict[str, Any], name: str) -> re.Match[str]:
-    """Return the match of a field that the answer repeats."""
+def _matched(request: dict[str, Any], name: str) -> re.Match[str]:
     value = request.get(name)
-    match = _REPEATED[name].fullmatch(value) if isinstance(value, str) else None
+    match = re.fullmatch(_FIELDS[name], value, re.ASCII) if isinstance(value, str) else None
     if match is None:
         raise ValueError(f"{name} is not as CloudFormation writes it.")
     return match
@@ -228,3 +238,94 @@ def _errors() -> Iterator[None]:
     except AWS_ERRORS as error:
         classify(error)
         raise Unavailable from error
+
+
+class StackAnswers:
+    """Sends answers to stacks, but only to AWS's own addresses for such answers.
+
+    `endpoint`: S3's address if AWS_ENDPOINT_URL replaces AWS's, otherwise None. If it is given,
+    answers go only there.
+    """
+
+    def __init__(self, region: str, partition: str, endpoint: str | None) -> None:
+        self._allowed = _allowed(region, partition, endpoint)
+        ca: Any = ca_bundle(botocore.session.get_session())
+        proxies = get_environ_proxies(endpoint or f"https://s3.{region}.{_suffix(partition)}")
+        self._http = URLLib3Session(verify=ca, proxies=proxies, timeout=_ANSWER_TIMEOUTS)
+
+    def allows(self, url: str) -> bool:
+        """Return whether CloudFormation itself could have given this address."""
+        match = self._allowed.fullmatch(url[: _URL_MAX + 1])
+        if match is None or len(url) > _URL_MAX:
+            return False
+        # A server that normalizes the path must not be led to another bucket.
+        return {".", ".."}.isdisjoint(re.split(r"[/\\]", unquote(match["path"])))
+
+    def send(self, request: Request, refusal: str | None) -> bool:
+        """Send the answer, and return whether the request is finished.
+
+        It is finished if the stack has its answer, or if S3 would refuse every retry. Raises
+        ValueError for an address that is not allowed.
+        """
+        if not self.allows(request.response_url):
+            raise ValueError("This address is not one of AWS's for answers.")
+        # The URL is signed for an empty Content-Type. botocore's session does not follow redirects.
+        put = AWSRequest(
+            "PUT", request.response_url, headers={"Content-Type": ""}, data=request.answer(refusal)
+        ).prepare()
+        problem: str | int = ""
+        final = False
+        for _ in range(_ANSWER_ATTEMPTS):
+            try:
+                problem = self._http.send(put).status_code
+            except BotoCoreError as error:  # its text contains the address
+                problem = type(error).__name__
+            else:
+                if 200 <= problem < 300:
+                    return True
+                # 3xx: redirects are not followed. 4xx: the address has expired, or was never
+                # signed.
+                if problem < 500:
+                    final = problem >= 400
+                    break
+        logger.warning("registration.unanswered", problem=problem, final=final)
+        return final
+
+
+def stack_answers(region: str, partition: str) -> StackAnswers:
+    """Return the StackAnswers for the topic's region and the S3 that the environment configures."""
+    s3 = boto3.session.Session(region_name=region).client(
+        "s3", config=BotoConfig(signature_version=UNSIGNED)
+    )
+    parts = urlsplit(s3.meta.endpoint_url)
+    aws_own = (parts.hostname or "").endswith(f".{_suffix(partition)}")
+    return StackAnswers(region, partition, None if aws_own else f"{parts.scheme}://{parts.netloc}")
+
+
+def _suffix(partition: str) -> str:
+    """Return the partition's domain, from botocore's data."""
+    endpoints = botocore.session.get_session().get_data("endpoints")
+    return str(EndpointResolver(endpoints).get_partition_dns_suffix(partition))
+
+
+def _allowed(region: str, partition: str, endpoint: str | None) -> re.Pattern[str]:
+    """Return a pattern that must match the whole of an allowed address.
+
+    The address must be in lower case up to the path, without characters that two parsers could read
+    differently. The bucket's name must match exactly, because a longer name may be anybody's
+    bucket. A domain without a region is allowed in the partition `aws` alone, because in another
+    partition anybody may own that name.
+    """
+    bucket = f"cloudformation-custom-resource-response-{region.replace('-', '')}"
+    suffix = _suffix(partition)
+    if endpoint:
+        start = rf"{re.escape(endpoint)}(?P<path>/{bucket}/"
+    else:
+        # The part between "s3" and the partition's domain
+        regions = rf"[.-]{re.escape(region)}\."
+        if partition == "aws":
+            regions = rf"(?:{regions}|\.)"
+        host = rf"{re.escape(bucket)}\.s3{regions}{re.escape(suffix)}"
+        start = rf"https://{host}(?::443)?(?P<path>/"
+    characters = r"[A-Za-z0-9._~!$&'()*+,;=:@%-]"
+    return re.compile(rf"{start}(?:{characters}|/)*)(?:\?(?:{characters}|[/?])*)?", re.ASCII)

@@ -10,8 +10,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from app.aws.stack_answers import StackAnswers
-from app.aws.stack_messages import BATCH, Message, RegistrationQueue, Request
+from app.aws.stack_messages import BATCH, Message, RegistrationQueue, Request, StackAnswers
 from app.log import logger
 
 _THREADS = 2

@@ -21,8 +21,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.aws.errors import Unavailable
-from app.aws.stack_answers import StackAnswers
-from app.aws.stack_messages import Message, RegistrationQueue, Request
+from app.aws.stack_messages import Message, RegistrationQueue, Request, StackAnswers
 from app.config import Config
 from app.connections import allowed_roles
 from app.errors import AppError, AwsUnavailableError, CallerFaultError

@@ -12,8 +12,7 @@ from contextlib import contextmanager
 import pytest
 from structlog.testing import capture_logs
 
-from app.aws.stack_answers import StackAnswers
-from app.aws.stack_messages import RegistrationQueue
+from app.aws.stack_messages import RegistrationQueue, StackAnswers
 from app.onboarding.registrations import Registrations
 from app.permissions import permission_sets
 from tests.attacks.evidence import (

@@ -5,8 +5,7 @@ import json
 import pytest
 from structlog.testing import capture_logs
 
-from app.aws.stack_answers import StackAnswers, stack_answers
-from app.aws.stack_messages import Request
+from app.aws.stack_messages import Request, StackAnswers, stack_answers
 from app.onboarding.registrations import REFUSAL
 from tests.support.stacks import BUCKET, HOST, PATH, TOPIC, Answers, Stack, envelope
 

@@ -17,8 +17,7 @@ from flask import Flask
 from sqlalchemy import func, select
 from structlog.testing import capture_logs
 
-from app.aws.stack_answers import StackAnswers
-from app.aws.stack_messages import RegistrationQueue
+from app.aws.stack_messages import RegistrationQueue, StackAnswers
 from app.clock import now
 from app.config import Config
 from app.errors import AwsUnavailableError, StoreUnavailableError

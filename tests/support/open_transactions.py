@@ -15,7 +15,7 @@ from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
 from app.aws.query import QueryApi
-from app.aws.stack_answers import StackAnswers
+from app.aws.stack_messages import StackAnswers
 
 
 class _OpenConnections(threading.local):
