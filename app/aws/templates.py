@@ -34,7 +34,6 @@ from app.aws.errors import Unavailable
 from app.config import TemplateConfig
 from app.errors import ConflictError
 from app.permissions.permission_sets import PermissionSet
-from app.permissions.set_document import document
 from app.settings.checks import ROLE_MAX_DEFAULT
 
 _FOLDER = Path(__file__).parents[2] / "cloudformation"
@@ -117,7 +116,9 @@ def render_organization(
 def render_document(permission_set: PermissionSet) -> Template:
     """Return the document of a permission set as an object of the bucket."""
     name, version = permission_set.name, str(permission_set.version)
-    return Template(name, version, f"{_documents_of(name)}{version}.json", document(permission_set))
+    return Template(
+        name, version, f"{_documents_of(name)}{version}.json", permission_set.document()
+    )
 
 
 def _documents_of(name: str) -> str:

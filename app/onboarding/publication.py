@@ -13,8 +13,7 @@ from app.config import TemplateConfig
 from app.errors import ConflictError
 from app.log import logger
 from app.onboarding.set_versions import refusal
-from app.permissions.permission_sets import PermissionSet, PermissionSets
-from app.permissions.set_document import read_document
+from app.permissions.permission_sets import PermissionSet, PermissionSets, read_document
 
 _REPLACED = (
     "The bucket has other content than this release's under the addresses below, and customers"

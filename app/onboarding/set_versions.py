@@ -19,7 +19,6 @@ from app.errors import NotFoundError, ValidationFailedError
 from app.log import logger
 from app.permissions.difference import Difference, difference
 from app.permissions.permission_sets import PermissionSet, PermissionSets, read_label
-from app.permissions.set_document import document
 from app.permissions.set_fields import VERSION_MAX
 from app.store.database import SYSTEM, Database, Session
 from app.store.models import PermissionSetVersion
@@ -181,7 +180,7 @@ def refusal(chosen: PermissionSet, versions: Mapping[int, PermissionSet], place:
             " …/connections/{c}."
         )
     latest, same = max(versions, default=0), versions.get(chosen.version)
-    if same is not None and document(same) != document(chosen):
+    if same is not None and same.document() != chosen.document():
         sentence = f"{place} has version {chosen.version}, which asks for something else."
     elif same is None and chosen.version < latest:
         sentence = f"{place} has version {latest} already."

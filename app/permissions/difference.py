@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from itertools import chain, groupby
 from typing import Any, NamedTuple
 
-from app.permissions.permission_sets import PermissionSet
-from app.permissions.set_document import compared
+from app.permissions.permission_sets import PermissionSet, compared
 from app.permissions.set_fields import JsonObject, texts
 
 

@@ -2,6 +2,11 @@
 
 The setting PERMISSION_SETS names their folder. Without it, Deputy uses the examples in
 cloudformation/permission-sets. app/permissions/set_files.py has the rules for a file.
+
+A permission set's document is what a version asks for, in a canonical form without descriptions.
+Publishing puts it into the templates' bucket. Two permission sets ask for the same if and only if
+their documents are equal. Published documents are compared byte by byte, so the form must never
+change.
 """
 
 import json
@@ -16,11 +21,12 @@ from app.config import ConfigError
 from app.errors import ValidationFailedError
 from app.ids import ROLE_NAME_MAX, TENANT_DIGITS
 from app.permissions import set_files
-from app.permissions.set_fields import JsonObject
+from app.permissions.set_fields import JsonObject, texts
 
 FOLDER = Path(__file__).parent.parent.parent / "cloudformation" / "permission-sets"
 _DEFAULT = "inventory"  # the default permission set in FOLDER
 SET_TAG = "deputy:permission-set"  # a role's tag: the set's name and version
+_COMPARED = ("Effect", "Action", "Resource", "Condition")
 _LABEL = re.compile(r"([a-z0-9-]{1,50})@([1-9][0-9]{0,5})", re.ASCII)
 # READS_ITSELF has the actions that the kit's policy read-itself allows on the role's own ARN. A
 # proof does not use SIMULATION.
@@ -74,6 +80,18 @@ class PermissionSet:
     def managed_policy_arns(self, partition: str) -> list[str]:
         return [managed_policy_arn(partition, policy["name"]) for policy in self.managed_policies]
 
+    def document(self) -> str:
+        """Return the document of this permission set."""
+        content = {
+            "access": self.access,
+            "managed_policies": sorted(policy["name"] for policy in self.managed_policies),
+            "parameters": {each["name"]: each["pattern"] for each in self.parameters},
+            "permission_set": self.name,
+            "statements": {each["Sid"]: compared(each) for each in self.statements},
+            "version": self.version,
+        }
+        return json.dumps(content, sort_keys=True, indent=1) + "\n"
+
 
 class PermissionSets(dict[str, PermissionSet]):
     """The permission sets by name. `default`: the name of the one for requests that name none."""
@@ -110,6 +128,41 @@ class PermissionSets(dict[str, PermissionSet]):
 
 def managed_policy_arn(partition: str, name: str) -> str:
     return f"arn:{partition}:iam::aws:policy/{name}"
+
+
+def compared(statement: JsonObject) -> JsonObject:
+    """Return the fields that decide what the statement allows, in a canonical form.
+
+    A string equals a list of that string, and the order of a list does not count.
+    """
+    return {
+        field: sorted({*texts(statement.get(field))}) or statement.get(field) or None
+        for field in _COMPARED
+    }
+
+
+def read_document(text: str, name: str, version: int) -> PermissionSet | None:
+    """Return the permission set that this document describes, without descriptions.
+
+    Returns None if the text is not the document of a permission set with this name and version.
+    """
+    try:
+        content = json.loads(text)
+        statements, parameters = content["statements"].items(), content["parameters"].items()
+        permission_set = PermissionSet(
+            name=name,
+            version=version,
+            title="",
+            description="",
+            access=content["access"],
+            statements=tuple({"Sid": sid, **fields} for sid, fields in statements),
+            managed_policies=tuple({"name": name} for name in content["managed_policies"]),
+            parameters=tuple({"name": name, "pattern": pattern} for name, pattern in parameters),
+        )
+        same = permission_set.access in ("read", "write") and permission_set.document() == text
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return None
+    return permission_set if same else None
 
 
 def read_label(text: str) -> tuple[str, int] | None:

@@ -15,8 +15,7 @@ from app import services as composition
 from app.aws.templates import TemplateBucket, render_document
 from app.background.parts import companions, stop_all
 from app.errors import ConflictError
-from app.permissions.permission_sets import PermissionSet
-from app.permissions.set_document import document, read_document
+from app.permissions.permission_sets import PermissionSet, read_document
 from app.store.database import SYSTEM
 from app.store.models import AuditEvent, PermissionSetVersion
 from dev.stack import ROOT
@@ -191,7 +190,7 @@ def test_two_pipelines_publish_one_version_and_the_second_is_told(publishing_ven
     documents = [{}]
     publishing_vendor.publish()
     publishing_vendor.files.write(publishing_vendor.name, 1, READS, MORE)
-    documents += [{}, {1: document(a_set(name=publishing_vendor.name))}]
+    documents += [{}, {1: a_set(name=publishing_vendor.name).document()}]
     with pytest.raises(ConflictError, match="Raise version to 2"):
         publishing_vendor.publish()
 
@@ -377,7 +376,7 @@ def test_the_documents_form_never_changes():
         ' "s3:ListBucket"\n   ],\n   "Condition": null,\n   "Effect": [\n    "Allow"\n   ],\n  '
         ' "Resource": [\n    "*"\n   ]\n  }\n },\n "version": 1\n}\n'
     )
-    assert document(a_set(statements=(STATEMENT,))) == expected
+    assert a_set(statements=(STATEMENT,)).document() == expected
     assert read_document(expected, "x", 1) == a_set(
         title="",
         description="",
@@ -389,10 +388,10 @@ def test_the_documents_form_never_changes():
     "text",
     [
         "[" * 65_536,
-        document(a_set())[:-1],
-        document(a_set(name="y")),
-        document(a_set(access="full")),
-        json.dumps(json.loads(document(a_set())) | {"more": 1}, sort_keys=True, indent=1) + "\n",
+        a_set().document()[:-1],
+        a_set(name="y").document(),
+        a_set(access="full").document(),
+        json.dumps(json.loads(a_set().document()) | {"more": 1}, sort_keys=True, indent=1) + "\n",
     ],
     ids=lambda text: text[-20:],
 )

@@ -8,8 +8,7 @@ from hypothesis import given, strategies as st
 
 from app.permissions import permission_sets
 from app.permissions.difference import difference
-from app.permissions.permission_sets import PermissionSet
-from app.permissions.set_document import document, read_document
+from app.permissions.permission_sets import PermissionSet, read_document
 
 SET = permission_sets.load()["inventory"]
 [FIRST, *REST] = SET.statements
@@ -195,6 +194,6 @@ def test_no_change_is_without_a_word(leaves, data):
     said = list(found.words())
     assert (said == []) is (asked == asked_now), (leaf, said)
     assert has_anything(found) is bool(said)
-    assert (document(one) == document(other)) is (said == []), "nor is it published as the same"
-    assert document(read_document(document(other), "x", 1)) == document(other)
+    assert (one.document() == other.document()) is (said == []), "nor is it published as the same"
+    assert read_document(other.document(), "x", 1).document() == other.document()
     assert (list(difference(other, one).words()) == []) is (said == [])
