@@ -25,26 +25,77 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import boto3
+import jinja2
 from botocore import UNSIGNED
 from botocore.config import Config as BotoConfig
 from botocore.exceptions import BotoCoreError, ClientError, UnknownRegionError
 from botocore.parsers import ResponseParserError
 
-from app.aws.errors import Unavailable
+from app.aws.errors import Unavailable, status_of
 from app.config import TemplateConfig
 from app.errors import ConflictError
 from app.permissions.permission_sets import PermissionSet
+from app.permissions.set_files import without_reasons
 from app.settings.checks import ROLE_MAX_DEFAULT
+from app.strict_json import JsonObject
 
 _FOLDER = Path(__file__).parents[2] / "cloudformation"
 _SOURCE = _FOLDER / "customer-role.yaml"
 _ORGANIZATION_SOURCE = _FOLDER / "customer-org.yaml"
+_MARK = "# permission set: {}\n"
 _BEGIN, _END = "# permissions: begin\n", "# permissions: end\n"
 _TOPICS = "arn:aws:sns:[a-z0-9-]+:111122223333:"
-# How a parameter is passed on: to the registration, or to the StackSet
-_PASSED_ON = {
-    "properties": "{0}: !Ref {0}\n",
-    "values": "- ParameterKey: {0}\n  ParameterValue: !Ref {0}\n",
+# The parts of a template that depend on the permission set, by the mark that each replaces. JSON is
+# valid YAML. The properties and values pass the customer's parameters on to the registration and to
+# the StackSet.
+_PARTS = {
+    "statements": """\
+{% for statement in permission_set.statements %}
+# {{ statement.why }}
+- {{ statement | policy | indent(2) }}
+{% endfor %}
+""",
+    "managed policies": """\
+{% if permission_set.managed_policies %}
+# Policies that AWS keeps.
+ManagedPolicyArns:
+{% endif %}
+{% for policy in permission_set.managed_policies %}
+  # {{ policy.why }}
+  - !Sub arn:${AWS::Partition}:iam::aws:policy/{{ policy.name }}
+{% endfor %}
+""",
+    "group": """\
+{% if permission_set.parameters %}
+- Label:
+    default: For you to fill in
+  Parameters:
+{% endif %}
+{% for parameter in permission_set.parameters %}
+    - {{ parameter.name }}
+{% endfor %}
+""",
+    "parameters": """\
+{% for parameter in permission_set.parameters %}
+{% set example = "such as " ~ parameter.example %}
+{{ parameter.name }}:
+  Type: "String"
+  Description: {{ (parameter.description ~ " (" ~ example ~ ")") | json }}
+  AllowedPattern: {{ parameter.pattern | json }}
+  ConstraintDescription: {{ ("must match " ~ parameter.pattern ~ ", " ~ example) | json }}
+{% endfor %}
+""",
+    "properties": """\
+{% for parameter in permission_set.parameters %}
+{{ parameter.name }}: !Ref {{ parameter.name }}
+{% endfor %}
+""",
+    "values": """\
+{% for parameter in permission_set.parameters %}
+- ParameterKey: {{ parameter.name }}
+  ParameterValue: !Ref {{ parameter.name }}
+{% endfor %}
+""",
 }
 _DOCUMENT = re.compile(r"([1-9][0-9]{0,5})\.json", re.ASCII)
 _DOCUMENTS_MAX = 1_000  # objects; the most that S3 lists in one call
@@ -56,6 +107,11 @@ _TOO_MANY = (
 )
 
 
+_UNSIGNED = BotoConfig(
+    signature_version=UNSIGNED, connect_timeout=2, read_timeout=3, retries={"total_max_attempts": 1}
+)
+
+
 class Template(NamedTuple):
     """An object of the bucket: a template or a document. `key`: its name in the bucket.
 
@@ -63,7 +119,6 @@ class Template(NamedTuple):
     set's version.
     """
 
-    permission_set: str
     version: str
     key: str
     body: str
@@ -83,17 +138,19 @@ def render(config: TemplateConfig, permission_set: PermissionSet) -> Template:
 
     Raises ValueError when the source lacks a value that must be replaced.
     """
-    broker = config.aws.broker
-    text = _with_vendor(_SOURCE, config)
-    for example, value in (
-        ("arn:aws:iam::111122223333:root", f"arn:{broker.partition}:iam::{broker.account_id}:root"),
-        ("arn:aws:iam::111122223333:role/DeputyBroker", broker.arn),
-        (f"MaxSessionDuration: {ROLE_MAX_DEFAULT}", f"MaxSessionDuration: {role_seconds(config)}"),
-        ("example-set@1", permission_set.label),
-    ):
-        text = _replace(text, example, value)
-    text = _with_parameters(_with_permissions(text, permission_set), permission_set, "properties")
-    return _versioned(text, _SOURCE, permission_set)
+    broker, duration = config.aws.broker, "MaxSessionDuration: {}"
+    values = {
+        "arn:aws:iam::111122223333:root": f"arn:{broker.partition}:iam::{broker.account_id}:root",
+        "arn:aws:iam::111122223333:role/DeputyBroker": broker.arn,
+        duration.format(ROLE_MAX_DEFAULT): duration.format(role_seconds(config)),
+        "example-set@1": permission_set.label,
+    }
+    before, rest = _split(_with_values(_SOURCE, config, values), _BEGIN)
+    _, after = _split(rest, _END)
+    indent = before[before.rindex("\n") + 1 :]
+    text = f"{before}{_BEGIN}{indent}{_MARK.format('statements')}{indent}{_END}{after}"
+    parts = "statements", "managed policies", "group", "parameters", "properties"
+    return _template(text, _SOURCE, permission_set, *parts)
 
 
 def render_organization(
@@ -103,44 +160,54 @@ def render_organization(
 
     Raises ValueError as `render` does.
     """
-    text = _with_vendor(_ORGANIZATION_SOURCE, config)
+    values = {}
     for name in ("Conditions", "Resources", "Outputs"):
-        mark = f"  # customer-role.yaml: {name}\n"
-        text = _replace(text, mark, _section(role.body, name))
-    text = _with_parameters(text, permission_set, "values")
+        values[f"  # customer-role.yaml: {name}\n"] = _section(role.body, name)
     body = textwrap.indent(role.body, " " * 8)
-    text = _replace(text, "TemplateBody: example-template-body\n", f"TemplateBody: |\n{body}")
-    return _versioned(text, _ORGANIZATION_SOURCE, permission_set)
+    values["TemplateBody: example-template-body\n"] = f"TemplateBody: |\n{body}"
+    text = _with_values(_ORGANIZATION_SOURCE, config, values)
+    return _template(text, _ORGANIZATION_SOURCE, permission_set, "group", "parameters", "values")
 
 
 def render_document(permission_set: PermissionSet) -> Template:
     """Return the document of a permission set as an object of the bucket."""
-    name, version = permission_set.name, str(permission_set.version)
-    return Template(
-        name, version, f"{_documents_of(name)}{version}.json", permission_set.document()
-    )
+    key = f"{_documents_of(permission_set.name)}{permission_set.version}.json"
+    return Template(str(permission_set.version), key, permission_set.document())
 
 
 def _documents_of(name: str) -> str:
     return f"templates/sets/{name}/"
 
 
-def _with_vendor(source: Path, config: TemplateConfig) -> str:
-    """Return the source with the vendor's name and the pattern for its topics.
+def _with_values(source: Path, config: TemplateConfig, values: dict[str, str]) -> str:
+    """Return the source with the vendor's own values, by the examples that they replace.
 
-    A topic must be in the vendor's account, so the pattern begins with that account.
+    Besides `values`, they are the vendor's name and the pattern for its topics. A topic must be in
+    the vendor's account, so the pattern begins with that account. Raises ValueError if the source
+    lacks one of the examples.
     """
-    broker = config.aws.broker
-    topics = f"arn:{broker.partition}:sns:[a-z0-9-]+:{broker.account_id}:"
-    text = _replace(source.read_text(encoding="utf-8"), _TOPICS, topics)
-    return _replace(text, "Example Vendor", config.vendor.vendor_in_aws)
+    broker, text = config.aws.broker, source.read_text(encoding="utf-8")
+    values = {
+        _TOPICS: f"arn:{broker.partition}:sns:[a-z0-9-]+:{broker.account_id}:",
+        "Example Vendor": config.vendor.vendor_in_aws,
+        **values,
+    }
+    for example, value in values.items():
+        _split(text, example)
+        text = text.replace(example, value)
+    return text
 
 
-def _versioned(text: str, source: Path, permission_set: PermissionSet) -> Template:
+def _template(text: str, source: Path, permission_set: PermissionSet, *parts: str) -> Template:
+    """Return the template for the text, with these parts in place of their marks."""
+    for part in parts:
+        before, after = _split(text, _MARK.format(part))
+        above, newline, indent = before.rpartition("\n")
+        block = _jinja.get_template(part).render(permission_set=permission_set)
+        text = f"{above}{newline}{textwrap.indent(block, indent)}{after}"
     version = hashlib.sha256(text.encode()).hexdigest()[:16]
     key = f"templates/{source.stem}/{permission_set.name}/{version}.yaml"
-    body = text.replace("example-version", version)
-    return Template(permission_set.name, version, key, body)
+    return Template(version, key, text.replace("example-version", version))
 
 
 def _section(text: str, name: str) -> str:
@@ -157,76 +224,12 @@ def role_seconds(config: TemplateConfig) -> int:
     return max(ROLE_MAX_DEFAULT, config.aws.max_session_seconds)
 
 
-def _with_permissions(text: str, permission_set: PermissionSet) -> str:
-    """Put the permission set's statements between the two marks, and add AWS's own policies.
-
-    The statements are JSON, which is valid YAML.
-    """
-    before, rest = _split(text, _BEGIN)
-    _, after = _split(rest, _END)
-    indent = before[before.rindex("\n") + 1 :]
-    block = ""
-    for statement in permission_set.statements:
-        policy = dict(statement)
-        why = policy.pop("why")
-        item = textwrap.indent(json.dumps(_with_sub(policy), indent=2), "  ")
-        block += f"# {why}\n{item.replace('  ', '- ', 1)}\n"
-    text = f"{before}{_BEGIN}{textwrap.indent(block, indent)}{indent}{_END}{after}"
-    managed = ""
-    for policy in permission_set.managed_policies:
-        managed += "  # {why}\n  - !Sub arn:${{AWS::Partition}}:iam::aws:policy/{name}\n".format(
-            **policy
-        )
-    if managed:
-        managed = f"# Policies that AWS keeps.\nManagedPolicyArns:\n{managed}"
-    return _fill(text, "managed policies", managed)
-
-
-def _with_parameters(text: str, permission_set: PermissionSet, passed_on: str) -> str:
-    """Declare the parameters that the customer fills in, and pass their values on.
-
-    `passed_on`: to the registration as properties, or to the StackSet as values.
-    """
-    group = declarations = values = ""
-    for parameter in permission_set.parameters:
-        name, pattern = parameter["name"], parameter["pattern"]
-        example = f"such as {parameter['example']}"
-        group += f"    - {name}\n"
-        declarations += f"{name}:\n"
-        for key, value in (
-            ("Type", "String"),
-            ("Description", f"{parameter['description']} ({example})"),
-            ("AllowedPattern", pattern),
-            ("ConstraintDescription", f"must match {pattern}, {example}"),
-        ):
-            declarations += f"  {key}: {json.dumps(value)}\n"
-        values += _PASSED_ON[passed_on].format(name)
-    if group:
-        group = f"- Label:\n    default: For you to fill in\n  Parameters:\n{group}"
-    text = _fill(text, "group", group)
-    text = _fill(text, "parameters", declarations)
-    return _fill(text, passed_on, values)
-
-
-def _fill(text: str, part: str, block: str) -> str:
-    """Replace the mark by the block, at the mark's indentation."""
-    before, after = _split(text, f"# permission set: {part}\n")
-    above, newline, indent = before.rpartition("\n")
-    return f"{above}{newline}{textwrap.indent(block, indent)}{after}"
-
-
 def _split(text: str, mark: str) -> tuple[str, str]:
     """Return the text before the mark and after it. Raises ValueError if there is no mark."""
     if mark not in text:
         raise ValueError(f"The template does not contain {mark.strip()}")
     before, _, after = text.partition(mark)
     return before, after
-
-
-def _replace(text: str, example: str, value: str) -> str:
-    """Replace each example by the value. Raises ValueError if the text does not contain it."""
-    _split(text, example)
-    return text.replace(example, value)
 
 
 def _with_sub(value: Any) -> Any:
@@ -244,6 +247,22 @@ def _with_sub(value: Any) -> Any:
     return value
 
 
+def _policy(statement: JsonObject) -> str:
+    """Return the statement as in a template's policy."""
+    [policy] = without_reasons([statement])
+    return json.dumps(_with_sub(policy), indent=2)
+
+
+_jinja = jinja2.Environment(
+    autoescape=False,  # noqa: S701  a template is not HTML
+    loader=jinja2.DictLoader(_PARTS),
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    keep_trailing_newline=True,
+)
+_jinja.filters |= {"json": json.dumps, "policy": _policy}
+
+
 class TemplateBucket:
     """The bucket with the templates that launch links open."""
 
@@ -259,9 +278,7 @@ class TemplateBucket:
         it. The client is unsigned, because a web process needs only the bucket's address, and has
         no credentials for the bucket.
         """
-        url: str = self._boto.client(
-            "s3", config=BotoConfig(signature_version=UNSIGNED)
-        ).meta.endpoint_url
+        url: str = self._boto.client("s3", config=_UNSIGNED).meta.endpoint_url
         return url
 
     def url(self, template: Template) -> str:
@@ -287,7 +304,7 @@ class TemplateBucket:
                     IfNoneMatch="*",
                 )
             except ClientError as error:
-                if _status(error) != 412:
+                if status_of(error) != 412:
                     raise
                 return Published.ALREADY if self._holds(s3, template) else Published.DIFFERS
         return Published.YES
@@ -297,16 +314,12 @@ class TemplateBucket:
 
         Raises Unavailable.
         """
-        once: Any = {"total_max_attempts": 1}
-        settings = BotoConfig(
-            signature_version=UNSIGNED, connect_timeout=2, read_timeout=3, retries=once
-        )
-        with self._s3(settings) as s3:
+        with self._s3(_UNSIGNED) as s3:
             try:
                 return Published.YES if self._holds(s3, template) else Published.DIFFERS
             except ClientError as error:
                 # AWS answers 403 for an absent object when the principal may not list the bucket.
-                if _status(error) in {403, 404}:
+                if status_of(error) in {403, 404}:
                     return Published.MISSING
                 raise
 
@@ -348,10 +361,6 @@ class TemplateBucket:
         with closing(answer["Body"]) as stream:
             content: bytes = stream.read(most)
             return content
-
-
-def _status(error: ClientError) -> int | None:
-    return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
 
 
 @cache
