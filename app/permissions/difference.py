@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, groupby
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from app.permissions.permission_sets import PermissionSet, compared
@@ -28,15 +29,27 @@ class Change(NamedTuple):
     """A field whose value differs between the two permission sets.
 
     It is a field of a statement that both have under the same Sid, of a parameter that both have,
-    or of the permission set itself.
+    or of the permission set itself. `old` and `new` are that statement, parameter or set.
     """
 
     field: str
-    before: Any
-    after: Any
+    old: JsonObject
+    new: JsonObject
     sid: str | None = None
     parameter: str | None = None
-    why: str | None = None  # the reason in the new statement
+
+    @property
+    def before(self) -> Any:
+        return self.old.get(self.field)
+
+    @property
+    def after(self) -> Any:
+        return self.new.get(self.field)
+
+    @property
+    def why(self) -> str | None:
+        """The reason in the new statement."""
+        return self.new.get("why")
 
     @property
     def subject(self) -> str:
@@ -44,6 +57,21 @@ class Change(NamedTuple):
         if self.sid:
             return f"{self.sid}: {self.why} "
         return f"{self.parameter}: " if self.parameter else ""
+
+    def words(self) -> Iterator[str]:
+        """Yield the sentences about this change, without its subject."""
+        if self.field not in {"Action", "Resource"}:
+            before, after = _shown(self.before), _shown(self.after)
+            yield f"Its {self.field} changes from {before} to {after}."
+            return
+        old, new = set(texts(self.before)), set(texts(self.after))
+        for verb, statement, values in (
+            ("also", self.new, new - old),
+            ("no longer", self.old, old - new),
+        ):
+            if values:
+                does = _does(statement) if self.field == "Action" else "applies to"
+                yield f"It {verb} {does} {', '.join(sorted(values))}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +87,14 @@ class Difference:
     def words(self) -> Iterator[str]:
         """Yield a sentence for each difference; none if both permission sets ask for the same."""
         yield from self._of_one_side()
-        for subject, changes in groupby(self.changed, lambda change: change.subject):
-            yield subject + " ".join(chain(*map(self._sentences_about, changes)))
+        for subject, changes in groupby(self.changed, attrgetter("subject")):
+            yield subject + " ".join(chain(*map(Change.words, changes)))
 
     def _of_one_side(self) -> Iterator[str]:
+        unnamed = self._unnamed_actions()
         for verb, side in (("May", self.added), ("May no longer", self.removed)):
-            if actions := self._unnamed_actions(side):
-                yield f"{verb} use {', '.join(actions)}."
+            if actions := unnamed.intersection(side.actions):
+                yield f"{verb} use {', '.join(sorted(actions))}."
         for verb, side in (("Adds", self.added), ("Takes away", self.removed)):
             for policy in side.managed_policies:
                 yield f"{verb} AWS's own policy {policy['name']}: {policy['why']}"
@@ -76,80 +105,61 @@ class Difference:
             for parameter in side.parameters:
                 yield f"{verb} for {parameter['name']}: {parameter['description']}"
 
-    def _unnamed_actions(self, side: Side) -> list[str]:
-        """Return the side's actions that no sentence about a statement names.
+    def _unnamed_actions(self) -> set[str]:
+        """Return the actions that no sentence about a statement names.
 
         They are in a statement whose Effect changed, both before and after the change.
         """
-        before, after = (_by_name(each.statements, "Sid") for each in (self.before, self.after))
         unnamed: set[str] = set()
         for change in self.changed:
             if change.field == "Effect":
-                old, new = before[change.sid]["Action"], after[change.sid]["Action"]
-                unnamed |= {*texts(old)} & {*texts(new)}
-        return sorted(unnamed & {*side.actions})
-
-    def _sentences_about(self, change: Change) -> Iterator[str]:
-        if change.field not in {"Action", "Resource"}:
-            before, after = _shown(change.before), _shown(change.after)
-            yield f"Its {change.field} changes from {before} to {after}."
-            return
-        old, new = set(texts(change.before)), set(texts(change.after))
-        for verb, permission_set, values in (
-            ("also", self.after, new - old),
-            ("no longer", self.before, old - new),
-        ):
-            if values:
-                does = "applies to"
-                if change.field == "Action":
-                    does = _does(_by_name(permission_set.statements, "Sid")[change.sid])
-                yield f"It {verb} {does} {', '.join(sorted(values))}."
+                unnamed |= {*texts(change.old["Action"])} & {*texts(change.new["Action"])}
+        return unnamed
 
 
 def difference(before: PermissionSet, after: PermissionSet) -> Difference:
     """Return the difference between two permission sets."""
     changed = []
     if before.access != after.access:
-        changed.append(Change("access", before.access, after.access))
-    for sid, old, new in _in_both(before.statements, after.statements, "Sid"):
+        changed.append(Change("access", {"access": before.access}, {"access": after.access}))
+    for sid, old, new in _in_both(before.statements, after.statements):
         compared_before = compared(old)
         for field, value in compared(new).items():
             if _exact(compared_before[field]) != _exact(value):
-                changed.append(Change(field, old.get(field), new.get(field), sid, why=new["why"]))
-    for name, old, new in _in_both(before.parameters, after.parameters, "name"):
+                changed.append(Change(field, old, new, sid=sid))
+    for name, old, new in _in_both(before.parameters, after.parameters):
         if old["pattern"] != new["pattern"]:
-            changed.append(Change("pattern", old["pattern"], new["pattern"], parameter=name))
+            changed.append(Change("pattern", old, new, parameter=name))
     return Difference(before, after, _beyond(after, before), _beyond(before, after), changed)
 
 
 _Items = Iterable[JsonObject]
 
 
-def _by_name(items: _Items, key: str) -> dict[Any, JsonObject]:
-    return {item[key]: item for item in items}
+def _by_name(items: _Items) -> dict[Any, JsonObject]:
+    """Return statements by their Sid, and parameters and policies by their name."""
+    return {item.get("Sid") or item["name"]: item for item in items}
 
 
-def _in_both(
-    before: _Items, after: _Items, key: str
-) -> Iterator[tuple[str, JsonObject, JsonObject]]:
+def _in_both(before: _Items, after: _Items) -> Iterator[tuple[str, JsonObject, JsonObject]]:
     """Yield (name, old item, new item) for each name that both lists have."""
-    old = _by_name(before, key)
-    for name, item in _by_name(after, key).items():
+    old = _by_name(before)
+    for name, item in _by_name(after).items():
         if name in old:
             yield name, old[name], item
 
 
-def _only(items: _Items, others: _Items, key: str) -> list[JsonObject]:
-    names = _by_name(others, key)
-    return [item for item in items if item[key] not in names]
+def _only(items: _Items, others: _Items) -> list[JsonObject]:
+    names = _by_name(others)
+    return [item for name, item in _by_name(items).items() if name not in names]
 
 
 def _beyond(one_side: PermissionSet, other: PermissionSet) -> Side:
     return Side(
         sorted(_actions(one_side) - _actions(other)),
-        _only(one_side.managed_policies, other.managed_policies, "name"),
-        _only(one_side.statements, other.statements, "Sid"),
-        _only(one_side.parameters, other.parameters, "name"),
+        _only(one_side.managed_policies, other.managed_policies),
+        _only(one_side.statements, other.statements),
+        _only(one_side.parameters, other.parameters),
     )
 
 
