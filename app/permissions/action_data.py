@@ -136,7 +136,8 @@ def _administration(statement: JsonObject, taggable: set[str]) -> Iterator[str]:
     for pattern in patterns:
         names, grants = [], []
         for name in actions_named(pattern):
-            if name in ADMINISTRATION and not (narrowed and _tags_limit(name, taggable)):
+            tags_limit = name != _PASSES_ROLES and _TAG_SERVICES[name].isdisjoint(taggable)
+            if name in ADMINISTRATION and not (narrowed and tags_limit):
                 names.append(name)
             if name in GRANT_POLICIES and not _limits(statement, name):
                 grants.append(name)
@@ -151,11 +152,6 @@ def _administration(statement: JsonObject, taggable: set[str]) -> Iterator[str]:
                 f"{_shown(pattern, grants)} decides what {', '.join(principals)} may do, up to"
                 f" everything, and names and tags do not limit that. {_SAY_LIMIT}"
             )
-
-
-def _tags_limit(action: str, taggable: set[str]) -> bool:
-    """Return whether a condition on tags limits the action to certain resources."""
-    return action != _PASSES_ROLES and _TAG_SERVICES[action].isdisjoint(taggable)
 
 
 def _compares_tags(statement: JsonObject) -> bool:

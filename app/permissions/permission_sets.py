@@ -227,7 +227,7 @@ def _default(names: list[str], folder: Path | None, default: str | None) -> str:
 
 def _set_of(file: set_files.SetFile) -> PermissionSet:
     lists: JsonObject = {}
-    for field in ("statements", "managed_policies", "parameters"):
+    for field in set_files.LISTS:
         lists[field] = tuple(set_files.mappings(file.data, field))
     lists["statements"] = lists["statements"] or (_NOTHING,)
     return PermissionSet(**file.data | lists | {"name": file.name})

@@ -7,8 +7,7 @@ can show.
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,12 +40,8 @@ class _Loader(yaml.SafeLoader):
         return dict(super().construct_mapping(node, deep))
 
 
-_yaml = partial(yaml.load, Loader=_Loader)
-_PARSERS: dict[str, Callable[[str], Any]] = {
-    ".yaml": _yaml,
-    ".yml": _yaml,
-    ".json": strict_json.parse,
-}
+_ENDINGS = {".yaml", ".yml", ".json"}
+LISTS = ("statements", "managed_policies", "parameters")
 _NAME = re.compile(r"(?=.{1,50}$)[a-z][a-z0-9]*(-[a-z0-9]+)*", re.ASCII)
 _WORDS = {"title", "description", "why"}
 # Maximum number of characters in all inline policies of a role, without white space ("IAM and STS
@@ -84,13 +79,15 @@ class SetFile(NamedTuple):
 
 def read(folder: Path) -> list[SetFile]:
     """Return every file of the folder with its mistakes; none if the folder does not exist."""
-    return [_read(path) for path in sorted(folder.glob("*")) if path.suffix in _PARSERS]
+    return [_read(path) for path in sorted(folder.glob("*")) if path.suffix in _ENDINGS]
 
 
 def _read(path: Path) -> SetFile:
     mistakes = ["must be a mapping with a permission set's fields."]
     try:
-        data = _PARSERS[path.suffix](path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        is_json = path.suffix == ".json"
+        data = strict_json.parse(text) if is_json else yaml.load(text, _Loader)  # noqa: S506
         json.dumps(data)  # YAML has types that IAM lacks, such as dates
     except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
         data, mistakes = None, [f"can't be read: {' '.join(str(error).split())}"]
@@ -119,8 +116,7 @@ def places(data: JsonObject, field: str) -> Iterator[tuple[str, JsonObject]]:
 
 def _join_lines(data: JsonObject) -> None:
     """Put each description on one line, for use in comments, labels and pages."""
-    lists = mappings(data, "statements"), mappings(data, "managed_policies")
-    for mapping in chain([data], *lists, mappings(data, "parameters")):
+    for mapping in chain([data], *(mappings(data, field) for field in LISTS)):
         for key in _WORDS & mapping.keys():
             if isinstance(mapping[key], str):
                 mapping[key] = " ".join(mapping[key].split())

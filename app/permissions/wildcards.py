@@ -27,7 +27,12 @@ def all_actions(patterns: Iterable[str]) -> list[str]:
 
     Examples are `*`, `s3:?*` and `*:Get*`.
     """
-    return list(filter(_is_all_actions, patterns))
+    wide = []
+    for pattern in patterns:
+        service, _, name = pattern.partition(":")
+        if {"*", "?"} & {*service} or not name.strip("*?"):
+            wide.append(pattern)
+    return wide
 
 
 def all_resources(patterns: Iterable[str]) -> list[str]:
@@ -40,12 +45,12 @@ def all_resources(patterns: Iterable[str]) -> list[str]:
 
 def resources_of(service: str, patterns: Iterable[str]) -> list[str]:
     """Return the patterns that may cover a resource of the service. A parameter may be any ARN."""
-    return [pattern for pattern in patterns if _may_cover(service, _VARIABLE.sub("*", pattern))]
-
-
-def _may_cover(service: str, pattern: str) -> bool:
-    parts = pattern.split(":", 5)
-    return len(parts) < _ARN_PARTS or fnmatchcase(service, parts[2])
+    covering = []
+    for pattern in patterns:
+        parts = _VARIABLE.sub("*", pattern).split(":", 5)
+        if len(parts) < _ARN_PARTS or fnmatchcase(service, parts[2]):
+            covering.append(pattern)
+    return covering
 
 
 def unnamed_resources(patterns: Iterable[str], arn_names: Mapping[str, Iterable[str]]) -> list[str]:
@@ -69,11 +74,6 @@ def _is_unnamed(pattern: str, arn_names: Mapping[str, Iterable[str]]) -> bool:
     for arn_name in arn_names.get(service, ()):
         examples += _VARIABLE.sub(_NOBODYS, arn_name), _VARIABLE.sub(_NOBODYS_PATH, arn_name)
     return bool(matching(examples, name))
-
-
-def _is_all_actions(pattern: str) -> bool:
-    service, _, name = pattern.partition(":")
-    return bool({"*", "?"} & {*service} or not name.strip("*?"))
 
 
 def _is_everything(pattern: str) -> bool:
