@@ -8,6 +8,7 @@ one would fail in the middle.
 import json
 import math
 import re
+from collections.abc import Callable
 from typing import Any, Never
 
 JsonObject = dict[str, Any]
@@ -47,8 +48,7 @@ def parse(text: str | bytes) -> Any:
         ) from None
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
-    _check(value, MAX_DEPTH)
-    return value
+    return _with_strings(value, _acceptable, MAX_DEPTH)
 
 
 def parse_accepted(text: str) -> Any:
@@ -68,7 +68,7 @@ def parse_accepted(text: str) -> Any:
         )
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
-    return _storable(value, MAX_DEPTH)
+    return _with_strings(value, _storable, MAX_DEPTH)
 
 
 _TOO_DEEP = f"JSON nested deeper than {MAX_DEPTH} is not accepted."
@@ -112,21 +112,12 @@ def _short(text: str) -> str:
     return text
 
 
-def _check(value: Any, depth: int) -> None:
-    if isinstance(value, str):
-        if "\0" in value:
-            raise ValueError("A string holds the character NUL.")
-        if _HALF.search(value):
-            raise ValueError("A string holds half of a surrogate pair.")
-        return
-    if not isinstance(value, dict | list):
-        return
-    if depth == 0:
-        raise ValueError(_TOO_DEEP)
-    for item in value:  # an object's keys, or a list's items
-        _check(item, depth - 1)
-    if isinstance(value, dict):
-        _check(list(value.values()), depth)
+def _acceptable(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("A string holds the character NUL.")
+    if _HALF.search(text):
+        raise ValueError("A string holds half of a surrogate pair.")
+    return text
 
 
 def _number(text: str) -> int | float | str:
@@ -137,19 +128,24 @@ def _number(text: str) -> int | float | str:
         return text
 
 
-def _storable(value: Any, depth: int) -> Any:
+def _storable(text: str) -> str:
+    return _HALF.sub("\ufffd", text.replace("\0", "\ufffd"))
+
+
+def _with_strings(value: Any, convert: Callable[[str], str], depth: int) -> Any:
+    """Return a copy of the value, in which all keys and strings are converted."""
     if isinstance(value, str):
-        return _HALF.sub("\ufffd", value.replace("\0", "\ufffd"))
+        return convert(value)
     if not isinstance(value, dict | list):
         return value
     if depth == 0:
         raise ValueError(_TOO_DEEP)
     if isinstance(value, list):
-        return [_storable(item, depth - 1) for item in value]
-    storable: JsonObject = {}
+        return [_with_strings(item, convert, depth - 1) for item in value]
+    copy: JsonObject = {}
     for key, item in value.items():
-        name = _storable(key, depth)
-        while name in storable:  # two keys differed only in characters that were replaced
-            name += str(len(storable))
-        storable[name] = _storable(item, depth - 1)
-    return storable
+        name = convert(key)
+        while name in copy:  # two keys differed only in characters that were replaced
+            name += str(len(copy))
+        copy[name] = _with_strings(item, convert, depth - 1)
+    return copy
