@@ -18,6 +18,7 @@ from botocore.exceptions import ClientError
 
 from app.aws.errors import AWS_ERRORS, Unavailable, code_of
 from app.config import Config
+from app.permissions.set_fields import texts
 
 _PATIENT = BotoConfig(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 2})
 _NO_RIGHT = {
@@ -101,10 +102,8 @@ def allowing(policy: dict[str, Any], action: str) -> Iterator[dict[str, Any]]:
     """Yield the statements that allow this action to somebody, whatever their conditions."""
     service = action.partition(":")[0]
     for statement in policy.get("Statement", []):
-        actions = statement.get("Action", [])
-        if isinstance(actions, str):
-            actions = [actions]
-        allowed = {action.lower(), f"{service}:*", "*"}.intersection(map(str.lower, actions))
+        actions = map(str.lower, texts(statement.get("Action")))
+        allowed = {action.lower(), f"{service}:*", "*"}.intersection(actions)
         if allowed and statement.get("Effect") == "Allow":
             yield statement
 
