@@ -90,13 +90,13 @@ def _health(services: Services, door: sts.Sts, prober: canary.Canary) -> Health:
         *own_checks(db, door),
         HealthCheck("due", partial(check_due, db, queue.oldest_due), "migrations"),
         HealthCheck("proofs", queue.finding, "migrations"),
-        HealthCheck("templates", templates, "bucket", "migrations", seconds=60.0),
+        HealthCheck("templates", templates, "bucket migrations", seconds=60.0),
     ]
     if config.proofs.canary_role_arn:
-        checks.append(HealthCheck("prober", partial(prober.finding, door), "aws", "migrations"))
+        checks.append(HealthCheck("prober", partial(prober.finding, door), "aws migrations"))
     if services.registrations:
         registrations = partial(check_registrations, db)
-        checks.append(HealthCheck("registrations", registrations, "migrations", "workers"))
+        checks.append(HealthCheck("registrations", registrations, "migrations workers"))
     return Health(vendor_checks(config, db), checks)
 
 
@@ -105,15 +105,15 @@ def _shared(config: Config) -> tuple[session_cache.SessionCache, rates.Rates]:
 
     The shared cache's libraries are imported lazily: they take 10 % of a process's start-up time.
     """
-    keys, url = config.database.secret_keys, config.database.cache_url
-    if not url:
-        return session_cache.SessionCache(keys, None), rates.Rates(config, None)
-    from app.cache.shared_cache import SharedCache  # noqa: PLC0415
-    from app.limits.shared import SharedLimits  # noqa: PLC0415
+    shared, limits = None, None
+    if url := config.database.cache_url:
+        from app.cache.shared_cache import SharedCache  # noqa: PLC0415
+        from app.limits.shared import SharedLimits  # noqa: PLC0415
 
-    shared = SharedCache(url)
-    limits = SharedLimits(url, shared)
-    return session_cache.SessionCache(keys, shared), rates.Rates(config, limits)
+        shared = SharedCache(url)
+        limits = SharedLimits(url, shared)
+    sessions = session_cache.SessionCache(config.database.secret_keys, shared)
+    return sessions, rates.Rates(config, limits)
 
 
 def _registrations(

@@ -397,8 +397,8 @@ def test_nothing_catches_everything():
     assert catches_everything(TREES) == [
         "app/api/plain_credentials.py",  # Flask raises it again, and answers
         # a background worker must survive every bug, or a process is left that only looks alive
-        "app/background/parts.py",
-        "app/background/parts.py",  # and end when a part of it has ended for any reason
+        "app/background/worker.py",
+        "app/background/worker.py",  # and end when a part of it has ended for any reason
         "app/concurrency/gevent.py",  # and so does a future
         # a batch keeps what went wrong with each item, to raise it where the item came from
         "app/concurrency/group_commit.py",

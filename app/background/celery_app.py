@@ -2,7 +2,7 @@
 
 Celery carries urgent proofs alone. Routine proofs wait for their half of the STS budget. In
 Celery's queue they would occupy every thread, so each background worker claims them from the
-database (app/background/parts.py).
+database (app/background/worker.py).
 
 Run `celery --app celery_app worker --beat` on as many machines as you like, with DEPUTY_CELERY_URL.
 Nothing is lost when a message broker loses its messages or a background worker is killed: the
@@ -24,7 +24,7 @@ from celery.worker import components, state
 from kombu.exceptions import OperationalError
 
 from app.background import housekeeping
-from app.background.parts import THREADS, Part, companions, stop_all
+from app.background.worker import THREADS, Part, companions, stop_all
 from app.config import Config
 from app.health.checks import HealthFinding, failed, ok, skipped
 from app.health.vendor_checks import work_queue
@@ -68,14 +68,14 @@ def _fail() -> None:
     state.should_stop = EX_FAILURE
 
 
-def _tick(celery: Celery, part: Part) -> None:
+def _tick(celery: Celery, end: Event) -> None:
     """Run the schedule of `--beat` on a thread of the background worker.
 
     Celery's own beat is a second process. It survives a kill -9 of the background worker, and the
     background worker does not notice when that process ends.
     """
     scheduler = Scheduler(celery, max_interval=1)
-    while not part.end.wait(scheduler.tick()):
+    while not end.wait(scheduler.tick()):
         pass
 
 
@@ -99,7 +99,7 @@ def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
     """Create Celery's application with its three tasks.
 
     The tasks are a tick that claims urgent proofs, a proof for each claim, and housekeeping. Each
-    background worker also runs the parts of app/background/parts.py. `services` is called in the
+    background worker also runs the parts of app/background/worker.py. `services` is called in the
     process that does the work, and returns the same object each time.
     """
     celery = _over_broker(config)
@@ -110,12 +110,11 @@ def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
     @celery.task(name="deputy.due", shared=False)  # type: ignore[untyped-decorator]
     def due() -> None:
         for claim in services().proof_queue.claim(config.proofs.proofs_a_second):
-            prove.delay(claim.tenant_id.hex, claim.connection_id.hex, claim.lease.isoformat())
+            prove.delay(*claim)  # Celery's JSON has ids and times too
 
     @celery.task(name="deputy.prove", shared=False)  # type: ignore[untyped-decorator]
-    def prove(tenant_id: str, connection_id: str, lease: str) -> Any:
-        claim = Claim(UUID(tenant_id), UUID(connection_id), datetime.fromisoformat(lease))
-        return services().proof_queue.prove(claim)
+    def prove(tenant_id: UUID, connection_id: UUID, lease: datetime) -> Any:
+        return services().proof_queue.prove(Claim(tenant_id, connection_id, lease))
 
     @celery.task(name="deputy.tidy", shared=False)  # type: ignore[untyped-decorator]
     def tidy() -> None:
@@ -159,16 +158,14 @@ def message_broker(config: Config) -> HealthFinding:
         )
     if url.startswith("sqs://"):
         return work_queue(config, _queue_url(url))
-    connection = _over_broker(config).connection_for_write(connect_timeout=3)
     try:
-        connection.ensure_connection(max_retries=1, interval_start=0, timeout=3)
+        with _over_broker(config).connection_for_write(connect_timeout=3) as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0, timeout=3)
     except (OperationalError, OSError):
         return failed(
             "Celery's message broker does not answer, so nothing is proven.",
             "Look at DEPUTY_CELERY_URL, and at the Redis, Valkey or RabbitMQ that it names.",
         )
-    finally:
-        connection.release()
     return ok("Celery's message broker answers.")
 
 

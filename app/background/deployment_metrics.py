@@ -4,10 +4,12 @@ They are read from the database, at most twice a minute. All background workers 
 numbers, so a dashboard takes the highest.
 """
 
-import time
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from functools import partial
+from threading import Lock
 
+from cachetools import TTLCache, cached
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from sqlalchemy import case, func, select
@@ -22,55 +24,49 @@ _KEPT = 30.0  # seconds between two reads
 
 class DeploymentMetrics(Collector):
     def __init__(self, services: Services) -> None:
-        self._services = services
-        self._metrics: list[GaugeMetricFamily] = []
-        self._until = 0.0
+        self._read = cached(TTLCache(1, _KEPT), lock=Lock())(partial(_read, services))
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """Return the metrics, or none while the database is unavailable."""
-        if time.monotonic() >= self._until:
-            try:
-                self._metrics = self._read()
-            except StoreUnavailableError:
-                return []
-            self._until = time.monotonic() + _KEPT
-        return self._metrics
+        try:
+            return self._read()
+        except StoreUnavailableError:
+            return []
 
-    def _read(self) -> list[GaugeMetricFamily]:
-        read_at = now()
-        half = read_at - timedelta(seconds=self._services.config.proofs.proof_max_age / 2)
-        proof_ages = select(
-            func.count(),
-            func.count(case((Connection.verified_at < half, Connection.id))),
-            func.min(Connection.verified_at),
-        ).where(Connection.status == ConnectionStatus.VERIFIED)
-        with self._services.db.read(long=True) as db:
-            verified, past_half, oldest = db.execute(proof_ages).one()
-        queue = self._services.proof_queue
-        due = GaugeMetricFamily(
-            "deputy_due", "Connections that are due for a proof.", labels=["lane"]
-        )
-        for urgency, number in queue.backlog().items():
-            due.add_metric([urgency], number)
-        return [
-            due,
-            _gauge(
-                "due_oldest_seconds",
-                "For how long the longest due connection is due.",
-                _seconds_between(queue.oldest_due(), read_at),
-            ),
-            _gauge("verified_connections", "Verified connections.", verified),
-            _gauge(
-                "proof_oldest_seconds",
-                "Age of the oldest proof of a verified connection.",
-                _seconds_between(oldest, read_at),
-            ),
-            _gauge(
-                "proofs_past_half_shelf_life_ratio",
-                "Share of verified connections whose proof is past half of PROOF_MAX_AGE.",
-                past_half / max(1, verified),
-            ),
-        ]
+
+def _read(services: Services) -> list[GaugeMetricFamily]:
+    read_at = now()
+    half = read_at - timedelta(seconds=services.config.proofs.proof_max_age / 2)
+    proof_ages = select(
+        func.count(),
+        func.count(case((Connection.verified_at < half, Connection.id))),
+        func.min(Connection.verified_at),
+    ).where(Connection.status == ConnectionStatus.VERIFIED)
+    with services.db.read(long=True) as db:
+        verified, past_half, oldest = db.execute(proof_ages).one()
+    queue = services.proof_queue
+    due = GaugeMetricFamily("deputy_due", "Connections that are due for a proof.", labels=["lane"])
+    for urgency, number in queue.backlog().items():
+        due.add_metric([urgency], number)
+    return [
+        due,
+        _gauge(
+            "due_oldest_seconds",
+            "For how long the longest due connection is due.",
+            _seconds_between(queue.oldest_due(), read_at),
+        ),
+        _gauge("verified_connections", "Verified connections.", verified),
+        _gauge(
+            "proof_oldest_seconds",
+            "Age of the oldest proof of a verified connection.",
+            _seconds_between(oldest, read_at),
+        ),
+        _gauge(
+            "proofs_past_half_shelf_life_ratio",
+            "Share of verified connections whose proof is past half of PROOF_MAX_AGE.",
+            past_half / max(1, verified),
+        ),
+    ]
 
 
 def _gauge(name: str, description: str, value: float) -> GaugeMetricFamily:

@@ -7,7 +7,7 @@ from threading import Event
 import click
 from flask.cli import with_appcontext
 
-from app.background.single_machine import run_worker
+from app.background.worker import run_worker
 from app.cli.operator import example_of, services
 
 

@@ -9,9 +9,12 @@ import enum
 import time
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from app.concurrency.single_flight import SingleFlight
+from app.errors import StoreUnavailableError
 from app.log import logger
 
 
@@ -34,53 +37,30 @@ class HealthFinding(NamedTuple):
     next: str = ""
 
 
-def ok(observation: str) -> HealthFinding:
-    return HealthFinding(Status.OK, observation)
-
-
-def warning(observation: str, to_do: str) -> HealthFinding:
-    """Return a warning: something is wrong, but Deputy still works, at least for some time."""
-    return HealthFinding(Status.WARNING, observation, to_do)
-
-
-def failed(observation: str, to_do: str) -> HealthFinding:
-    """Return a failure: a part of Deputy's service does not work."""
-    return HealthFinding(Status.FAILED, observation, to_do)
-
-
-def skipped(observation: str, to_do: str = "") -> HealthFinding:
-    """Return a skipped check: it is not configured, or another check comes first."""
-    return HealthFinding(Status.SKIPPED, observation, to_do)
-
+ok = partial(HealthFinding, Status.OK)
+# Something is wrong, but Deputy still works, at least for some time.
+warning = partial(HealthFinding, Status.WARNING)
+# A part of Deputy's service does not work.
+failed = partial(HealthFinding, Status.FAILED)
+# The check is not configured, or another check comes first.
+skipped = partial(HealthFinding, Status.SKIPPED)
 
 _NOT_YET = warning("No answer yet.", "Ask again in some seconds.")
 _BROKEN = failed("The check itself failed.", "Look for check.failed in the log.")
 
 
+@dataclass
 class HealthCheck:
-    """A check and its last finding. Safe to share among threads and greenlets.
+    """A check and its last finding. Safe to share among threads and greenlets."""
 
-    - `after`: checks that must succeed before this one is useful.
-    - `seconds`: how long a finding is kept.
-    - `needed`: this process can't work while the check fails.
-    - `counts`: whether a finding may be kept or reused now.
-    """
+    name: str
+    _look: Callable[[], HealthFinding]
+    after: str = ""  # names of checks that must succeed before this one is useful
+    seconds: float = 5.0  # how long a finding is kept
+    needed: bool = False  # this process can't work while the check fails
+    counts: Callable[[], bool] = lambda: True  # whether a finding may be kept or reused now
 
-    def __init__(
-        self,
-        name: str,
-        look: Callable[[], HealthFinding],
-        *after: str,
-        seconds: float = 5.0,
-        needed: bool = False,
-        counts: Callable[[], bool] = lambda: True,
-    ) -> None:
-        self.name = name
-        self.after = after
-        self.needed = needed
-        self._look = look
-        self._seconds = seconds
-        self._counts = counts
+    def __post_init__(self) -> None:
         self._looks: SingleFlight[str, HealthFinding] = SingleFlight()
         self._last = (_NOT_YET, 0.0)  # the last finding, and the time until which it is kept
 
@@ -99,17 +79,19 @@ class HealthCheck:
 
     def _kept(self) -> HealthFinding | None:
         finding, until = self._last
-        return finding if time.monotonic() < until and self._counts() else None
+        return finding if time.monotonic() < until and self.counts() else None
 
     def _look_again(self) -> HealthFinding:
         try:
             finding = self._look()
+        except StoreUnavailableError:
+            finding = skipped("The database does not answer.")
         except Exception as error:  # noqa: BLE001
             # A bug in a check is kept as a finding too. Otherwise each request would repeat it.
             logger.error("check.failed", check=self.name, exc_info=error)
             finding = _BROKEN
         until = time.monotonic()
-        if self._counts():
-            until += self._seconds
+        if self.counts():
+            until += self.seconds
         self._last = finding, until
         return finding

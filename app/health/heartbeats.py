@@ -7,7 +7,9 @@ background worker's clock differs.
 import os
 import socket
 import threading
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from cachetools import TTLCache
 from sqlalchemy import delete, func, select
@@ -78,16 +80,15 @@ class QueueState:
                 self._unanswered[message_id] = unanswered
 
 
+@dataclass
 class Heartbeat:
     """A background worker's own row."""
 
-    def __init__(self, db: Database, kind: str, queue_state: QueueState | None) -> None:
-        """Create the heartbeat. `queue_state`: None when there is no registration queue."""
-        self._db = db
-        self._kind = kind
-        self._queue_state = queue_state or QueueState()
-        self._id = new_id()
-        self._started_at: datetime | None = None
+    _db: Database
+    _kind: str
+    _queue_state: QueueState
+    _id: UUID = field(default_factory=new_id)
+    _started_at: datetime | None = None
 
     def beat(self) -> None:
         """Write the row. Raises StoreUnavailableError."""

@@ -7,6 +7,7 @@ those that only `doctor` runs.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
@@ -30,12 +31,12 @@ _PUBLISH = (
 _LATE = 120.0
 
 
+@dataclass(frozen=True)
 class Health:
     """The checks, in the order in which they are shown: those for `doctor` alone come first."""
 
-    def __init__(self, thorough: list[HealthCheck], checks: list[HealthCheck]) -> None:
-        self._thorough = thorough
-        self._checks = checks
+    _thorough: list[HealthCheck]
+    _checks: list[HealthCheck]
 
     def missing(self) -> dict[str, list[str]]:
         """Return the failed checks that this process needs, and their findings.
@@ -65,7 +66,7 @@ class Health:
         def look(name: str) -> None:
             if name in findings:
                 return
-            for earlier in checks[name].after:
+            for earlier in checks[name].after.split():
                 look(earlier)
                 if earlier in blocking:
                     blocking.add(name)
@@ -103,10 +104,7 @@ def _database(db: Database) -> HealthFinding:
 
 
 def _migrations(db: Database) -> HealthFinding:
-    try:
-        current = revision(db)
-    except StoreUnavailableError:
-        return skipped("The database does not answer.")
+    current = revision(db)
     if current == KNOWN[-1]:
         return ok(f"The schema is at {current}.")
     if current not in {None, *KNOWN}:
@@ -212,11 +210,7 @@ def check_templates(
     wrong = [f"{url} {state}" for url, state in states if state is not Published.YES]
     if wrong:
         return failed(f"{'; '.join(wrong)}.", _PUBLISH)
-    try:
-        unrecorded = refusals()
-    except StoreUnavailableError:
-        return skipped("The database does not answer.")
-    if unrecorded:
+    if unrecorded := refusals():
         return failed(
             f"Published, and not recorded: {' '.join(unrecorded.values())}",
             "Correct the file of the permission set, and publish again.",

@@ -17,7 +17,7 @@ from prometheus_client import REGISTRY
 
 from app import metrics
 from app.background.deployment_metrics import DeploymentMetrics
-from app.background.parts import companions
+from app.background.worker import companions, stop_all
 from app.clock import now
 from app.ids import new_id
 from app.store.models import Trigger
@@ -93,8 +93,7 @@ def test_an_address_that_is_taken_ends_no_background_worker():
         registrations=None,
         config=SimpleNamespace(service=SimpleNamespace(metrics_bind=bind)),
     )
-    parts = companions(services, "flask", lambda: failed.append(1))
-    [part] = [part for part in parts if part.name == "metrics"]
+    part = companions(services, "flask", lambda: failed.append(1))[-1]
     with structlog.testing.capture_logs() as logs:
         part.start()
         until(lambda: logs, "it says that the address is taken")
@@ -102,7 +101,7 @@ def test_an_address_that_is_taken_ends_no_background_worker():
         ("metrics.not_served", f"127.0.0.1:{bind[1]}")
     ]
     assert part.is_alive()
-    part.stop()
+    stop_all([part])
     end()
     assert not failed
 

@@ -11,7 +11,7 @@ import sqlalchemy
 
 from app.background import housekeeping
 from app.background.celery_app import create_celery
-from app.background.single_machine import run_worker
+from app.background.worker import run_worker
 from app.clock import now
 from app.ids import first_id_at, new_id
 from app.services import Services
@@ -103,13 +103,13 @@ def calls(monkeypatch) -> list:
         calls.append((days, end))
         tidy(db, days)
 
-    monkeypatch.setattr("app.background.single_machine.tidy", kept)
+    monkeypatch.setattr("app.background.worker.tidy", kept)
     monkeypatch.setattr(housekeeping, "tidy", kept)
     return calls
 
 
 def test_the_background_worker_of_one_machine_tidies_seldom(services, calls, monkeypatch):
-    monkeypatch.setattr("app.background.parts._TICK", 0.01)
+    monkeypatch.setattr("app.background.worker._TICK", 0.01)
     rounds, stop, claim = [], threading.Event(), services.proof_queue.claim
     monkeypatch.setattr(
         "app.proofs.proof_queue.ProofQueue.claim", lambda _, most: rounds.append(1) or claim(most)

@@ -168,7 +168,7 @@ def test_a_beat_of_its_own_ticks_in_a_read_only_checkout_too(started, celery_url
 
 BROKEN = """
 import sys
-import app.background.celery_app, app.background.parts
+import app.background.celery_app, app.background.worker
 def broken(*_, **__):
     raise RuntimeError("this part is broken")
 {broken} = broken
@@ -179,7 +179,7 @@ main()
 
 
 @on_postgresql
-@pytest.mark.parametrize("part", ["celery_app.Scheduler.tick", "parts._listen"])
+@pytest.mark.parametrize("part", ["celery_app.Scheduler.tick", "worker._listen"])
 def test_a_celery_worker_ends_with_an_error_when_a_part_of_it_ends(started, part):
     script = BROKEN.format(broken=f"app.background.{part}", arguments=COMMANDS["celery"][2:])
     with started(["-c", script]) as process:
@@ -199,7 +199,7 @@ def test_the_background_worker_of_one_machine_fails_when_a_part_of_it_ends(liste
     application = create_app(listening.config)
     for part, end in product(("_listen", "_beat"), (lambda *_: None, leave)):
         with monkeypatch.context() as patch:
-            patch.setattr(f"app.background.parts.{part}", end)
+            patch.setattr(f"app.background.worker.{part}", end)
             done = application.test_cli_runner().invoke(args=["worker"])
         assert done.exit_code == 1
         assert "start it again" in done.output

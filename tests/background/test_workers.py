@@ -22,8 +22,7 @@ import redis
 import sqlalchemy
 
 from app.background.celery_app import create_celery
-from app.background.parts import THREADS, companions, stop_all
-from app.background.single_machine import run_worker
+from app.background.worker import THREADS, companions, run_worker, stop_all
 from app.clock import now
 from app.errors import StoreUnavailableError
 from app.onboarding.kit import trust_policy
@@ -221,7 +220,7 @@ def actions(services):
 def test_the_background_worker_outlives_a_database_that_is_away_and_a_bug(
     services, crowd, monkeypatch
 ):
-    monkeypatch.setattr("app.background.parts._AFTER_FAILURE", 0.05)
+    monkeypatch.setattr("app.background.worker._AFTER_FAILURE", 0.05)
     inner, failures = services.proof_queue.claim, [ValueError("a bug"), StoreUnavailableError("x")]
 
     def claim(most):

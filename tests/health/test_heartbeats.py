@@ -50,7 +50,7 @@ def age(database, row_id, seconds):
 
 
 def test_a_background_worker_has_one_row_which_says_who_it_is_and_when_it_was_seen(quiet_database):
-    heartbeat = Heartbeat(quiet_database, "flask", None)
+    heartbeat = Heartbeat(quiet_database, "flask", QueueState())
     heartbeat.beat()
     [first] = rows(quiet_database)
     assert (first.kind, first.pid) == ("flask", os.getpid())
@@ -61,14 +61,14 @@ def test_a_background_worker_has_one_row_which_says_who_it_is_and_when_it_was_se
     [again] = rows(quiet_database)
     assert (again.id, again.started_at) == (first.id, first.started_at)
     assert abs(now() - again.seen_at) < timedelta(seconds=30)
-    Heartbeat(quiet_database, "celery", None).beat()
+    Heartbeat(quiet_database, "celery", QueueState()).beat()
     heartbeat.end()
     assert [row.kind for row in rows(quiet_database)] == ["celery"]
 
 
 def test_a_background_worker_counts_for_a_minute_and_its_row_is_deleted_after_a_day(quiet_database):
     for _ in range(3):
-        Heartbeat(quiet_database, "flask", None).beat()
+        Heartbeat(quiet_database, "flask", QueueState()).beat()
     live, silent, gone = [row.id for row in rows(quiet_database)]
     age(quiet_database, live, 55)
     age(quiet_database, silent, 65)
@@ -81,10 +81,10 @@ def test_a_background_worker_counts_for_a_minute_and_its_row_is_deleted_after_a_
 @pytest.mark.parametrize("hours", [-1, 1])
 def test_times_are_the_databases_and_not_the_background_workers(quiet_database, hours):
     with time_machine.travel(now() + timedelta(hours=hours), tick=True):
-        Heartbeat(quiet_database, "flask", None).beat()
+        Heartbeat(quiet_database, "flask", QueueState()).beat()
     [row] = read(quiet_database, live_workers)
     assert row.clock_ahead == pytest.approx(hours * 3600, abs=30)
-    Heartbeat(quiet_database, "flask", None).beat()
+    Heartbeat(quiet_database, "flask", QueueState()).beat()
     assert min(abs(row.clock_ahead) for row in rows(quiet_database)) < 1
 
 
@@ -102,7 +102,7 @@ def test_a_queue_is_heard_as_far_as_its_messages_were_sent_until_they_are_answer
     for message_id, sent_at, oldest in (("b", old, old), ("b", None, new), ("a", None, None)):
         queue_state.handled(message_id, sent_at)
         assert queue_state.unanswered_at == oldest
-    queue_state.handled("c", None)
+    queue_state.handled("c", QueueState())
     for number in range(2000):
         queue_state.handled(str(number), new)
     assert len(queue_state._unanswered) == 1000, "a flood is not remembered whole"

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy
 from flask import Flask
 
-from app.background.single_machine import run_worker
+from app.background.worker import run_worker
 from app.clock import now
 from app.factory import create_app
 from app.identity.scopes import ALL_SCOPES

@@ -13,7 +13,7 @@ import pytest
 
 from app import services as composition
 from app.aws.templates import TemplateBucket, render_document
-from app.background.parts import companions, stop_all
+from app.background.worker import companions, stop_all
 from app.errors import ConflictError
 from app.permissions.permission_sets import PermissionSet, read_document
 from app.store.database import SYSTEM
@@ -324,21 +324,20 @@ def test_of_the_bucket_no_more_is_read_than_could_be_right(publishing_vendor, mo
 def test_a_background_worker_records_what_is_published_after_its_start(
     publishing_vendor, monkeypatch
 ):
-    monkeypatch.setattr("app.background.parts._PUBLISHED_AGAIN", 0.05)
+    monkeypatch.setattr("app.background.worker._PUBLISHED_AGAIN", 0.05)
     started = publishing_vendor.start()
     ended = []
-    parts = [
+    [part] = [
         part
         for part in companions(started, "flask", lambda: ended.append(True))
         if part.name == "publication"
     ]
-    for part in parts:
-        part.start()
+    part.start()
     try:
         publishing_vendor.publish()
         until(lambda: publishing_vendor.recorded() == [1], "the version is recorded")
     finally:
-        stop_all(parts)
+        stop_all([part])
     assert not ended
     assert len(publishing_vendor.events()) == 1
 

@@ -1,18 +1,22 @@
-"""The threads that both kinds of background workers run beside urgent proofs.
+"""The background worker without Celery, and the threads that both kinds of background workers run.
 
-They make routine proofs, write heartbeats, receive stacks' messages, and record what is published.
+The threads make routine proofs, write heartbeats, receive stacks' messages, and record what is
+published. `flask --app wsgi worker` also makes urgent proofs and does the housekeeping. Any number
+may run, on any number of machines, and each may be killed at any moment: the database holds what is
+due (app/proofs/proof_queue.py).
 """
 
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from threading import Event, Thread
 
 from app import VERSION, metrics
 from app.background.deployment_metrics import DeploymentMetrics
+from app.background.housekeeping import EVERY, tidy
 from app.errors import AwsUnavailableError, StoreUnavailableError
-from app.health.heartbeats import BEAT_SECONDS, Heartbeat
+from app.health.heartbeats import BEAT_SECONDS, Heartbeat, QueueState
 from app.log import logger
 from app.onboarding.registrations import Registrations
 from app.proofs.proof_queue import Claim, ProofQueue
@@ -28,37 +32,28 @@ _PUBLISHED_AGAIN = 15.0  # seconds between reads of the bucket for unrecorded ve
 _ENDING = 20.0  # most seconds that stopping waits for a thread
 
 
-class Part(threading.Thread):
+class Part(Thread):
     """A thread that a background worker needs.
 
-    `failed` is called when the thread ends before `end` is set.
+    `work` gets the event `end`, which ends it. `failed` is called when the thread ends before that.
     """
 
     def __init__(
-        self, name: str, work: Callable[["Part"], None], failed: Callable[[], None]
+        self, name: str, work: Callable[[Event], None], failed: Callable[[], None]
     ) -> None:
-        super().__init__(name=name, daemon=True)
-        self._work = work
+        self.end = Event()
+        super().__init__(name=name, target=work, args=(self.end,), daemon=True)
         self._failed = failed
-        self.end = threading.Event()
 
     def run(self) -> None:
-        error: BaseException | None = None
+        error = None
         try:
-            self._work(self)
+            super().run()
         except BaseException as raised:  # noqa: BLE001  any error ends the background worker
             error = raised
         if not self.end.is_set():
             logger.critical("worker.part_ended", part=self.name, exc_info=error)
             self._failed()
-
-    def stop(self) -> None:
-        """Set `end` and wait until the work is done, or for 20 seconds at most.
-
-        The wait can last that long if a message broker or a database does not answer.
-        """
-        self.end.set()
-        self.join(_ENDING)
 
 
 def companions(services: Services, kind: str, failed: Callable[[], None]) -> list[Part]:
@@ -82,16 +77,40 @@ def companions(services: Services, kind: str, failed: Callable[[], None]) -> lis
 
 
 def stop_all(parts: list[Part]) -> None:
-    """Stop all parts at the same time, each as `Part.stop` does."""
+    """End all parts at the same time. Wait until each is done, or for 20 seconds at most.
+
+    The wait can last that long if a message broker or a database does not answer.
+    """
     for part in parts:
         part.end.set()
     for part in parts:
-        part.stop()
+        part.join(_ENDING)
 
 
-def prove_what_is_due(
-    queue: ProofQueue, claim: Callable[[int], list[Claim]], end: threading.Event
-) -> None:
+def run_worker(services: Services, stop: Event) -> bool:
+    """Prove the connections that are due until `stop` is set and the work is done.
+
+    Returns False if it stopped because one of its parts had ended.
+    """
+    failed = Event()
+
+    def fail() -> None:
+        failed.set()
+        stop.set()
+
+    def keep_house(end: Event) -> None:
+        days = services.config.database.audit_retention_days
+        repeat(end, EVERY, lambda: tidy(services.db, days, end))
+
+    parts = [*companions(services, "flask", fail), Part("housekeeping", keep_house, fail)]
+    for part in parts:
+        part.start()
+    prove_what_is_due(services.proof_queue, services.proof_queue.claim, stop)
+    stop_all(parts)
+    return not failed.is_set()
+
+
+def prove_what_is_due(queue: ProofQueue, claim: Callable[[int], list[Claim]], end: Event) -> None:
     """Prove the connections that `claim` returns, in batches, until `end` is set."""
 
     def prove_batch() -> bool:
@@ -107,61 +126,62 @@ def prove_what_is_due(
                 end.wait(max(0.0, _TICK - (time.monotonic() - began)))
 
 
-def _prove_routinely(services: Services, part: Part) -> None:
+def _prove_routinely(services: Services, end: Event) -> None:
     """Make routine proofs on threads of their own.
 
     Routine proofs wait for their half of the STS budget, and must not delay urgent proofs.
     """
-    prove_what_is_due(services.proof_queue, services.proof_queue.claim_routine, part.end)
+    prove_what_is_due(services.proof_queue, services.proof_queue.claim_routine, end)
 
 
-def _listen(registrations: Registrations, part: Part) -> None:
+def _listen(registrations: Registrations, end: Event) -> None:
     """Receive the messages of customers' stacks.
 
     It has threads of its own, because stacks wait for answers and would time out behind proofs.
     """
-    while not part.end.is_set():
-        guarded(part.end, lambda: registrations.receive(wait_seconds=_LISTEN))
+    while not end.is_set():
+        guarded(end, lambda: registrations.receive(wait_seconds=_LISTEN))
 
 
-def _record_published(services: Services, part: Part) -> None:
+def _record_published(services: Services, end: Event) -> None:
     """Record each permission set of this configuration once the bucket serves its template."""
     versions, publication = services.onboarding.versions, services.publication
-    while not guarded(part.end, lambda: versions.record_published(publication.serves)):
-        if part.end.wait(_PUBLISHED_AGAIN):
+    while not guarded(end, lambda: versions.record_published(publication.serves)):
+        if end.wait(_PUBLISHED_AGAIN):
             return
-    part.end.wait()
+    end.wait()
 
 
-def _serve_metrics(services: Services, bind: tuple[str, int], part: Part) -> None:
+def _serve_metrics(services: Services, bind: tuple[str, int], end: Event) -> None:
     collector = DeploymentMetrics(services)
-    while not part.end.is_set():
+    while not end.is_set():
         try:
-            end = metrics.serve(bind, collector)
+            stop_serving = metrics.serve(bind, collector)
         except OSError as error:  # another process may have the address; proofs go on
             logger.error("metrics.not_served", address=f"{bind[0]}:{bind[1]}", error=str(error))
-            part.end.wait(_METRICS_AGAIN)
+            end.wait(_METRICS_AGAIN)
         else:
-            part.end.wait()
-            end()
+            end.wait()
+            stop_serving()
 
 
-def _beat(services: Services, kind: str, part: Part) -> None:
-    queue_state = services.registrations.queue_state if services.registrations else None
+def _beat(services: Services, kind: str, end: Event) -> None:
+    registrations = services.registrations
+    queue_state = registrations.queue_state if registrations else QueueState()
     heartbeat = Heartbeat(services.db, kind, queue_state)
-    repeat(part, BEAT_SECONDS, heartbeat.beat)
-    guarded(part.end, heartbeat.end)
+    repeat(end, BEAT_SECONDS, heartbeat.beat)
+    guarded(end, heartbeat.end)
 
 
-def repeat(part: Part, seconds: float, work: Callable[[], object]) -> None:
-    """Do the work at once and then every `seconds`, until the part ends."""
+def repeat(end: Event, seconds: float, work: Callable[[], object]) -> None:
+    """Do the work at once and then every `seconds`, until `end` is set."""
     while True:
-        guarded(part.end, work)
-        if part.end.wait(seconds):
+        guarded(end, work)
+        if end.wait(seconds):
             return
 
 
-def guarded(stop: threading.Event, work: Callable[[], object]) -> bool:
+def guarded(stop: Event, work: Callable[[], object]) -> bool:
     """Do the work and survive its errors: an unreachable database or AWS, and bugs of ours.
 
     A thread that ended would leave a process that looks alive and does nothing. Returns whether the
