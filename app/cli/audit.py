@@ -25,6 +25,7 @@ from app.store.models import AuditEvent
 noun = Noun("audit", help="The audit log. TENANT is an id, a reference or a name.")
 _MOST = 1_000_000  # most events of one search, because its result is in memory
 _PAUSE = 2.0  # seconds between two reads of the feed
+_DAYS_AGO = {"today": 0, "yesterday": 1}
 _AGO = re.compile(r"([0-9]{1,6})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -33,11 +34,9 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def time(text: str) -> datetime:
-    today = now().replace(hour=0, minute=0, second=0, microsecond=0)
-    if text == "today":
-        return today
-    if text == "yesterday":
-        return today - timedelta(days=1)
+    if text in _DAYS_AGO:
+        midnight = now().replace(hour=0, minute=0, second=0, microsecond=0)
+        return midnight - timedelta(days=_DAYS_AGO[text])
     try:
         if ago := _AGO.fullmatch(text):
             return as_given(now() - timedelta(**{_UNITS[ago[2]]: int(ago[1])}))
@@ -93,17 +92,17 @@ _ACTIONS = click.option(
     metavar="NOUN.VERB",
     help="Repeat for several.",
 )
+_HAND_OUTS = (actions.CREDENTIALS_ISSUED,)
 _EVENTS = columns("at action outcome actor tenant_id connection_id details")
 
 
 def _row(event: AuditEvent) -> Row:
-    row = row_of(event, "id at action outcome actor_id tenant_id connection_id")
-    row |= row_of(event, "request_id client_address details")
-    return row | {"actor": {event.actor_kind: event.actor_name}}
+    names = "id at action outcome actor_id tenant_id connection_id request_id client_address"
+    return row_of(event, f"{names} details") | {"actor": {event.actor_kind: event.actor_name}}
 
 
 def _events(**conditions: Any) -> Iterator[AuditEvent]:
-    return every(partial(services().audit.events, None, EventFilter(**conditions)))
+    return every(partial(services.audit.events, None, EventFilter(**conditions)))
 
 
 @noun.verb(
@@ -149,7 +148,7 @@ def tail(since: datetime | None, **conditions: Any) -> Iterator[list[Row]]:
 
     An event is shown about 20 seconds after it was made, and none is missed.
     """
-    feed = partial(services().audit.feed, None, EventFilter(**conditions))
+    feed = partial(services.audit.feed, None, EventFilter(**conditions))
     after = first_id_at(since or now() - timedelta(minutes=1))
     try:
         while True:
@@ -161,23 +160,18 @@ def tail(since: datetime | None, **conditions: Any) -> Iterator[list[Row]]:
         return
 
 
-def _issued(tenant_id: UUID, since: datetime, until: datetime | None) -> Iterator[AuditEvent]:
-    return _events(
-        tenant_id=tenant_id, actions=(actions.CREDENTIALS_ISSUED,), since=since, until=until
-    )
-
-
 @noun.verb("acme --since yesterday --until today")
 @_TENANT
 @_SINCE
 @_UNTIL
-def issued(tenant_id: UUID, since: datetime | None, until: datetime | None) -> list[Row]:
+def issued(since: datetime | None, **conditions: Any) -> list[Row]:
     """Show who got credentials for a tenant, and how often.
 
     The default of --since is yesterday.
     """
-    rows: dict[Any, dict[str, Any]] = {}
-    for event in _issued(tenant_id, since or time("yesterday"), until):  # newest first
+    rows: dict[Any, Row] = {}
+    # Newest first
+    for event in _events(since=since or time("yesterday"), actions=_HAND_OUTS, **conditions):
         row = rows.setdefault(
             (event.actor_id, event.connection_id),
             {"actor": event.actor_name}
@@ -196,8 +190,9 @@ def alive(tenant_id: UUID) -> list[Row]:
 
     Suspending does not end them: see "Sessions that were issued already" in docs/runbooks.md.
     """
-    sessions: dict[str, dict[str, Any]] = {}
-    for event in _issued(tenant_id, now() - timedelta(seconds=SESSION_MAX), None):
+    sessions: dict[str, Row] = {}
+    since = now() - timedelta(seconds=SESSION_MAX)
+    for event in _events(tenant_id=tenant_id, since=since, actions=_HAND_OUTS):
         expires_at = datetime.fromisoformat(event.details["expires_at"])
         if expires_at > now():
             key_id = event.details["access_key_id"]

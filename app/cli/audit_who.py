@@ -3,7 +3,6 @@
 import re
 import textwrap
 from collections.abc import Iterator
-from typing import Any
 
 import click
 
@@ -11,7 +10,7 @@ from app.cli.audit import noun as noun  # noqa: PLC0414  app.cli.commands has it
 from app.cli.operator import Row, lines, row_of, services
 from app.ids import ACCESS_KEY_ID, RoleArn, key_id_in
 from app.issuing.session_origins import HAND_OUTS_MAX
-from app.store.models import AuditEvent, Connection
+from app.store.models import AuditEvent
 
 _SHOWN = 20  # most hand-outs that are shown
 _SESSION_NAME = re.compile(r"[\w+=,.@-]{2,64}", re.ASCII)  # every name that STS accepts
@@ -66,9 +65,8 @@ def text(value: str) -> str:
 
 
 def _describe(row: Row) -> Iterator[str]:
-    values = dict(row)
-    answer, to_do = values.pop("answer"), values.pop("to_do")
-    yield from (answer, "", *lines(values), "", *textwrap.wrap(to_do, 100))
+    answer, to_do = row.pop("answer"), row.pop("to_do")
+    yield from (answer, "", *lines(row), "", *textwrap.wrap(to_do, 100))
 
 
 @noun.verb(
@@ -88,7 +86,7 @@ def who(session: str, role: str | None) -> Row:
     role with it, or that it has nothing to do with it.
     """
     if ACCESS_KEY_ID.fullmatch(session):
-        hand_outs = services().session_origins.hand_outs(session)
+        hand_outs = services.session_origins.hand_outs(session)
         return _issued(hand_outs, role) if hand_outs else _unknown(_NO_SUCH_SESSION, _ASK_BY_NAME)
     name = re.split("[/:]", session)[-1]
     if not _SESSION_NAME.fullmatch(name):
@@ -99,7 +97,7 @@ def who(session: str, role: str | None) -> Row:
 
 
 def _named(name: str, role: str | None) -> Row:
-    origins, key_id = services().session_origins, key_id_in(name)
+    origins, key_id = services.session_origins, key_id_in(name)
     if key_id is None:
         return _unknown(_OTHER_FORM, _NOT_DEPUTY)
     if (key := origins.key(key_id)) is None:
@@ -109,11 +107,8 @@ def _named(name: str, role: str | None) -> Row:
         click.echo("Reading what all tenants were issued. --role makes the search short.", err=True)
     if hand_outs := origins.hand_outs_named(name, key, role):
         return _issued(hand_outs, role)
-    return {
-        **_unknown(_NOT_HANDED_OUT, _WHO_KNOWS_THE_KEY),
-        "api_key": key.name,
-        "api_key_id": key.id,
-    }
+    row = _unknown(_NOT_HANDED_OUT, _WHO_KNOWS_THE_KEY)
+    return row | {"api_key": key.name, "api_key_id": key.id}
 
 
 def _issued(hand_outs: list[AuditEvent], role: str | None) -> Row:
@@ -122,7 +117,7 @@ def _issued(hand_outs: list[AuditEvent], role: str | None) -> Row:
     `hand_outs`: the newest first.
     """
     last = hand_outs[0]
-    connection = services().session_origins.connection(last.connection_id)
+    connection = services.session_origins.connection(last.connection_id)
     role_arn = connection.role_arn if connection else None
     _ensure_role(role_arn, role)
     number = len(hand_outs)
@@ -142,9 +137,9 @@ def _issued(hand_outs: list[AuditEvent], role: str | None) -> Row:
     }
 
 
-def _hand_out(event: AuditEvent) -> dict[str, Any]:
-    row = row_of(event, "at client_address request_id")
-    return row | {"source": event.details["source"], "reason": event.details["reason"]}
+def _hand_out(event: AuditEvent) -> Row:
+    source, reason = event.details["source"], event.details["reason"]
+    return row_of(event, "at client_address request_id") | {"source": source, "reason": reason}
 
 
 def _ensure_role(role_arn: str | None, role: str | None) -> None:
@@ -156,7 +151,7 @@ def _ensure_role(role_arn: str | None, role: str | None) -> None:
 
 def _proof(name: str, role_arn: str, role: str | None) -> Row:
     _ensure_role(role_arn, role)
-    config = services().config
+    config = services.config
     canary, stranger = config.proofs.canary_role_arn, config.proofs.stranger_role_arn
     accounts: str = config.aws.broker.account_id
     if stranger:
@@ -168,18 +163,13 @@ def _proof(name: str, role_arn: str, role: str | None) -> Row:
         "session_name": name,
         "role_arn": role_arn,
         "role": own.get(RoleArn.parse(role_arn), "a customer's"),
-        "connections": [*map(_connection, services().session_origins.connections_to(role_arn))],
+        "connections": [
+            {"connection_id": connection.id} | row_of(connection, "tenant.name tenant_id status")
+            for connection in services.session_origins.connections_to(role_arn)
+        ],
     }
 
 
-def _connection(connection: Connection) -> dict[str, Any]:
-    row = {"connection_id": connection.id, "tenant": connection.tenant.name}
-    return row | row_of(connection, "tenant_id status")
-
-
-def _unknown(answer: str, to_do: str) -> dict[str, Any]:
-    return {
-        "answer": answer,
-        "to_do": to_do,
-        "log_begins_at": services().session_origins.log_begins_at(),
-    }
+def _unknown(answer: str, to_do: str) -> Row:
+    log_begins_at = services.session_origins.log_begins_at()
+    return {"answer": answer, "to_do": to_do, "log_begins_at": log_begins_at}

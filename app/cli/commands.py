@@ -9,25 +9,31 @@ import sys
 import click
 from flask import Flask
 
-from app.cli import audit_who, connections, keys, links, registrations, rotation, templates, tenants
-from app.cli.database import after_restore, migrate, version
-from app.cli.doctor import doctor
-from app.cli.worker import worker
+from app.cli import (
+    audit_who,
+    connections,
+    deployment,
+    keys,
+    onboarding,
+    rotation,
+    templates,
+    tenants,
+)
 
 COMMANDS = (
-    version,
-    doctor,
-    migrate,
-    after_restore,
-    worker,
+    deployment.version,
+    deployment.doctor,
+    deployment.migrate,
+    deployment.after_restore,
+    deployment.worker,
     tenants.noun,
     connections.noun,
     keys.noun,
-    links.noun,
+    onboarding.links,
     rotation.noun,
     audit_who.noun,
     templates.noun,
-    registrations.noun,
+    onboarding.registrations,
 )
 _NOT_BOOTED = 3  # after any other exit code, gunicorn restarts the web process forever
 

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 import click
 
@@ -17,8 +18,8 @@ from app.cli.operator import (
     Noun,
     Row,
     columns,
+    confirm,
     every,
-    lines,
     operator,
     row_of,
     services,
@@ -26,17 +27,22 @@ from app.cli.operator import (
 )
 from app.connections.listing import ConnectionFilter
 from app.errors import AppError
-from app.store.models import Connection, ConnectionStatus, Tenant, Trigger
+from app.store.models import Connection, ConnectionStatus, Trigger
 
-_HELP = (
-    "Connections: customers' roles. CONNECTION is an id, a role's ARN, an account, or a tenant that"
-    " has only one."
+noun = Noun(
+    "connections",
+    help=(
+        "Connections: customers' roles. CONNECTION is an id, a role's ARN, an account, or a tenant"
+        " that has only one."
+    ),
 )
-noun = Noun("connections", help=_HELP)
 _ONE_CONNECTION = Lookup(connection_called)
 _CONNECTION = click.argument("connection", type=_ONE_CONNECTION)
 _TENANT = click.option(
-    "--tenant", type=ONE_TENANT, help="Of this tenant alone: its id, reference or name."
+    "--tenant",
+    "tenant_id",
+    type=ONE_TENANT,
+    help="Of this tenant alone: its id, reference or name.",
 )
 _LIVE = [*map(str, ConnectionStatus)]
 _LIVE.remove(ConnectionStatus.DELETED)
@@ -50,31 +56,29 @@ _STATUS = click.option(
 _AT_ONCE = 8  # concurrent proofs
 
 
-def _row(connection: Connection) -> dict[str, Any]:
-    row = row_of(connection, "id tenant_id") | {"tenant": connection.tenant.name}
-    return row | row_of(connection, "account_id role_arn permission_set status why")
+_row = partial(
+    row_of, names="id tenant_id tenant.name account_id role_arn permission_set status why"
+)
 
 
 def _whole(connection: Connection) -> Row:
     row = _row(connection) | row_of(connection, "external_id issues suspended")
     row |= row_of(connection, "awaiting_approval sets_to_approve created_at verified_at")
-    row |= {
-        "proven_until": connection.proven_until(services().config.proofs.proof_max_age),
-        "next_proof_at": connection.due_at,
-    }
+    row["proven_until"] = connection.proven_until(services.config.proofs.proof_max_age)
+    row["next_proof_at"] = connection.due_at
     if connection.proof is None:
         return row | {"verdict": None, "checked_at": None, "checks": [], "warnings": []}
     return row | row_of(connection.proof, "verdict checked_at checks warnings")
 
 
 def _selected(
-    tenant: Tenant | None, statuses: tuple[str, ...], account: str | None = None
+    tenant_id: UUID | None, statuses: tuple[str, ...], account: str | None = None
 ) -> Iterator[Connection]:
     conditions = ConnectionFilter(tuple(map(ConnectionStatus, statuses)), account)
-    listing = services().listing
-    if tenant is None:
-        return every(partial(listing.list_all, operator(), conditions))
-    return every(partial(listing.list, operator(), tenant.id, conditions))
+    listing = services.listing
+    if tenant_id is None:
+        return every(partial(listing.list_all, operator, conditions))
+    return every(partial(listing.list, operator, tenant_id, conditions))
 
 
 _TABLE = columns("id tenant account_id permission_set status why")
@@ -84,11 +88,9 @@ _TABLE = columns("id tenant account_id permission_set status why")
 @_TENANT
 @_STATUS
 @click.option("--account", help="In this AWS account.")
-def list_command(
-    tenant: Tenant | None, statuses: tuple[str, ...], account: str | None
-) -> list[Row]:
+def list_command(**conditions: Any) -> list[Row]:
     """List connections, newest first."""
-    return [*map(_row, _selected(tenant, statuses, account))]
+    return [*map(_row, _selected(**conditions))]
 
 
 @noun.verb("123456789012")
@@ -103,21 +105,21 @@ def show(connection: Connection) -> Row:
 @_TENANT
 @_STATUS
 def verify(
-    connection: Connection | None, tenant: Tenant | None, statuses: tuple[str, ...]
+    connection: Connection | None, tenant_id: UUID | None, statuses: tuple[str, ...]
 ) -> list[Row]:
     """Prove one connection now, or several.
 
     Give a connection, or select several with --tenant and --status.
     """
-    if bool(connection) == bool(tenant or statuses):
+    if bool(connection) == bool(tenant_id or statuses):
         raise click.UsageError("Give either a connection, or --tenant or --status.")
-    verification, principal = services().verification, operator()
+    verification = services.verification
 
     def prove(selected: Connection) -> Row:
         try:
             return _row(
                 verification.verify(
-                    principal, selected.tenant_id, selected.id, trigger=Trigger.REQUESTED
+                    operator, selected.tenant_id, selected.id, trigger=Trigger.REQUESTED
                 )
             )
         except AppError as error:
@@ -125,7 +127,7 @@ def verify(
                 raise
             return _row(selected) | {"why": error.detail}
 
-    connections = [connection] if connection else [*_selected(tenant, statuses)]
+    connections = [connection] if connection else [*_selected(tenant_id, statuses)]
     number = len(connections)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         rows = pool.map(prove, connections)
@@ -135,7 +137,7 @@ def verify(
             return list(progress)
 
 
-def _describe_diagnosis(diagnosis: dict[str, Any]) -> Iterator[str]:
+def _describe_diagnosis(diagnosis: Row) -> Iterator[str]:
     yield diagnosis["conclusion"]
     yield ""
     yield from describe_findings(diagnosis["steps"], "outcome", "detail", "fix")
@@ -144,9 +146,7 @@ def _describe_diagnosis(diagnosis: dict[str, Any]) -> Iterator[str]:
             yield from ("", f"{name}:", *table(actions))
 
 
-def describe_findings(
-    rows: list[dict[str, Any]], status: str, observation: str, to_do: str
-) -> Iterator[str]:
+def describe_findings(rows: list[Row], status: str, observation: str, to_do: str) -> Iterator[str]:
     """Yield the lines of a table of findings, with the next step below each finding."""
     header, *table_rows = table(rows, (status, "name", observation))
     yield header
@@ -163,7 +163,7 @@ def diagnose(connection: Connection) -> Row:
 
     For each problem it says who can repair it, and how. It changes nothing.
     """
-    return asdict(services().diagnoses.diagnose(operator(), connection.tenant_id, connection.id))
+    return asdict(services.diagnoses.diagnose(operator, connection.tenant_id, connection.id))
 
 
 @noun.verb("123456789012 --reason 'strange calls in CloudTrail'")
@@ -172,9 +172,7 @@ def diagnose(connection: Connection) -> Row:
 def suspend(connection: Connection, reason: str) -> Row:
     """Stop issuing for a connection at once."""
     return _row(
-        services().connections.suspend(
-            operator(), connection.tenant_id, connection.id, reason=reason
-        )
+        services.connections.suspend(operator, connection.tenant_id, connection.id, reason=reason)
     )
 
 
@@ -184,9 +182,7 @@ def suspend(connection: Connection, reason: str) -> Row:
 def resume(connection: Connection, reason: str) -> Row:
     """Resume a suspended connection, and prove it once."""
     return _whole(
-        services().connections.resume(
-            operator(), connection.tenant_id, connection.id, reason=reason
-        )
+        services.connections.resume(operator, connection.tenant_id, connection.id, reason=reason)
     )
 
 
@@ -203,10 +199,9 @@ def approve(connection: Connection, permission_set: str | None) -> Row:
     """
     to_approve = request_to_approve(connection, permission_set).permission_set
     if permission_set is None:
-        about = row_of(connection, "tenant_id role_arn permission_set wanted_permission_set")
-        click.echo("\n".join(lines({"tenant": connection.tenant.name} | about)), err=True)
-        click.confirm(f"Approve {to_approve}?", abort=True, err=True)
-    approved = services().approvals.approve(
-        operator(), connection.tenant_id, connection.id, permission_set=to_approve
+        names = "tenant.name tenant_id role_arn permission_set wanted_permission_set"
+        confirm(row_of(connection, names), f"Approve {to_approve}?")
+    approved = services.approvals.approve(
+        operator, connection.tenant_id, connection.id, permission_set=to_approve
     )
     return {**_whole(approved), "approved": approved.approved_set}

@@ -7,38 +7,40 @@ choose a name, even one that equals another's id.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 import click
 
-from app.cli.operator import Lookup, Row, operator, row_of, services, table
+from app.cli.operator import Lookup, operator, row_of, services, table
 from app.connections.listing import ConnectionFilter
 from app.errors import NotFoundError
 from app.ids import ACCOUNT_ID_PATTERN
 from app.store.models import ApiKey, Connection, Tenant, folded
+from app.store.pages import Page
 from app.tenants.tenants import TenantFilter
 
 _MOST = 20  # most candidates that are listed
 # A key's lookup digits, alone or in the key's whole text
 _DIGITS = re.compile("(?:dpk_)?([0-9a-f]{16})(?:_.*)?", re.ASCII)
 Thing = TypeVar("Thing")
+_TENANT_COLUMNS = "id reference name"
 
 
-def tenant_called(text: str) -> Tenant:
-    """Return the live tenant with this id, reference or name.
+def tenant_called(text: str) -> UUID:
+    """Return the id of the live tenant with this id, reference or name.
 
     Case does not matter in a name. Raises ClickException unless exactly one tenant matches.
     """
     if tenants := _tenants(text):
-        return _only("tenant", tenants, text, _describe_tenant)
+        return _only("tenant", tenants, text, _TENANT_COLUMNS).id
     # A tenant whose name only begins with the text is listed, never chosen: a typing error must not
     # suspend another customer.
     message = ["There is no such tenant."]
-    if text and (near := _list_tenants(TenantFilter(name=text))):
-        message += ["The names of these begin so:", *table([*map(_describe_tenant, near)])]
+    if text and (near := _first(services.tenants.list, TenantFilter(name=text))):
+        message += ["The names of these begin so:", *_listed(near, _TENANT_COLUMNS)]
     raise click.ClickException("\n".join(message))
 
 
@@ -47,7 +49,7 @@ def tenant_id_called(text: str) -> UUID:
 
     An id is not looked up, because the log also has events of deleted tenants.
     """
-    return _as_id(text) or tenant_called(text).id
+    return _as_id(text) or tenant_called(text)
 
 
 def connection_called(text: str) -> Connection:
@@ -56,21 +58,18 @@ def connection_called(text: str) -> Connection:
     Raises ClickException unless exactly one connection matches.
     """
     account = re.search(ACCOUNT_ID_PATTERN, text, re.ASCII)
-    connections: list[Connection] = []
+    criteria = None
     if connection_id := _as_id(text):
-        connections = _list_connections(ConnectionFilter(connection_id=connection_id))
+        criteria = ConnectionFilter(connection_id=connection_id)
     elif account and text == account[0]:
-        connections = _list_connections(ConnectionFilter(account_id=text))
+        criteria = ConnectionFilter(account_id=text)
     elif account and text.startswith("arn:"):
-        connections = _list_connections(ConnectionFilter(account_id=account[0], role_arn=text))
+        criteria = ConnectionFilter(account_id=account[0], role_arn=text)
+    connections = _first(services.listing.list_all, criteria) if criteria else []
     if not connections:
         for tenant in _tenants(text):
-            connections += (
-                services()
-                .listing.list(operator(), tenant.id, ConnectionFilter(), limit=_MOST, after=None)
-                .items
-            )
-    return _only("connection", connections, text, _describe_connection)
+            connections += _first(services.listing.list, tenant.id, ConnectionFilter())
+    return _only("connection", connections, text, "id tenant.name status role_arn")
 
 
 def key_called(text: str) -> ApiKey:
@@ -83,12 +82,12 @@ def key_called(text: str) -> ApiKey:
         condition = {"id": key_id}
     elif digits := _DIGITS.fullmatch(text):
         condition = {"lookup": digits[1]}
-    keys = services().api_keys.all_keys(**condition)
-    return _only("key", keys, text, _describe_key)
+    keys = services.api_keys.all_keys(**condition)
+    return _only("key", keys, text, "id name tenant_id expires_at revoked_at")
 
 
 ONE_TENANT = Lookup(tenant_called)
-TENANT = click.argument("tenant", type=ONE_TENANT)
+TENANT = click.argument("tenant_id", metavar="TENANT", type=ONE_TENANT)
 
 
 def _as_id(text: str) -> UUID | None:
@@ -101,43 +100,29 @@ def _tenants(text: str) -> list[Tenant]:
     tenant_id = _as_id(text)
     if tenant_id is not None:
         with suppress(NotFoundError):
-            return [services().tenants.get(operator(), tenant_id)]
-    tenants = {tenant.id: tenant for tenant in _list_tenants(TenantFilter(reference=text))}
+            return [services.tenants.get(operator, tenant_id)]
+    tenants = _first(services.tenants.list, TenantFilter(reference=text))
     if tenant_id is None:
-        for tenant in _list_tenants(TenantFilter(name=text)):
-            if tenant.name_folded == folded(text):
-                tenants[tenant.id] = tenant
-    return [*tenants.values()]
+        for tenant in _first(services.tenants.list, TenantFilter(name=text)):
+            if tenant.name_folded == folded(text) and tenant.reference != text:
+                tenants.append(tenant)
+    return tenants
 
 
-def _list_tenants(conditions: TenantFilter) -> list[Tenant]:
-    return services().tenants.list(operator(), conditions, limit=_MOST, after=None).items
+def _first(fetch: Callable[..., Page[Thing]], *criteria: Any) -> list[Thing]:
+    return fetch(operator, *criteria, limit=_MOST, after=None).items
 
 
-def _list_connections(conditions: ConnectionFilter) -> list[Connection]:
-    return services().listing.list_all(operator(), conditions, limit=_MOST, after=None).items
+def _listed(things: list[Thing], columns: str) -> Iterator[str]:
+    return table([row_of(thing, columns) for thing in things])
 
 
-def _only(noun: str, things: list[Thing], text: str, describe: Callable[[Thing], Row]) -> Thing:
+def _only(noun: str, things: list[Thing], text: str, columns: str) -> Thing:
     if not things:
         raise click.ClickException(f"There is no such {noun}.")
     if len(things) == 1:
         return things[0]
-    message = [f"{text} could be one of these; give its id."]
-    message += table([*map(describe, things[:_MOST])])
+    message = [f"{text} could be one of these; give its id.", *_listed(things[:_MOST], columns)]
     if len(things) > _MOST:
         message.append(f"… and {len(things) - _MOST} more")
     raise click.ClickException("\n".join(message))
-
-
-def _describe_tenant(tenant: Tenant) -> Row:
-    return row_of(tenant, "id reference name")
-
-
-def _describe_connection(connection: Connection) -> Row:
-    tenant = {"tenant": connection.tenant.name}
-    return row_of(connection, "id") | tenant | row_of(connection, "status role_arn")
-
-
-def _describe_key(key: ApiKey) -> Row:
-    return row_of(key, "id name tenant_id expires_at revoked_at")

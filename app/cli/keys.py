@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import click
 
@@ -15,7 +16,7 @@ from app.identity.api_keys import GRACE_SECONDS, GRACE_SECONDS_MAX, generate_key
 from app.identity.families import FamilySummary
 from app.identity.principals import has_expired
 from app.identity.scopes import ALL_SCOPES, MAKES_KEYS, Scope, from_bits
-from app.store.models import ApiKey, Tenant
+from app.store.models import ApiKey
 
 noun = Noun(
     "keys", help="API keys. KEY is an id, the first 20 characters of the key, or else a name."
@@ -24,7 +25,7 @@ _KEY = click.argument("key", type=Lookup(key_called))
 _SCOPES = {scope.value: frozenset({scope}) for scope in Scope} | {"all": ALL_SCOPES}
 
 
-def _row(key: ApiKey) -> dict[str, Any]:
+def _row(key: ApiKey) -> Row:
     names = "id expires_at name tenant_id created_at last_used_at made_by replaced_by"
     row = row_of(key, f"{names} permission_sets")
     row["state"] = "expired" if has_expired(key.expires_at) else "live"
@@ -48,13 +49,13 @@ def bootstrap() -> str:
 
     Safe to repeat.
     """
-    key = services().config.service.bootstrap_key
+    key = services.config.service.bootstrap_key
     if key is None:
         raise click.ClickException(
             "DEPUTY_BOOTSTRAP_KEY is not set. Make a key with: flask --app wsgi keys generate"
         )
     try:
-        new = services().api_keys.install_key(operator(), key, name="bootstrap admin")
+        new = services.api_keys.install_key(operator, key, name="bootstrap admin")
     except ValueError as error:
         raise click.ClickException(f"DEPUTY_BOOTSTRAP_KEY: {error}") from error
     return "The bootstrap key is installed." if new else "The bootstrap key is already installed."
@@ -77,7 +78,10 @@ def bootstrap() -> str:
     help="With --scope keys:delegate: a scope of the keys that it makes; repeat for several.",
 )
 @click.option(
-    "--tenant", type=ONE_TENANT, help="Bind it to this tenant: its id, reference or name."
+    "--tenant",
+    "tenant_id",
+    type=ONE_TENANT,
+    help="Bind it to this tenant: its id, reference or name.",
 )
 @click.option(
     "--permission-set",
@@ -89,32 +93,29 @@ def bootstrap() -> str:
     "--days", type=click.IntRange(1, 3650), help="Days until it expires (default: never)."
 )
 def create(
-    name: str,
-    *,
     scopes: tuple[str, ...],
     may_give: tuple[str, ...],
-    tenant: Tenant | None,
     permission_sets: tuple[str, ...],
     days: int | None,
+    **options: Any,
 ) -> Row:
     """Create an API key and print it, once.
 
     `all` is every scope but keys:delegate. A key with keys:delegate makes keys with the scopes of
     --may-give for each tenant that it has made itself, for 24 hours. It needs tenants:write too.
     """
-    key, secret = services().api_keys.create_key(
-        operator(),
-        name=name,
+    key, secret = services.api_keys.create_key(
+        operator,
         scopes=frozenset(scope for name in scopes for scope in _SCOPES[name]),
         may_give=frozenset(map(Scope, may_give)),
-        tenant_id=tenant.id if tenant else None,
         expires_at=now() + timedelta(days=days) if days else None,
         permission_sets=list(permission_sets) or None,
+        **options,
     )
     return _show_once(key, secret)
 
 
-def _show_once(key: ApiKey, secret: str) -> dict[str, Any]:
+def _show_once(key: ApiKey, secret: str) -> Row:
     click.echo("The key is shown this once. Deputy keeps only its hash.", err=True)
     return {"id": key.id, "key": secret}
 
@@ -122,10 +123,11 @@ def _show_once(key: ApiKey, secret: str) -> dict[str, Any]:
 @noun.verb(text=columns("id state expires_at last_used_at name tenant_id scopes may_give"))
 @click.option(
     "--tenant",
+    "tenant_id",
     type=ONE_TENANT,
     help="Those that are bound to this tenant: its id, reference or name.",
 )
-def list_command(tenant: Tenant | None) -> list[Row]:
+def list_command(tenant_id: UUID | None) -> list[Row]:
     """List every API key, revoked and expired ones too. Times are UTC.
 
     A revoked key is shown as `revoked`, even if it had expired before. The keys and links that it
@@ -134,14 +136,14 @@ def list_command(tenant: Tenant | None) -> list[Row]:
     A key without a tenant is for every tenant. The time of a key's last use is exact to the hour,
     and appears a minute later.
     """
-    return [*map(_row, services().api_keys.all_keys(tenant_id=tenant and tenant.id))]
+    return [*map(_row, services.api_keys.all_keys(tenant_id=tenant_id))]
 
 
 @noun.verb("dpk_0123456789abcdef")
 @_KEY
 def show(key: ApiKey) -> Row:
     """Show an API key, and what is revoked with it."""
-    family = services().api_keys.family_of(key)
+    family = services.api_keys.family_of(key)
     return _row(key) | {"made": row_of(family, "keys links registrations")}
 
 
@@ -160,9 +162,7 @@ def replace(key: ApiKey, grace: int) -> Row:
     The successor has the same name, scopes, tenant and permission sets. It inherits the keys and
     links that the old key made, which go on working.
     """
-    successor, family, secret = services().api_keys.replace_key(
-        operator(), key.id, grace_seconds=grace
-    )
+    successor, family, secret = services.api_keys.replace_key(operator, key.id, grace_seconds=grace)
     return _show_once(successor, secret) | {"inherited": row_of(family, "keys links")}
 
 
@@ -191,12 +191,12 @@ def revoke(key: ApiKey, *, yes: bool, void_registrations: bool) -> str:
         if void_registrations:
             return _void_registrations(key)
         raise click.ClickException("This key is revoked already.")
-    family = services().api_keys.family_of(key)
+    family = services.api_keys.family_of(key)
     if family.keys or family.links:
         click.echo("\n".join(_describe_family(family)), err=True)
         if not yes:
             click.confirm("Revoke all of these?", abort=True, err=True)
-    services().api_keys.revoke_key(operator(), key.id)
+    services.api_keys.revoke_key(operator, key.id)
     return f"Revoked. {_void_registrations(key)}" if void_registrations else "Revoked."
 
 
@@ -216,8 +216,8 @@ def _void_registrations(key: ApiKey) -> str:
     It runs after the revocation, which nothing may delay.
     """
     voided = 0
-    for tenant_id in services().api_keys.readable_registrations(key):
+    for tenant_id in services.api_keys.readable_registrations(key):
         with suppress(NotFoundError):  # deleted meanwhile
-            services().tenants.void_registrations(operator(), tenant_id)
+            services.tenants.void_registrations(operator, tenant_id)
             voided += 1
     return f"The registration tokens of {voided} tenant{'' if voided == 1 else 's'} are void."

@@ -13,6 +13,7 @@ from typing import Any, cast
 import click
 from flask import current_app
 from flask.cli import AppGroup
+from werkzeug.local import LocalProxy
 
 from app import log
 
@@ -30,14 +31,18 @@ _NOT_TEXT = re.compile("[\0\ud800-\udfff]")  # NUL, and bytes that are not UTF-8
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 
 
-def services() -> Services:
+def loaded_services() -> Services:
+    """Return the services themselves, for threads without the application's context."""
     if "deputy" not in current_app.extensions:
         raise click.ClickException(current_app.config["PROBLEM"])
     return cast("Services", current_app.extensions["deputy"])
 
 
-def operator() -> OperatorPrincipal:
-    return OperatorPrincipal(f"{getpass.getuser()} (command line)")
+services = cast("Services", LocalProxy(loaded_services))
+operator = cast(
+    "OperatorPrincipal",
+    LocalProxy(lambda: OperatorPrincipal(f"{getpass.getuser()} (command line)")),
+)
 
 
 class Lookup(click.ParamType[Any]):
@@ -90,9 +95,9 @@ def _ensure_text(params: list[click.Parameter], options: dict[str, Any]) -> None
     """Raise BadParameter for text that PostgreSQL can't store."""
     for param in params:
         option = options.get(param.name)
-        for value in option if isinstance(option, tuple) else (option,):
-            if isinstance(value, str) and _NOT_TEXT.search(value):
-                raise click.BadParameter("must be text in UTF-8, without NUL.", param=param)
+        text = "".join(option) if isinstance(option, tuple) else str(option)
+        if _NOT_TEXT.search(text):
+            raise click.BadParameter("must be text in UTF-8, without NUL.", param=param)
 
 
 def example_of(*words: str | None) -> str:
@@ -111,6 +116,12 @@ def _in_one_line(noun: str) -> Iterator[None]:
         raise click.ClickException("\n".join(problems)) from error
     except (AppError, ConfigError) as error:
         raise click.ClickException(str(error)) from error
+
+
+def confirm(about: Row, question: str) -> None:
+    """Show what a command is about, and ask whether to go on. Any answer but yes ends it."""
+    click.echo("\n".join(lines(about)), err=True)
+    click.confirm(question, abort=True, err=True)
 
 
 def text(value: str) -> str:

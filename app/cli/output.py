@@ -10,11 +10,12 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import click
 
-Row = Mapping[str, Any]
+Row = dict[str, Any]
 Text = Callable[[Any], Iterable[str]]
 
 
@@ -63,9 +64,12 @@ def columns(names: str) -> Text:
     return partial(table, names=names.split())
 
 
-def row_of(thing: object, names: str) -> dict[str, Any]:
-    """Return a row of attributes. `names`: their names, separated by spaces."""
-    return {name: getattr(thing, name) for name in names.split()}
+def row_of(thing: object, names: str) -> Row:
+    """Return a row of attributes. `names`: their names, separated by spaces.
+
+    `tenant.name` is the name of the thing's tenant, in the column `tenant`.
+    """
+    return {name.partition(".")[0]: attrgetter(name)(thing) for name in names.split()}
 
 
 def table(rows: Sequence[Row], names: Sequence[str] = ()) -> Iterator[str]:

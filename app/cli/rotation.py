@@ -1,22 +1,23 @@
 """Rotations: a tenant's External ID is replaced by another."""
 
 from dataclasses import asdict
+from typing import Any
+from uuid import UUID
 
 import click
 
 from app.cli.finding import TENANT
 from app.cli.operator import REASON, Noun, Row, operator, services
 from app.errors import NotFoundError
-from app.store.models import Tenant
 
 noun = Noun("rotation", help="Rotations of External IDs. TENANT is an id, a reference or a name.")
 
 
 @noun.verb("acme")
 @TENANT
-def show(tenant: Tenant) -> Row:
+def show(tenant_id: UUID) -> Row:
     """Show a tenant's latest rotation, even if it has ended."""
-    rotation = services().rotations.get(operator(), tenant.id)
+    rotation = services.rotations.get(operator, tenant_id)
     if rotation is None:
         raise NotFoundError
     return asdict(rotation)
@@ -26,30 +27,28 @@ def show(tenant: Tenant) -> Row:
 @TENANT
 @REASON
 @click.option("--emergency", is_flag=True, help="Stop issuing with the old External ID at once.")
-def open_command(tenant: Tenant, reason: str, *, emergency: bool) -> Row:
+def open_command(tenant_id: UUID, **options: Any) -> Row:
     """Start a rotation: make a tenant's next External ID.
 
     With --emergency, a rotation that is open already becomes an emergency.
     """
-    rotation, _ = services().rotations.start(
-        operator(), tenant.id, reason=reason, emergency=emergency
-    )
+    rotation, _ = services.rotations.start(operator, tenant_id, **options)
     return asdict(rotation)
 
 
 @noun.verb("acme")
 @TENANT
-def complete(tenant: Tenant) -> Row:
+def complete(tenant_id: UUID) -> Row:
     """Make the next External ID current.
 
     Fails until every verified connection has switched to it.
     """
-    return asdict(services().rotations.complete(operator(), tenant.id))
+    return asdict(services.rotations.complete(operator, tenant_id))
 
 
 @noun.verb("acme")
 @TENANT
-def abandon(tenant: Tenant) -> str:
+def abandon(tenant_id: UUID) -> str:
     """Abandon a rotation. Fails once a connection has switched."""
-    services().rotations.abandon(operator(), tenant.id)
+    services.rotations.abandon(operator, tenant_id)
     return "Abandoned. The External ID stays as it was."

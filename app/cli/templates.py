@@ -59,7 +59,7 @@ def _settings() -> TemplateConfig:
     """
     try:
         if "deputy" in current_app.extensions:
-            return services().config
+            return services.config
         return TemplateConfig.from_environment()
     except ConfigError as error:
         raise click.ClickException(

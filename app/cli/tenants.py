@@ -3,6 +3,7 @@
 import re
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 import click
 
@@ -12,8 +13,8 @@ from app.cli.operator import (
     Noun,
     Row,
     columns,
+    confirm,
     every,
-    lines,
     operator,
     row_of,
     services,
@@ -34,12 +35,11 @@ def account(text: str) -> str:
     return text
 
 
-def _allowed(tenant: Tenant) -> dict[str, Any]:
+_row = partial(row_of, names="id reference name status suspended external_id created_at")
+
+
+def _allowed(tenant: Tenant) -> Row:
     return {"accounts": "any" if tenant.accounts is None else tenant.accounts}
-
-
-def _row(tenant: Tenant) -> dict[str, Any]:
-    return row_of(tenant, "id reference name status suspended external_id created_at")
 
 
 @noun.verb("--name acm", text=columns("id reference name status created_at"))
@@ -48,17 +48,16 @@ def _row(tenant: Tenant) -> dict[str, Any]:
 def list_command(name: str | None, status: str | None) -> list[Row]:
     """List tenants, newest first."""
     conditions = TenantFilter(name=name, statuses=(TenantStatus(status),) if status else ())
-    return [*map(_row, every(partial(services().tenants.list, operator(), conditions)))]
+    return [*map(_row, every(partial(services.tenants.list, operator, conditions)))]
 
 
 @noun.verb("customer-42")
 @TENANT
-def show(tenant: Tenant) -> Row:
+def show(tenant_id: UUID) -> Row:
     """Show a tenant, and its connections by status."""
-    return _row(tenant) | {
-        "accounts": services().tenants.get(operator(), tenant.id).accounts,
-        "connections": services().listing.summary(operator(), tenant.id),
-    }
+    tenant = services.tenants.get(operator, tenant_id)
+    connections = services.listing.summary(operator, tenant_id)
+    return _row(tenant) | {"accounts": tenant.accounts, "connections": connections}
 
 
 @noun.verb("--name 'Acme Ltd' --reference customer-42")
@@ -71,54 +70,52 @@ def show(tenant: Tenant) -> Row:
     type=account,
     help="Allow roles in this account alone; repeat for several (default: any account).",
 )
-def create(name: str, reference: str | None, accounts: tuple[str, ...]) -> Row:
+def create(accounts: tuple[str, ...], **description: Any) -> Row:
     """Create a tenant, with an External ID of its own.
 
     Then make its onboarding link: links create.
     """
-    tenant = services().tenants.create(
-        operator(), name=name, reference=reference, accounts=list(accounts) or None
-    )
+    tenant = services.tenants.create(operator, accounts=accounts or None, **description)
     return _row(tenant) | _allowed(tenant)
 
 
 @noun.verb("acme --reason 'asked by the customer, ticket 123'")
 @TENANT
 @REASON
-def suspend(tenant: Tenant, reason: str) -> Row:
+def suspend(tenant_id: UUID, reason: str) -> Row:
     """Suspend a tenant. It can be resumed.
 
     From now on no credentials are issued for it, and none of its roles is proven. Its sessions work
     until they expire: `audit alive` lists them.
     """
-    return _row(services().tenants.suspend(operator(), tenant.id, reason=reason))
+    return _row(services.tenants.suspend(operator, tenant_id, reason=reason))
 
 
 @noun.verb("acme --reason 'ticket 123 closed'")
 @TENANT
 @REASON
-def resume(tenant: Tenant, reason: str) -> Row:
+def resume(tenant_id: UUID, reason: str) -> Row:
     """Resume a suspended tenant."""
-    return _row(services().tenants.resume(operator(), tenant.id, reason=reason))
+    return _row(services.tenants.resume(operator, tenant_id, reason=reason))
 
 
 @noun.verb("acme --only 123456789012 --only 210987654321")
 @TENANT
 @click.option("--only", multiple=True, type=account, help="Allow this account; repeat for several.")
 @click.option("--any", "any_account", is_flag=True, help="Allow every account.")
-def accounts(tenant: Tenant, only: tuple[str, ...], *, any_account: bool) -> Row:
+def accounts(tenant_id: UUID, only: tuple[str, ...], *, any_account: bool) -> Row:
     """Show or replace the accounts that a tenant may use."""
     if only and any_account:
         raise click.UsageError("Give either --only or --any.")
     if only or any_account:
-        services().tenants.change(operator(), tenant.id, {"accounts": list(only) or None})
-    return {"tenant_id": tenant.id} | _allowed(services().tenants.get(operator(), tenant.id))
+        services.tenants.change(operator, tenant_id, {"accounts": only or None})
+    return {"tenant_id": tenant_id} | _allowed(services.tenants.get(operator, tenant_id))
 
 
 @noun.verb("acme")
 @TENANT
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def delete(tenant: Tenant, *, yes: bool) -> str:
+def delete(tenant_id: UUID, *, yes: bool) -> str:
     """Delete a tenant for good, with its connections.
 
     Issuing stops at once. Keys that are bound to the tenant are revoked, and its External ID is
@@ -126,9 +123,9 @@ def delete(tenant: Tenant, *, yes: bool) -> str:
     stop a customer for a while, suspend it.
     """
     if not yes:
-        connections = sum(services().listing.summary(operator(), tenant.id).values())
-        about = row_of(tenant, "id reference name") | {"connections": connections}
-        click.echo("\n".join(lines(about)), err=True)
-        click.confirm("Delete this tenant? It can't be undone.", abort=True, err=True)
-    services().tenants.delete(operator(), tenant.id)
-    return f"Deleted: {tenant.id}"
+        tenant = services.tenants.get(operator, tenant_id)
+        about = row_of(tenant, "id reference name")
+        about["connections"] = sum(services.listing.summary(operator, tenant_id).values())
+        confirm(about, "Delete this tenant? It can't be undone.")
+    services.tenants.delete(operator, tenant_id)
+    return f"Deleted: {tenant_id}"

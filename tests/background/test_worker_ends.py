@@ -195,7 +195,7 @@ def test_the_background_worker_of_one_machine_fails_when_a_part_of_it_ends(liste
     def leave(*_):
         raise SystemExit
 
-    monkeypatch.setattr("app.cli.worker.signal.signal", lambda *_: None)
+    monkeypatch.setattr("app.cli.deployment.signal.signal", lambda *_: None)
     application = create_app(listening.config)
     for part, end in product(("_listen", "_beat"), (lambda *_: None, leave)):
         with monkeypatch.context() as patch:
