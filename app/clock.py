@@ -16,6 +16,11 @@ def timestamp() -> float:
     return time.time()
 
 
+def seconds_between(earlier: datetime | None, later: datetime) -> float:
+    """Return the seconds from one time to another. Return 0 if there is no earlier time."""
+    return max(0.0, (later - (earlier or later)).total_seconds())
+
+
 def as_given(time_outside: datetime) -> datetime:
     """Convert a time that came from outside to UTC.
 

@@ -5,7 +5,7 @@ numbers, so a dashboard takes the highest.
 """
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from threading import Lock
 
@@ -14,7 +14,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from sqlalchemy import case, func, select
 
-from app.clock import now
+from app.clock import now, seconds_between
 from app.errors import StoreUnavailableError
 from app.services import Services
 from app.store.models import Connection, ConnectionStatus
@@ -53,13 +53,13 @@ def _read(services: Services) -> list[GaugeMetricFamily]:
         _gauge(
             "due_oldest_seconds",
             "For how long the longest due connection is due.",
-            _seconds_between(queue.oldest_due(), read_at),
+            seconds_between(queue.oldest_due(), read_at),
         ),
         _gauge("verified_connections", "Verified connections.", verified),
         _gauge(
             "proof_oldest_seconds",
             "Age of the oldest proof of a verified connection.",
-            _seconds_between(oldest, read_at),
+            seconds_between(oldest, read_at),
         ),
         _gauge(
             "proofs_past_half_shelf_life_ratio",
@@ -71,7 +71,3 @@ def _read(services: Services) -> list[GaugeMetricFamily]:
 
 def _gauge(name: str, description: str, value: float) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"deputy_{name}", description, value=value)
-
-
-def _seconds_between(earlier: datetime | None, later: datetime) -> float:
-    return max(0.0, (later - (earlier or later)).total_seconds())

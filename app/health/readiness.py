@@ -13,6 +13,7 @@ from functools import partial
 
 from app.aws.sts import Sts, StsError, Unavailable
 from app.aws.templates import Published
+from app.clock import seconds_between
 from app.errors import StoreUnavailableError
 from app.health import heartbeats
 from app.health.checks import HealthCheck, HealthFinding, Status, failed, ok, skipped, warning
@@ -174,7 +175,7 @@ def _workers(db: Database) -> HealthFinding:
 def check_due(db: Database, oldest_due: Callable[[], datetime | None]) -> HealthFinding:
     with db.read() as session:
         read_at = database_now(session)
-    age = max((read_at - (oldest_due() or read_at)).total_seconds(), 0.0)
+    age = seconds_between(oldest_due(), read_at)
     if age > _LATE:
         return warning(
             f"The oldest connection that is due has waited {age:.0f} s.",
@@ -189,7 +190,7 @@ def check_registrations(db: Database) -> HealthFinding:
         read_at, oldest = database_now(session), heartbeats.oldest_unanswered(session)
     if oldest is None:
         return warning("No background worker has asked the registration queue.", _START)
-    age = max((read_at - oldest).total_seconds(), 0.0)
+    age = seconds_between(oldest, read_at)
     if age > _LATE:
         return warning(
             f"The oldest unanswered message of a stack may be {age:.0f} s old.",
