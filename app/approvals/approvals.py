@@ -1,15 +1,33 @@
-"""Approvals: decide which permission sets the vendor must approve, request them, approve them."""
+"""Approvals: the requests for permission sets, from their opening to the vendor's decision.
 
+A role moves to another permission set after three events. Somebody requests the move, the vendor
+approves it if that is necessary, and the role's stack or tag reports the new permission set. The
+last two may come in either order.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
-from app.approvals.requests import SetRequests
-from app.audit import actions
+from sqlalchemy import select
+
+from app.audit import Actor, actions
+from app.clock import now
 from app.config import Config
-from app.errors import RoleNotAllowedError
+from app.errors import ConflictError, RoleNotAllowedError
 from app.identity import Principal, owned, tenant_of
-from app.permissions.permission_sets import PermissionSet, PermissionSets
+from app.ids import new_id
+from app.permissions.permission_sets import PermissionSet, PermissionSets, read_label
 from app.store.database import Database, Session
-from app.store.models import ApprovalDecision, Connection, Tenant, TenantAccount
+from app.store.models import (
+    Approval,
+    ApprovalDecision,
+    Connection,
+    PermissionSetVersion,
+    Tenant,
+    TenantAccount,
+    Trigger,
+)
 
 
 def must_be_approved(
@@ -31,13 +49,148 @@ def must_be_approved(
     return False
 
 
+def request_to_approve(connection: Connection, permission_set: str | None) -> Approval:
+    """Return the request that the vendor approves.
+
+    `permission_set`: the name that the vendor gives, if any. Raises ConflictError if no request
+    waits, if the named one does not wait, or if none is named although two wait.
+    """
+    waiting = connection.requests_to_approve
+    if not waiting:
+        raise ConflictError("This connection does not await approval.")
+    if permission_set is None and len(waiting) > 1:
+        raise ConflictError(
+            f"Two permission sets await approval: {' and '.join(waiting)}. Name the one to approve."
+        )
+    if permission_set not in {None, *waiting}:
+        raise ConflictError(
+            f"This permission set does not await approval. Waiting: {', '.join(waiting)}."
+        )
+    return waiting[permission_set or next(iter(waiting))]
+
+
+class SetRequests(NamedTuple):
+    """Opens, decides and ends a connection's requests for permission sets on behalf of an actor.
+
+    The connection's row must be locked in the transaction `db`.
+    """
+
+    db: Session
+    actor: Actor
+    connection: Connection
+
+    def require_approval(self) -> None:
+        """Request approval for a new connection's permission set. Nothing is issued before it."""
+        connection = self.connection
+        connection.set_approval(self._open(connection.permission_set, "The connection is new."))
+
+    def ask_for(self, permission_set: str, decision: ApprovalDecision | None) -> bool:
+        """Request that the role moves to this permission set. Return whether that is a change.
+
+        If it is the connection's own permission set, an earlier request is withdrawn, and the role
+        stays. `decision`: None if the vendor has to approve the permission set.
+        """
+        connection, move = self.connection, self.connection.move
+        own_set = connection.permission_set
+        is_change = (connection.wanted_permission_set or own_set) != permission_set
+        if is_change:
+            if move is not None:
+                self._decide(move, ApprovalDecision.WITHDRAWN)
+                move = None
+            if permission_set != own_set:
+                move = self._open(permission_set, f"The role is to move from {own_set}.")
+            connection.set_move(move)
+        if move is not None and move.waits and decision is not None:
+            self._decide(move, decision)
+            is_change = True
+        self._move()
+        return is_change
+
+    def approve(self, permission_set: str | None) -> None:
+        """Approve one permission set for the vendor. Other requests go on waiting.
+
+        Raises the same errors as `request_to_approve`.
+        """
+        request = request_to_approve(self.connection, permission_set)
+        self._decide(request, ApprovalDecision.APPROVED)
+        self.connection.approved_set = request.permission_set
+        if request is self.connection.move:
+            self._move()
+        else:
+            self.connection.approve(now())
+
+    def apply_label(self, sets: PermissionSets, label: str | None, *, by_tag: bool) -> None:
+        """Apply a permission set's label, from the role's tag (`by_tag`) or from a stack's message.
+
+        The label is ignored unless its permission set is configured now or was published. A version
+        that is neither configured nor published counts as unknown.
+        """
+        name, version = read_label(label or "") or ("", 0)
+        published = select(PermissionSetVersion.version).where(PermissionSetVersion.name == name)
+        versions = {*self.db.scalars(published), sets.versions.get(name)} - {None}
+        if versions:
+            self.note_set(name, version if version in versions else None, by_tag=by_tag)
+
+    def note_set(self, name: str, version: int | None, *, by_tag: bool) -> None:
+        """Record the permission set that the role was made from. `version`: None if unknown.
+
+        The connection moves only to a permission set that was requested.
+        """
+        connection, move = self.connection, self.connection.move
+        connection.note_set(name, by_tag=by_tag)
+        if version is None:
+            return
+        if name == connection.permission_set:
+            connection.permission_set_version = version
+            if move is not None:
+                move.version = None
+        elif move is not None and name == move.permission_set:
+            move.version = version
+            self._move()
+
+    def _move(self) -> None:
+        """Move to the requested permission set if the role has it and the vendor has allowed it."""
+        connection, move = self.connection, self.connection.move
+        if move is None or move.waits or move.version is None:
+            return
+        before = connection.permission_set
+        connection.change_set(move.permission_set, move.version)
+        connection.set_move(None)
+        if connection.approval is not None:  # the request for the old permission set
+            self._decide(connection.approval, ApprovalDecision.WITHDRAWN)
+            connection.set_approval(None)
+            connection.make_due(now(), Trigger.REQUESTED)
+        actions.CONNECTION_SET_CHANGED.record_about(
+            self.db,
+            self.actor,
+            connection,
+            {"from": before, "to": move.permission_set, "permission_set_version": move.version},
+        )
+
+    def _open(self, permission_set: str, reason: str) -> Approval:
+        request = Approval(
+            id=new_id(),
+            tenant_id=self.connection.tenant_id,
+            connection_id=self.connection.id,
+            permission_set=permission_set,
+            reason=reason,
+            asked_by=self.actor.kind,
+            asked_by_id=self.actor.id,
+        )
+        self.db.add(request)
+        return request
+
+    def _decide(self, request: Approval, decision: ApprovalDecision) -> None:
+        request.decide(decision, self.actor.kind, self.actor.id)
+
+
+@dataclass(eq=False)
 class Approvals:
     """Requests permission sets, and approves them for the vendor."""
 
-    def __init__(self, db: Database, config: Config, sets: PermissionSets) -> None:
-        self._db = db
-        self._config = config
-        self._sets = sets
+    _db: Database
+    _config: Config
+    _sets: PermissionSets
 
     def ask_for_set(
         self, principal: Principal, tenant_id: UUID, connection_id: UUID, *, permission_set: str

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import click
 
-from app.approvals.requests import request_to_approve
+from app.approvals.approvals import request_to_approve
 from app.cli.finding import ONE_TENANT, connection_called
 from app.cli.operator import (
     REASON,

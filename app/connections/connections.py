@@ -12,8 +12,7 @@ from uuid import UUID
 from sqlalchemy import Select, func, select
 from sqlalchemy.exc import IntegrityError
 
-from app.approvals.approvals import must_be_approved
-from app.approvals.requests import SetRequests
+from app.approvals.approvals import SetRequests, must_be_approved
 from app.audit import Actor, actions
 from app.clock import now
 from app.config import Config

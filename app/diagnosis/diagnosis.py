@@ -14,7 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from app.approvals.requests import SetRequests
+from app.approvals.approvals import SetRequests
 from app.audit import actions
 from app.aws.role_view import Right, RoleSettings, known_keys
 from app.aws.sts import Refused, Sts, StsError

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Select, select
 
-from app.approvals.requests import SetRequests
+from app.approvals.approvals import SetRequests
 from app.audit import Actor, actions
 from app.audit.details import StackMessage
 from app.audit.events import Action

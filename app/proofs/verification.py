@@ -16,7 +16,7 @@ from uuid import UUID
 from sqlalchemy import select
 
 from app import metrics
-from app.approvals.requests import SetRequests
+from app.approvals.approvals import SetRequests
 from app.audit import Actor, actions
 from app.audit.details import ProofResult
 from app.audit.events import Action

@@ -10,7 +10,7 @@ import yaml
 from sqlalchemy import delete, event, select
 from sqlalchemy.orm import Session
 
-from app.approvals.requests import SetRequests
+from app.approvals.approvals import SetRequests
 from app.audit import Actor
 from app.clock import now
 from app.ids import new_id

@@ -21,7 +21,7 @@ def _request(column: str) -> Mapped[Approval | None]:
 class RoleSets:
     """The columns of a connection for its permission sets and for the open requests for them.
 
-    app/approvals/requests.py opens and decides the requests.
+    app/approvals/approvals.py opens and decides the requests.
     """
 
     # The connection's own permission set
