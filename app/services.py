@@ -20,7 +20,7 @@ from app.limits.table import KEYS
 from app.log import logger
 from app.onboarding import kit, page_links, publication, registrations
 from app.permissions import permission_sets
-from app.proofs import canary, proof_interval, proof_queue, verification
+from app.proofs import canary, proof_queue, verification
 from app.rotation import rotations
 from app.store.database import Database
 from app.tenants import tenants
@@ -47,21 +47,21 @@ class Services:
         names = proof_names.ProofNames(config.database.secret_keys)
         own_roles = config.proofs.canary_role_arn, config.proofs.stranger_role_arn
         door = sts.Sts(config.aws.region, config.aws.broker, names, *own_roles)
-        interval, prober = proof_interval.ProofInterval(db, config), canary.Canary(db, config)
+        interval, prober = proof_queue.ProofInterval(db, config), canary.Canary(db, config)
         sessions, self.rates = _shared(config)
-        self.quotas = quotas.Quotas(db, config)
-        self.tenant_share = tenant_share.TenantShare()
+        self.quotas, self.tenant_share = quotas.Quotas(db, config), tenant_share.TenantShare()
         self.audit = AuditLog(db)
         self.refusals = refusals.Refusals(self.audit)
-        self.key_uses = KeyUses(db)
+        self.key_uses, self.listing = KeyUses(db), listing.Listing(db, sets)
         self.api_keys = ApiKeys(db, self.key_uses, limit=KEYS.with_setting(config), sets=sets)
         self.tenants, self.rotations = tenants.Tenants(db), rotations.Rotations(db)
-        self.listing = listing.Listing(db, sets)
-        self.verification = verification.Verification(db, door, interval, prober, sets)
+        patient = door.with_budget(self.rates.background_call)
+        routine = door.with_budget(self.rates.routine_call)
+        prove = partial(verification.Verification, db, interval.current, prober, sets)
+        self.verification = prove(door)
         self.connections = connections.Connections(db, self.verification, config, sets)
         self.approvals = approvals.Approvals(db, config, sets)
-        self.proof_queue = proof_queue.ProofQueue(db, door, self.rates, interval, prober, sets=sets)
-        patient = door.with_budget(self.rates.background_call)
+        self.proof_queue = proof_queue.ProofQueue(db, interval, prove(patient), prove(routine))
         self.diagnoses = diagnosis.Diagnoses(db, patient, prober, config, sets)
         self.publication = publication.Publication(config, sets)
         self.onboarding = kit.Onboarding(db, self.publication, config, sets)

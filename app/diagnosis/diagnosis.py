@@ -29,7 +29,7 @@ from app.ids import EXTERNAL_ID_PATTERN, Grant
 from app.permissions.permission_sets import PermissionSet, PermissionSets
 from app.permissions.set_fields import JsonObject
 from app.proofs.canary import Canary
-from app.rotation import checks
+from app.rotation.switch import accepts_any
 from app.store.database import Database
 from app.store.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState
 
@@ -142,7 +142,7 @@ class Diagnoses:
             view = self._sts.view(connection.grant, connection.role_unique_id, askable)
         except StsError as error:
             ended = connection.why if connection.status is ConnectionStatus.ENDED else None
-            accepts = isinstance(error, Refused) and checks.accepts_any(self._sts, others)
+            accepts = isinstance(error, Refused) and accepts_any(self._sts, others)
             return evidence._replace(error=error, ended=ended, accepts_another=accepts)
         return evidence._replace(view=view or UNREAD, recreated=view is None)
 

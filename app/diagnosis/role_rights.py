@@ -14,8 +14,7 @@ from app.aws.role_view import Decision, Right, RolePolicies
 from app.ids import RoleArn
 from app.permissions.permission_sets import READS_ITSELF
 from app.permissions.set_fields import JsonObject
-from app.proofs.globs import Globs
-from app.proofs.policy_statements import comparisons, elements_of, texts
+from app.proofs.policy_statements import Globs, comparisons, elements_of, texts
 
 Cause = Literal[
     "not_granted", "denied", "organization", "boundary", "condition", "pattern", "not_seen"

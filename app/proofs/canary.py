@@ -34,14 +34,7 @@ from app.config import Config
 from app.health.checks import HealthFinding, failed, ok, warning
 from app.ids import Grant
 from app.log import logger
-from app.proofs.proof import (
-    AWS_SILENT,
-    ProofCheck,
-    ProofFinding,
-    check_of,
-    refusal,
-    without_refusals,
-)
+from app.proofs.proof import AWS_SILENT, ProofCheck, ProofFinding, check_of, refusal
 from app.store.database import SYSTEM, Database
 from app.store.models import NOT_ISSUED, AuditEvent, Connection, Verdict, states
 
@@ -120,20 +113,10 @@ class Canary:
             since = time.monotonic()  # the connection would begin to issue credentials
         view = self._look(sts, since)
         if why := _WHY_NOT.get(view.sight):
-            return finding._replace(
-                verdict=Verdict.INCONCLUSIVE,
-                checks=tuple(without_refusals(why, finding.checks)),
-                role_unique_id=None,
-                may_be_spreading=False,
-                refused=False,
-            )
-        if view.stranger is not None:
-            return finding
-        checks = list(finding.checks)
-        for number, check in enumerate(checks):
-            if check == check_of(states.STRANGER, "passed"):
-                checks[number] = check_of(states.STRANGER, "skipped")
-        return finding._replace(checks=tuple(checks))
+            return finding.doubted(why)._replace(may_be_spreading=False, refused=False)
+        if view.stranger is None and check_of(states.STRANGER, "passed") in finding.checks:
+            return finding.with_check(check_of(states.STRANGER, "skipped"))
+        return finding
 
     def check_stranger(self, sts: Sts, grant: Grant) -> ProofCheck | None:
         """Check that the role refuses the stranger with the right External ID.
@@ -194,8 +177,8 @@ class Canary:
 
         Raises StoreUnavailableError.
         """
-        action = _ACTIONS[sight]
-        details: CanarySight = {"seen": _FINDINGS[sight].seen, "next": _FINDINGS[sight].next}
+        action, finding = _ACTIONS[sight], _FINDINGS[sight]
+        details: CanarySight = {"seen": finding.seen, "next": finding.next}
         (logger.info if sight is Sight.SIGHTED else logger.warning)(action, **details)
         ours = select(AuditEvent.action).where(AuditEvent.action.in_(_ACTIONS.values()), NOT_ISSUED)
         with self._db.write(SYSTEM) as db:

@@ -13,8 +13,7 @@ from typing import NamedTuple
 
 from app.config import Broker
 from app.ids import AccountId
-from app.proofs.globs import Globs
-from app.proofs.policy_statements import Comparison, Statement
+from app.proofs.policy_statements import Comparison, Globs, Statement
 
 EXTERNAL_ID, PRINCIPAL_ARN, _USER_ID = "sts:externalid", "aws:principalarn", "aws:userid"
 _UNIQUE_ID = 21  # characters of the unique id of a role or user
@@ -72,6 +71,7 @@ class _Values:
     def __init__(
         self, globs: Globs, values: Mapping[str, int], other: int = 0, absent: int = 0
     ) -> None:
+        self.globs = globs
         self.other = other
         self.absent = absent
         self.texts = values
@@ -99,7 +99,6 @@ class Requests(NamedTuple):
     broker: Broker | None
     everything: int  # the bits of all requests
     keys: dict[str, _Values]
-    globs: Globs
 
     def answers_of(self, statement: Statement) -> RequestAnswers:
         """Return to which requests the statement applies, regardless of its actions."""
@@ -129,14 +128,14 @@ def requests_of_broker(
         ("aws:resourceaccount", role_account),
     ):
         keys[key] = _Values(globs, {value: everything})
-    return Requests(broker, everything, keys, globs)
+    return Requests(broker, everything, keys)
 
 
 def requests_of_others(arns: Sequence[str], globs: Globs) -> Requests:
     """Return anybody else's requests: one with an unlisted ARN, then one for each of `arns`."""
     bits = {arn: 2 << n for n, arn in enumerate(arns)}
     keys = {PRINCIPAL_ARN: _Values(globs, bits, other=1)}
-    return Requests(None, (2 << len(arns)) - 1, keys, globs)
+    return Requests(None, (2 << len(arns)) - 1, keys)
 
 
 def _strongest(answers: Iterable[RequestAnswers]) -> RequestAnswers:
@@ -181,11 +180,11 @@ def _compare(comparison: Comparison, requests: Requests) -> RequestAnswers:
         return _compare_with_null(comparison, values)
     if comparison.key == _USER_ID and requests.broker is not None:
         return _compare_user_id(comparison, requests.broker)
-    return _compare_texts(comparison, values, requests.globs)
+    return _compare_texts(comparison, values)
 
 
-def _compare_texts(comparison: Comparison, values: _Values, globs: Globs) -> RequestAnswers:
-    yes, choice, unknown = _matching(comparison, values, globs)
+def _compare_texts(comparison: Comparison, values: _Values) -> RequestAnswers:
+    yes, choice, unknown = _matching(comparison, values)
     unknown &= ~yes
     choice &= ~(yes | unknown)
     no = yes if comparison.negated else ~(yes | choice | unknown)
@@ -208,7 +207,7 @@ def _compare_with_null(comparison: Comparison, values: _Values) -> RequestAnswer
     return UNKNOWN
 
 
-def _matching(comparison: Comparison, values: _Values, globs: Globs) -> tuple[int, int, int]:
+def _matching(comparison: Comparison, values: _Values) -> tuple[int, int, int]:
     """Return three sets of bits: the requests that match, the choices, and the unknown ones.
 
     A request matches if its value is one of those that the comparison names.
@@ -224,7 +223,7 @@ def _matching(comparison: Comparison, values: _Values, globs: Globs) -> tuple[in
         else:
             yes |= values.texts.get(value, 0)
             if comparison.name in LIKE and is_pattern(value):
-                patterns |= globs.accepting.get((value, not is_text), 0)
+                patterns |= values.globs.accepting.get((value, not is_text), 0)
                 choice |= values.other
                 if is_text and _ANYTHING.fullmatch(value):
                     yes |= values.other

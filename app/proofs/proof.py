@@ -12,7 +12,7 @@ The calls can't show whom else the role trusts. Its trust policy shows that, if 
 itself (app/proofs/trust_checks.py).
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Literal, NamedTuple
 
@@ -27,41 +27,49 @@ CheckOutcome = Literal["passed", "failed", "inconclusive", "skipped"]
 _REFUSALS = frozenset({OWN, MISSING, FOREIGN, STRANGER})  # the checks that a refusal decides
 NOT_TRIED = "Not tried, as an earlier check did not pass."
 AWS_SILENT = "AWS did not give a clear answer; try again in a moment."
-_DETAILS = {
-    (OWN, "passed"): "The role accepts this tenant's External ID.",
-    (OWN, "failed"): (
-        "The role can't be assumed with this tenant's External ID. Check that the role exists under"
-        " exactly this ARN, that its trust policy names the broker given in the onboarding kit, and"
-        " that sts:ExternalId in it has exactly the tenant's External ID. A role that was just"
-        " created can take a minute."
-    ),
-    (ACCOUNT, "passed"): "The role is in the account that its ARN names.",
-    (ACCOUNT, "failed"): "AWS says that this role is in another account than its ARN names.",
-    (MISSING, "passed"): "The role refuses the broker when no External ID is sent.",
-    (MISSING, "failed"): (
-        'The role can be assumed without any External ID. Add "StringEquals": {"sts:ExternalId":'
-        ' "<External ID>"} to the Condition of every statement that allows sts:AssumeRole, without'
-        " IfExists or ForAllValues."
-    ),
-    (FOREIGN, "passed"): "The role refuses the broker with another External ID.",
-    (FOREIGN, "failed"): (
-        "The role accepts an External ID that is not this tenant's. Compare sts:ExternalId with"
-        " StringEquals and the exact value; no StringLike, no * or ?."
-    ),
-    (
-        STRANGER,
-        "passed",
-    ): "The role refuses another principal of ours that sends this tenant's External ID.",
-    (STRANGER, "failed"): (
-        "The role lets in another AWS account that sends this tenant's External ID, which is not a"
-        " secret. Every statement that allows sts:AssumeRole must name only what the vendor asked"
-        ' for: the onboarding kit\'s principal and aws:PrincipalArn, no "*" and no account of'
-        " somebody else."
-    ),
-    (
-        STRANGER,
-        "skipped",
-    ): "Not tried, because our own test of this check did not pass. The role needs no change.",
+_DETAILS: dict[str, dict[CheckOutcome, str]] = {
+    OWN: {
+        "passed": "The role accepts this tenant's External ID.",
+        "failed": (
+            "The role can't be assumed with this tenant's External ID. Check that the role exists"
+            " under exactly this ARN, that its trust policy names the broker given in the"
+            " onboarding kit, and that sts:ExternalId in it has exactly the tenant's External ID. A"
+            " role that was just created can take a minute."
+        ),
+    },
+    ACCOUNT: {
+        "passed": "The role is in the account that its ARN names.",
+        "failed": "AWS says that this role is in another account than its ARN names.",
+    },
+    MISSING: {
+        "passed": "The role refuses the broker when no External ID is sent.",
+        "failed": (
+            'The role can be assumed without any External ID. Add "StringEquals":'
+            ' {"sts:ExternalId": "<External ID>"} to the Condition of every statement that allows'
+            " sts:AssumeRole, without IfExists or ForAllValues."
+        ),
+    },
+    FOREIGN: {
+        "passed": "The role refuses the broker with another External ID.",
+        "failed": (
+            "The role accepts an External ID that is not this tenant's. Compare sts:ExternalId with"
+            " StringEquals and the exact value; no StringLike, no * or ?."
+        ),
+    },
+    STRANGER: {
+        "passed": (
+            "The role refuses another principal of ours that sends this tenant's External ID."
+        ),
+        "failed": (
+            "The role lets in another AWS account that sends this tenant's External ID, which is"
+            " not a secret. Every statement that allows sts:AssumeRole must name only what the"
+            ' vendor asked for: the onboarding kit\'s principal and aws:PrincipalArn, no "*" and'
+            " no account of somebody else."
+        ),
+        "skipped": (
+            "Not tried, because our own test of this check did not pass. The role needs no change."
+        ),
+    },
 }
 _STILL_SPREADING = (
     "The role accepted this tenant's External ID and then refused it, so its refusals prove nothing"
@@ -85,13 +93,12 @@ class Warning(NamedTuple):  # noqa: A001  the API's term
 class ProofFinding(NamedTuple):
     """The result of a proof's calls.
 
-    - `role_unique_id`: set when the role is proven.
+    - `role_unique_id`: the unique id of the role that accepted the broker.
     - `may_be_spreading`: IAM may still be propagating a change, so trying again may help.
     - `refused`: the role refused the tenant's External ID in the first call.
     - `access_until`: when the trust policy ends the access; None if no end is known.
     - `reads_itself`: whether the role may read itself; None if it was not tried or IAM did not
       answer.
-    - `let_in_as`: the unique id of the role that accepted the broker.
     - `settings`: the settings that this role read of itself, or the error; None if no role accepted
       the broker.
     """
@@ -106,13 +113,22 @@ class ProofFinding(NamedTuple):
     access_until: datetime | None = None
     permission_set: str | None = None  # the name in the role's tag
     reads_itself: bool | None = None
-    let_in_as: str | None = None
     settings: RoleSettings | StsError | None = None
 
+    def with_check(self, check: ProofCheck) -> "ProofFinding":
+        """Return the finding with this check in place of the one of the same name, if any."""
+        checks = {earlier.name: earlier for earlier in self.checks} | {check.name: check}
+        return self._replace(checks=tuple(checks.values()))
+
     def doubted(self, why: str) -> "ProofFinding":
-        """Return an inconclusive finding in place of this refusal, which proves nothing yet."""
-        own = ProofCheck(OWN, "inconclusive", why)
-        return self._replace(verdict=Verdict.INCONCLUSIVE, checks=(own, *self.checks[1:]))
+        """Return an inconclusive finding, in which each refusal is an inconclusive check."""
+        checks = []
+        for check in self.checks:
+            refused = check.outcome == ("failed" if check.name == OWN else "passed")
+            if refused and check.name in _REFUSALS:
+                check = ProofCheck(check.name, "inconclusive", why)  # noqa: PLW2901
+            checks.append(check)
+        return self._replace(verdict=Verdict.INCONCLUSIVE, checks=tuple(checks))
 
 
 # Checks that a role refuses the stranger. Returns None if no stranger is configured.
@@ -129,16 +145,12 @@ def prove(sts: Sts, grant: Grant, check_stranger: StrangerCheck) -> ProofFinding
     if session.account_id != grant.role_arn.account_id:
         checks = own, check_of(ACCOUNT, "failed"), *_skipped(MISSING, FOREIGN)
         return ProofFinding(Verdict.UNASSUMABLE, checks, settings=session.settings)
-    refusals = _refusals(sts, grant, check_stranger)
+    verdict, refusals = _try_refusals(sts, grant, check_stranger)
     checks = own, check_of(ACCOUNT, "passed"), *refusals
-    outcomes = {check.outcome for check in refusals}
-    if "failed" in outcomes:
-        finding = ProofFinding(Verdict.INSECURE, checks)
-    elif "inconclusive" in outcomes:
-        finding = ProofFinding(Verdict.INCONCLUSIVE, checks)
-    else:
-        finding = _accepted_again(sts, grant, session.role_unique_id, checks)
-    return finding._replace(let_in_as=session.role_unique_id, settings=session.settings)
+    finding = ProofFinding(verdict, checks, session.role_unique_id, settings=session.settings)
+    if verdict is Verdict.PROVEN:
+        return _accepted_again(sts, grant, finding)
+    return finding
 
 
 def prove_routinely(
@@ -149,8 +161,8 @@ def prove_routinely(
     It omits the first call of a full proof. Returns None unless the role is proven: a full proof
     has to judge every other outcome.
     """
-    refusals = _refusals(sts, grant, check_stranger)
-    if not {"failed", "inconclusive"}.isdisjoint(check.outcome for check in refusals):
+    verdict, refusals = _try_refusals(sts, grant, check_stranger)
+    if verdict is not Verdict.PROVEN:
         return None
     try:
         session = sts.probe_routinely(grant)
@@ -160,9 +172,7 @@ def prove_routinely(
         return None
     # The unique id belongs to one role in one account, so the account is the proven one.
     checks = check_of(OWN, "passed"), check_of(ACCOUNT, "passed"), *refusals
-    return ProofFinding(
-        Verdict.PROVEN, checks, role_unique_id, let_in_as=role_unique_id, settings=session.settings
-    )
+    return ProofFinding(Verdict.PROVEN, checks, role_unique_id, settings=session.settings)
 
 
 def _not_accepted(error: StsError) -> ProofFinding:
@@ -177,43 +187,40 @@ def _not_accepted(error: StsError) -> ProofFinding:
     return ProofFinding(verdict, checks, may_be_spreading=refused, refused=refused)
 
 
-def _refusals(sts: Sts, grant: Grant, check_stranger: StrangerCheck) -> tuple[ProofCheck, ...]:
-    """Make the calls that the role must refuse, and return their checks."""
-    missing = refusal(MISSING, sts.probe_missing, grant)
-    foreign = refusal(FOREIGN, sts.probe_foreign, grant)
-    stranger = check_stranger(grant)
-    return (missing, foreign) if stranger is None else (missing, foreign, stranger)
+def _try_refusals(
+    sts: Sts, grant: Grant, check_stranger: StrangerCheck
+) -> tuple[Verdict, list[ProofCheck]]:
+    """Make the calls that the role must refuse, and return the verdict so far and their checks."""
+    checks = [
+        refusal(MISSING, sts.probe_missing, grant),
+        refusal(FOREIGN, sts.probe_foreign, grant),
+    ]
+    if stranger := check_stranger(grant):
+        checks.append(stranger)
+    outcomes = {check.outcome for check in checks}
+    if "failed" in outcomes:
+        return Verdict.INSECURE, checks
+    if "inconclusive" in outcomes:
+        return Verdict.INCONCLUSIVE, checks
+    return Verdict.PROVEN, checks
 
 
-def _accepted_again(
-    sts: Sts, grant: Grant, role_unique_id: str, checks: tuple[ProofCheck, ...]
-) -> ProofFinding:
-    """Try the tenant's External ID again, and return the finding.
+def _accepted_again(sts: Sts, grant: Grant, proven: ProofFinding) -> ProofFinding:
+    """Try the tenant's External ID again, and return the finding that counts.
 
     Without this call, the refusals might come from a role that refuses every call.
     """
     # IAM is propagating this role, or a new role with this ARN
     why, spreading = _STILL_SPREADING, True
     try:
-        if sts.probe_again(grant) == role_unique_id:
-            return ProofFinding(Verdict.PROVEN, checks, role_unique_id)
+        if sts.probe_again(grant) == proven.role_unique_id:
+            return proven
     except Refused:
         pass
     except StsError:
         why, spreading = AWS_SILENT, False
     own = ProofCheck(OWN, "inconclusive", why)
-    unproven = without_refusals(why, checks[1:])
-    return ProofFinding(Verdict.INCONCLUSIVE, (own, *unproven), may_be_spreading=spreading)
-
-
-def without_refusals(why: str, checks: Iterable[ProofCheck]) -> Iterator[ProofCheck]:
-    """Yield the checks, with each refusal replaced by an inconclusive check."""
-    for check in checks:
-        refused = check.outcome == ("failed" if check.name == OWN else "passed")
-        if refused and check.name in _REFUSALS:
-            yield ProofCheck(check.name, "inconclusive", why)
-        else:
-            yield check
+    return proven.doubted(why).with_check(own)._replace(may_be_spreading=spreading)
 
 
 def refusal(name: str, probe: Callable[[Grant], None], grant: Grant) -> ProofCheck:
@@ -232,7 +239,7 @@ def refusal(name: str, probe: Callable[[Grant], None], grant: Grant) -> ProofChe
 
 
 def check_of(name: str, outcome: CheckOutcome) -> ProofCheck:
-    return ProofCheck(name, outcome, _DETAILS[name, outcome])
+    return ProofCheck(name, outcome, _DETAILS[name][outcome])
 
 
 def _skipped(*names: str) -> Iterator[ProofCheck]:

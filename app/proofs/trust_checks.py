@@ -10,7 +10,7 @@ sts:ExternalId. Deputy uses those values for nobody, so they cause only a warnin
 
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import MAXYEAR, MINYEAR, UTC, datetime
 from typing import NamedTuple
 
@@ -91,33 +91,25 @@ def judge(finding: ProofFinding, grant: Grant, expected: Expected) -> ProofFindi
     settings = finding.settings
     if not isinstance(settings, RoleSettings):
         return _without_policy(finding)
-    tried = {*expected.external_ids} - {*expected.retired} | {grant.external_id}
-    reading = read(
-        settings.trust_policy, expected.broker, grant.role_arn.account_id, tried, expected.retired
-    )
+    policy, retired = settings.trust_policy, {*expected.retired} - {grant.external_id}
+    tried = {*expected.external_ids} - retired
+    reading = read(policy, expected.broker, grant.role_arn.account_id, tried, retired)
     demands = _demands(reading, expected.of_others)
     only_us = _only_us(reading, expected.own_accounts)
-    calls, is_insecure = finding.checks, demands.outcome == "failed" or bool(reading.anybody)
-    if finding.verdict is Verdict.UNASSUMABLE:
-        is_insecure = False
-    elif reading.anybody:
-        others = (check for check in calls if check.name != STRANGER)
-        calls = (*others, check_of(STRANGER, "failed"))
-    still_named = _named(settings.trust_policy) & {*expected.retired} - {grant.external_id}
-    warnings = _warnings(reading, demands, only_us, expected.of_others, sorted(still_named))
-    finding = finding._replace(
-        checks=(*calls, demands, only_us),
-        warnings=tuple(warnings),
+    if finding.verdict is not Verdict.UNASSUMABLE:
+        if reading.anybody:
+            finding = finding.with_check(check_of(STRANGER, "failed"))
+        if reading.anybody or demands.outcome == "failed":
+            finding = finding._replace(verdict=Verdict.INSECURE, may_be_spreading=False)
+    still_named = sorted(retired & _ids_in(json.dumps(policy)))
+    finding = finding.with_check(demands).with_check(only_us)
+    return finding._replace(
+        warnings=tuple(_warnings(reading, demands, only_us, expected.of_others, still_named)),
         reads_itself=True,
         reads_trust=True,
         access_until=end_of(reading.ends),
         permission_set=settings.permission_set,
     )
-    if is_insecure:
-        return finding._replace(
-            verdict=Verdict.INSECURE, role_unique_id=None, may_be_spreading=False
-        )
-    return finding
 
 
 def _without_policy(finding: ProofFinding) -> ProofFinding:
@@ -126,8 +118,9 @@ def _without_policy(finding: ProofFinding) -> ProofFinding:
         why = proof.NOT_TRIED
     elif isinstance(finding.settings, Refused):
         why, finding = _MAY_NOT, finding._replace(reads_itself=False)
-    skipped = ProofCheck(DEMANDS, "skipped", why), ProofCheck(ONLY_US, "skipped", why)
-    return finding._replace(checks=(*finding.checks, *skipped))
+    for name in (DEMANDS, ONLY_US):
+        finding = finding.with_check(ProofCheck(name, "skipped", why))
+    return finding
 
 
 def _warnings(
@@ -160,11 +153,7 @@ def named_external_ids(finding: ProofFinding) -> set[str]:
     """
     if not isinstance(finding.settings, RoleSettings):
         return set()
-    return set(map(str.lower, _named(finding.settings.trust_policy)))
-
-
-def _named(trust_policy: object) -> set[str]:
-    return _ids_in(json.dumps(trust_policy))
+    return _ids_in(json.dumps(finding.settings.trust_policy).lower())
 
 
 def _ids_in(text: str) -> set[str]:
@@ -206,12 +195,12 @@ def end_of(times: Collection[str]) -> datetime | None:
 
 
 def _demands(reading: Reading, of_others: Collection[str]) -> ProofCheck:
-    with_anothers: dict[int, None] = {}
+    with_anothers = set()
     for number, value in reading.compared:
         if not _ids_in(value.lower()).isdisjoint(of_others):
-            with_anothers[number] = None
+            with_anothers.add(number)
     if 0 in reading.unclear and of_others:  # it is unknown which statement let us in
-        with_anothers = {0: None}
+        with_anothers = {0}
     details = []
     if reading.open:
         details.append(f"{_statements(reading.open)} {_LETS_IN}")
@@ -254,6 +243,5 @@ def _only_us(reading: Reading, own_accounts: Collection[str]) -> ProofCheck:
     return ProofCheck(ONLY_US, "passed", "The trust policy lets nobody in but the broker.")
 
 
-def _statements(numbers: Iterable[int]) -> str:
-    numbers = list(numbers)
-    return "A part" if 0 in numbers else f"Statement {', '.join(map(str, numbers))}"
+def _statements(numbers: Collection[int]) -> str:
+    return "A part" if 0 in numbers else f"Statement {', '.join(map(str, sorted(numbers)))}"

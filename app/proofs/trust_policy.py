@@ -6,6 +6,11 @@ judged for no External ID, for each External ID that the policy names, and for o
 name. A condition that Deputy does not understand makes a statement unclear, neither secure nor
 insecure.
 
+The External ID is not secret, so it keeps nobody out. "Anybody else" is a principal whose account,
+organization and ARN the policy does not name. A statement for the principal `*` lets in anybody
+else unless its Condition compares the account, the organization or the ARN. That comparison must
+have only values that nobody else can have, and an operator that fails if the key is absent.
+
 All functions are pure, and take a parsed policy. Property tests compare them with the sandbox's own
 evaluator and with a simple implementation.
 """
@@ -18,8 +23,6 @@ from typing import NamedTuple
 
 from app.config import Broker
 from app.ids import AccountId
-from app.proofs.anybody_else import let_in_anybody
-from app.proofs.globs import Globs
 from app.proofs.policy_requests import (
     EXTERNAL_ID,
     LIKE,
@@ -34,13 +37,25 @@ from app.proofs.policy_requests import (
     requests_of_broker,
     requests_of_others,
 )
-from app.proofs.policy_statements import Statement, statements_of
+from app.proofs.policy_statements import Comparison, Globs, Statement, statements_of
 
 _ASSUME = "sts:assumerole"
 WAYS_IN = (_ASSUME, f"{_ASSUME}withsaml", f"{_ASSUME}withwebidentity")
 _SPACE = re.compile(r"\s")
 SENDABLE = re.compile(r"[\w+=,.@:/-]{2,1224}", re.ASCII)  # the External IDs that STS accepts
 _EQUAL = {"stringequals", "foranyvalue:stringequals"}
+_PATHS = "aws:principalorgpaths"
+_NARROWING = {PRINCIPAL_ARN, "aws:principalaccount", "aws:principalorgid", _PATHS}
+_EQUAL_TO_ONE = {"stringequals", "stringequalsignorecase"}
+# A pattern that lets in nobody else has this prefix before its first wildcard.
+_BEGINS = {
+    PRINCIPAL_ARN: re.compile(r"arn:[^:]+:(iam|sts)::[0-9]{12}:"),
+    _PATHS: re.compile(r"o-[a-z0-9]+/"),
+}
+# IAM compares ARNs part by part, so a wildcard before the account does not match the account.
+_ARN_OF_ACCOUNT = re.compile(r"([^:]*:){4}[0-9]{12}:.*", re.DOTALL)
+# IAM replaces these variables by the role's account and organization, which nobody else has.
+_OF_RESOURCE = re.compile(r"\$\{aws:resource(account|orgid)\}", re.IGNORECASE)
 
 
 class Reading(NamedTuple):
@@ -64,11 +79,11 @@ class Reading(NamedTuple):
 
 
 class _Entry(NamedTuple):
-    """A statement, and the bits of the requests that it certainly or possibly lets in."""
+    """A statement, and the bits of the requests that it lets in, certainly or at least possibly."""
 
     statement: Statement
     certain: int
-    uncertain: int
+    possible: int
 
 
 class _TrustPolicy:
@@ -101,8 +116,22 @@ class _TrustPolicy:
                 doubtful |= applies & ~choice & unknown
         for statement, applies, unknown in allowed:
             if admitted := applies & ~closed:
-                certain = admitted & ~unknown & ~doubtful
-                yield _Entry(statement, certain, admitted & ~certain)
+                yield _Entry(statement, admitted & ~unknown & ~doubtful, admitted)
+
+    def anybody(self, way: str) -> set[int]:
+        """Return the numbers of the statements that let in anybody else by the action `way`.
+
+        There are none if a statement denies anybody else.
+        """
+        admitting = set()
+        for statement in self.statements:
+            if self.actions[statement.number][way] is not YES:
+                continue
+            if statement.allows and _admits_anybody(statement):
+                admitting.add(statement.number)
+            if not statement.allows and _denies_anybody(statement):
+                return set()
+        return admitting
 
 
 def _compiled(patterns: Iterable[tuple[str, bool]]) -> Globs:
@@ -111,11 +140,7 @@ def _compiled(patterns: Iterable[tuple[str, bool]]) -> Globs:
     The others match nothing, because no compared text has white space. AWS does not count white
     space in a policy's size, so a policy may have sixteen times as much of it as other text.
     """
-    return Globs(filter(_has_no_space, patterns))
-
-
-def _has_no_space(pattern: tuple[str, bool]) -> bool:
-    return _SPACE.search(pattern[0]) is None
+    return Globs(pattern for pattern in patterns if not _SPACE.search(pattern[0]))
 
 
 def _patterns(statement: Statement) -> Iterator[tuple[str, bool]]:
@@ -160,16 +185,12 @@ def read(
     own = (1 << len(external_ids)) - 1  # bits of the requests with one of `external_ids`
     answers = trust.answers(requests)
     entries = list(trust.entries(_ASSUME, requests, answers))
-    admitting = []
-    for statement, certain, uncertain in entries:
-        if (certain | uncertain) & own:
-            admitting.append(statement)
-    anybody = set().union(*(let_in_anybody(statements, trust.actions, way) for way in WAYS_IN))
+    admitting = [entry.statement for entry in entries if entry.possible & own]
     reading = _read_external_ids(entries, requests.keys[EXTERNAL_ID].texts, own)
     if not admitting:  # no statement of this policy can have let us in
         reading = reading._replace(unclear=(0,))
     return reading._replace(
-        anybody=tuple(sorted(anybody)),
+        anybody=tuple(sorted(set().union(*map(trust.anybody, WAYS_IN)))),
         others=tuple(dict.fromkeys(_others(trust, broker))),
         ends=tuple(dict.fromkeys(_ends(trust, admitting, answers, own))),
     )
@@ -182,9 +203,9 @@ def _read_external_ids(entries: list[_Entry], bits: Mapping[str, int], own: int)
     """
     opened, unclear = [], []
     listed, compared = set(), set()
-    for statement, certain, uncertain in entries:
+    for statement, certain, possible in entries:
         number = statement.number
-        strange, reached = certain & ~own, (certain | uncertain) & ~own
+        strange, reached = certain & ~own, possible & ~own
         for operator, value in _external_ids(statement):
             bit = bits.get(value, 0) & ~own
             if reached & (bit or -1):
@@ -194,7 +215,7 @@ def _read_external_ids(entries: list[_Entry], bits: Mapping[str, int], own: int)
                 strange &= ~bit
         if strange:
             opened.append(number)
-        elif uncertain & ~own:
+        elif reached & ~certain:
             unclear.append(number)
     return Reading(
         tuple(opened),
@@ -225,7 +246,7 @@ def _others(trust: _TrustPolicy, broker: Broker) -> Iterator[str]:
     admitted: defaultdict[int, int] = defaultdict(int)
     for way in WAYS_IN:
         for entry in trust.entries(way, requests, answers):
-            admitted[entry.statement.number] |= entry.certain | entry.uncertain
+            admitted[entry.statement.number] |= entry.possible
     narrowed = set()
     for statement in trust.statements:
         reached = admitted[statement.number]
@@ -268,3 +289,63 @@ def _dates(statement: Statement, order: str) -> Iterator[str]:
         is_time = comparison.key in {"aws:currenttime", "aws:epochtime"}
         if is_time and order in comparison.operator:
             yield from comparison.values
+
+
+def _admits_anybody(statement: Statement) -> bool:
+    """Return whether an Allow statement may let in anybody else.
+
+    A part that Deputy does not understand counts as keeping nobody out.
+    """
+    everybody = _names_everybody(statement.names)
+    if statement.other_names is not None and ("AWS", "*") not in statement.other_names:
+        everybody = True
+    return everybody and not any(map(_narrows, statement.comparisons))
+
+
+def _denies_anybody(statement: Statement) -> bool:
+    """Return whether a Deny statement certainly denies anybody else.
+
+    A statement with a part that Deputy does not understand counts as denying nobody.
+    """
+    everybody = ("AWS", "*") in statement.names
+    if statement.other_names:
+        everybody = not _names_everybody(statement.other_names)
+    understood = statement.is_understood and everybody
+    return understood and all(map(_holds_for_anybody, statement.comparisons))
+
+
+def _names_everybody(names: list[tuple[str, str]]) -> bool:
+    return any(name == "*" for _, name in names)
+
+
+def _narrows(comparison: Comparison) -> bool:
+    if comparison.negated or comparison.if_exists or comparison.quantifier == "forallvalues":
+        return False
+    return _compares_with_nobody_else(comparison)
+
+
+def _holds_for_anybody(comparison: Comparison) -> bool:
+    may_hold = comparison.negated and comparison.quantifier != "foranyvalue"
+    return may_hold and _compares_with_nobody_else(comparison)
+
+
+def _compares_with_nobody_else(comparison: Comparison) -> bool:
+    if comparison.key not in _NARROWING or not comparison.values:
+        return False
+    return not any(_admits_others(comparison, value) for value in comparison.values)
+
+
+def _admits_others(comparison: Comparison, value: str) -> bool:
+    """Return whether anybody else's account, organization or ARN can match this value.
+
+    Returns True for a value that Deputy does not understand.
+    """
+    text = _OF_RESOURCE.sub("000000000000", value)
+    if "${" in text or comparison.name not in _EQUAL_TO_ONE | LIKE:
+        return True
+    if comparison.name in _EQUAL_TO_ONE or not {"*", "?"} & set(text):
+        return False
+    if comparison.name != "stringlike":
+        return comparison.key != PRINCIPAL_ARN or _ARN_OF_ACCOUNT.fullmatch(text) is None
+    begins = _BEGINS.get(comparison.key)
+    return begins is None or begins.match(re.split(r"[*?]", text, maxsplit=1)[0]) is None

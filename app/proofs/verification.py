@@ -7,10 +7,10 @@ docs/architecture.md has the list). Otherwise the proof is made again.
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import select
@@ -30,7 +30,6 @@ from app.ids import Grant
 from app.permissions.permission_sets import PermissionSets
 from app.proofs.canary import Canary, Sight
 from app.proofs.proof import ProofFinding, prove, prove_routinely
-from app.proofs.proof_interval import ProofInterval
 from app.proofs.trust_checks import (
     UNREADABLE,
     Expected,
@@ -39,9 +38,15 @@ from app.proofs.trust_checks import (
     without_its_text,
 )
 from app.rotation import rotations as rotation
-from app.rotation.candidates import PlanFinding, RotationPlan, plan_rotation
-from app.rotation.checks import look_for_retired, try_external_ids
-from app.rotation.switch import next_due, store_checks
+from app.rotation.switch import (
+    PlanFinding,
+    RotationPlan,
+    look_for_retired,
+    next_due,
+    plan_rotation,
+    store_checks,
+    try_external_ids,
+)
 from app.store.database import Database, Session
 from app.store.models import Connection, ConnectionStatus, ExternalIdRow, Proof, Trigger, Verdict
 from app.store.models.proof_schedule import Interval
@@ -60,49 +65,15 @@ _CANARY_LOST = (
 _TRIES = 3  # maximum number of proofs if the connection changes during each
 
 
-class Tested(NamedTuple):
-    """The tested connection: its row and its rotation plan, both from before the calls."""
-
-    row: Connection
-    plan: RotationPlan
-
-    @property
-    def role_unique_id(self) -> str | None:
-        """The role's unique id, if a routine proof suffices, otherwise None.
-
-        It suffices for a verified connection whose plan tries its own External ID first.
-        """
-        keeps_own = self.plan.own[0].id == self.row.external_id_id
-        if keeps_own and self.row.status is ConnectionStatus.VERIFIED:
-            return self.row.role_unique_id
-        return None
-
-    def still_holds(self, db: Session, connection: Connection, verdict: Verdict) -> bool:
-        """Return whether the verdict may be stored on `connection`, its current row.
-
-        The version alone does not show every change, because a second insecure verdict does not
-        raise it. So this verdict must not replace another verdict that was stored since the test.
-        It may replace an equal one, so that two concurrent checks both succeed.
-        """
-        if connection.tried_at != self.row.tried_at:
-            latest = connection.proof
-            if latest is None or latest.verdict is not verdict:
-                return False
-        return connection.version == self.row.version and plan_rotation(db, connection) == self.plan
-
-
+@dataclass(eq=False)
 class Verification:
     """Proves connections and stores the verdicts."""
 
-    def __init__(
-        self, db: Database, sts: Sts, interval: ProofInterval, canary: Canary, sets: PermissionSets
-    ) -> None:
-        self._db = db
-        self._sts = sts
-        self._interval = interval
-        self._canary = canary
-        self._sets = sets
-        self._check_stranger = partial(canary.check_stranger, sts)
+    _db: Database
+    _interval: Callable[[], Interval]
+    _canary: Canary
+    _sets: PermissionSets
+    _sts: Sts
 
     def verify(
         self,
@@ -120,27 +91,29 @@ class Verification:
         changes during every proof.
         """
         for _ in range(_TRIES):
-            tested = self._load(principal, tenant_id, connection_id)
-            answers = self._prove_patiently(tested, trigger, patience)
+            plan = self._plan(principal, tenant_id, connection_id)
+            answers = self._prove_patiently(plan, trigger, patience)
             if trigger in ROUTINE:
-                answers = self._doubt_refusal(tested.row, answers)
-            connection = self._store(principal, tested, answers, trigger)
+                answers = self._doubt_refusal(answers)
+            connection = self._store(principal, answers, trigger)
             if connection is not None:
                 metrics.PROOFS.labels(answers.finding.verdict.value, trigger.value).inc()
                 return connection
         raise ConflictError("This connection changed while it was being verified; try again.")
 
-    def _load(self, principal: Principal, tenant_id: UUID, connection_id: UUID) -> Tested:
+    def _plan(self, principal: Principal, tenant_id: UUID, connection_id: UUID) -> RotationPlan:
         with self._db.read() as db:
             connection = owned(db, principal, tenant_id, connection_id)
             _ensure_open(db, principal, connection)
-            return Tested(connection, plan_rotation(db, connection))
+            return plan_rotation(db, connection)
 
-    def _prove_patiently(self, tested: Tested, trigger: Trigger, patience: float) -> PlanFinding:
+    def _prove_patiently(
+        self, plan: RotationPlan, trigger: Trigger, patience: float
+    ) -> PlanFinding:
         deadline = time.monotonic() + patience
         for seconds in (*_PAUSES, None):
             answers = try_external_ids(
-                self._sts, tested.plan, lambda grant: self._prove(grant, tested, trigger)
+                self._sts, plan, lambda grant: self._prove(grant, plan, trigger)
             )
             spreading = answers.finding.may_be_spreading
             if seconds is None or not spreading or time.monotonic() + seconds > deadline:
@@ -148,43 +121,48 @@ class Verification:
             pause(seconds)
         return look_for_retired(self._sts, answers)
 
-    def _prove(self, grant: Grant, tested: Tested, trigger: Trigger) -> ProofFinding:
+    def _prove(self, grant: Grant, plan: RotationPlan, trigger: Trigger) -> ProofFinding:
         """Prove the role with one External ID, and apply the trust policy and the canary.
 
-        Makes a routine proof, or a full proof if a routine one does not suffice.
+        Makes a routine proof, or a full proof if a routine one does not suffice. A routine one may
+        suffice for a verified connection, with its own External ID.
         """
-        finding, role_unique_id = None, None
-        if grant == tested.plan.own[0].grant:
-            role_unique_id = tested.role_unique_id
-        if trigger in ROUTINE and role_unique_id is not None:
-            finding = prove_routinely(self._sts, grant, role_unique_id, self._check_stranger)
-            finding = finding and self._judge(finding, grant, tested)
+        connection, finding = plan.connection, None
+        is_confirmation = (
+            connection.status is ConnectionStatus.VERIFIED and grant == connection.grant
+        )
+        check_stranger = partial(self._canary.check_stranger, self._sts)
+        pinned = connection.role_unique_id
+        if trigger in ROUTINE and is_confirmation and pinned is not None:
+            finding = prove_routinely(self._sts, grant, pinned, check_stranger)
+            finding = finding and self._judge(finding, grant, plan)
         if finding is None or finding.verdict is not Verdict.PROVEN:
-            finding = self._judge(prove(self._sts, grant, self._check_stranger), grant, tested)
-        confirmed = tested.row if finding.role_unique_id == role_unique_id else None
+            finding = self._judge(prove(self._sts, grant, check_stranger), grant, plan)
+        is_pinned_role = pinned is not None and finding.role_unique_id == pinned
+        confirmed = connection if is_confirmation and is_pinned_role else None
         finding = self._canary.discount_refusals(self._sts, finding, confirmed)
-        pinned = tested.row.role_unique_id
-        if finding.verdict is Verdict.PROVEN or (pinned and finding.let_in_as == pinned):
+        if finding.verdict is Verdict.PROVEN or is_pinned_role:
             return finding
         return without_its_text(finding)
 
-    def _judge(self, finding: ProofFinding, grant: Grant, tested: Tested) -> ProofFinding:
+    def _judge(self, finding: ProofFinding, grant: Grant, plan: RotationPlan) -> ProofFinding:
         """Apply the trust policy to the finding.
 
         First look up which External IDs in the policy belong to other tenants.
         """
-        own, of_others = tested.plan.external_ids, frozenset[str]()
+        own, of_others = plan.external_ids, frozenset[str]()
         if strange := named_external_ids(finding) - own:
             rows = select(ExternalIdRow.value).where(
-                ExternalIdRow.value.in_(strange), ExternalIdRow.tenant_id != tested.row.tenant_id
+                ExternalIdRow.value.in_(strange),
+                ExternalIdRow.tenant_id != plan.connection.tenant_id,
             )
             with self._db.read() as db:
                 of_others = frozenset(db.scalars(rows))
         broker, own_accounts = self._sts.broker, self._canary.own_accounts
-        expected = Expected(broker, own_accounts, own, tested.plan.retired_ids, of_others)
+        expected = Expected(broker, own_accounts, own, plan.retired_ids, of_others)
         return judge(finding, grant, expected)
 
-    def _doubt_refusal(self, row: Connection, answers: PlanFinding) -> PlanFinding:
+    def _doubt_refusal(self, answers: PlanFinding) -> PlanFinding:
         """Make a routine proof's finding inconclusive if its refusal does not count yet.
 
         The cause of a refusal may be a mistake of ours, and a refusal that counts breaks the
@@ -192,35 +170,35 @@ class Verification:
         canary accepts the broker. A refusal after the end of access is expected, and counts at
         once.
         """
-        works = row.status in {ConnectionStatus.VERIFIED, ConnectionStatus.INSECURE}
-        if not answers.finding.refused or not works or row.has_ended(now()):
+        connection, finding = answers.plan.connection, answers.finding
+        works = connection.status in {ConnectionStatus.VERIFIED, ConnectionStatus.INSECURE}
+        if not finding.refused or not works or connection.has_ended(now()):
             return answers
-        since, pause_after = row.refusing_since, self._interval.current().pause
-        if since is None or now() < since + pause_after:
-            return answers._replace(finding=answers.finding.doubted(_ONCE))
+        since = connection.refusing_since
+        if since is None or now() < since + self._interval().pause:
+            return answers._replace(finding=finding.doubted(_ONCE))
         if self._canary.ask_canary(self._sts) not in {None, Sight.SIGHTED}:
-            return answers._replace(finding=answers.finding.doubted(_CANARY_LOST))
+            return answers._replace(finding=finding.doubted(_CANARY_LOST))
         return answers
 
     def _store(
-        self, principal: Principal, tested: Tested, answers: PlanFinding, trigger: Trigger
+        self, principal: Principal, answers: PlanFinding, trigger: Trigger
     ) -> Connection | None:
         """Store the verdict by compare-and-set.
 
         Returns None if the connection has changed since the test.
         """
-        tenant_id, connection_id = tested.row.tenant_id, tested.row.id
-        interval = self._interval.current()
+        before, interval = answers.plan.connection, self._interval()
         with self._db.write(principal) as db:
             # The tenant's row is locked first, as when a tenant is deleted. Otherwise the foreign
             # key of the proof would lock that row later, and cause a deadlock.
-            tenant_of(db, principal, tenant_id, lock=True)
-            connection = owned(db, principal, tenant_id, connection_id, lock=True)
+            tenant_of(db, principal, before.tenant_id, lock=True)
+            connection = owned(db, principal, before.tenant_id, before.id, lock=True)
             _ensure_open(db, principal, connection)
-            if not tested.still_holds(db, connection, answers.finding.verdict):
+            if not _still_holds(db, connection, answers):
                 return None
             _VerdictStorage(
-                db, principal.actor, tested.row, connection, answers, answers.finding, trigger
+                db, principal.actor, before, connection, answers, answers.finding, trigger
             ).store(interval, self._sets)
             return connection
 
@@ -239,7 +217,21 @@ def _ensure_open(db: Session, principal: Principal, connection: Connection) -> N
         allowed_roles.ensure_account_open(db, connection.tenant_id, connection.account_id)
 
 
-@dataclass(slots=True)
+def _still_holds(db: Session, connection: Connection, answers: PlanFinding) -> bool:
+    """Return whether the verdict may be stored on `connection`, its current row.
+
+    The version alone does not show every change, because a second insecure verdict does not raise
+    it. So this verdict must not replace another verdict that was stored since the test. It may
+    replace an equal one, so that two concurrent checks both succeed.
+    """
+    before, latest = answers.plan.connection, connection.proof
+    has_equal_verdict = latest is not None and latest.verdict is answers.finding.verdict
+    if connection.tried_at != before.tried_at and not has_equal_verdict:
+        return False
+    return connection.version == before.version and plan_rotation(db, connection) == answers.plan
+
+
+@dataclass
 class _VerdictStorage:
     """Stores one verdict.
 
@@ -258,7 +250,7 @@ class _VerdictStorage:
     def store(self, interval: Interval, sets: PermissionSets) -> None:
         db, connection = self.db, self.connection
         due_at, due_for = connection.due_at, connection.due_for
-        self._pair_with_external_id()
+        self.finding = store_checks(db, self.actor, connection, self.answers, self.checked_at)
         self._note_what_the_role_read()
         proof = self._count_or_add_proof()
         connection.note_attempt(self.checked_at, refused=self.finding.refused)
@@ -276,17 +268,6 @@ class _VerdictStorage:
         db.flush()
         if proof.count == 1:
             db.refresh(connection)
-
-    def _pair_with_external_id(self) -> None:
-        """Store the rotation's checks, and pair the connection with the resulting External ID."""
-        db, connection = self.db, self.connection
-        self.finding, own_id = store_checks(db, connection, self.answers, self.checked_at)
-        if own_id != connection.external_id_id:
-            connection.pair_with(own_id)
-            own = db.get_one(ExternalIdRow, own_id).value
-            actions.CONNECTION_SWITCHED.record_about(
-                db, self.actor, connection, {"external_id": own}
-            )
 
     def _note_what_the_role_read(self) -> None:
         """Store when the connection's access ends, and whether its role may read itself.
@@ -310,13 +291,14 @@ class _VerdictStorage:
         connection, finding, latest = self.connection, self.finding, self.connection.proof
         checks = [check._asdict() for check in finding.checks]
         warnings = [warning._asdict() for warning in finding.warnings]
-        is_same = (
-            self.trigger in ROUTINE
-            and connection.version == self.before.version
-            and finding.role_unique_id in {None, connection.role_unique_id}
+        is_other_role = finding.role_unique_id != connection.role_unique_id
+        is_new = (
+            self.trigger not in ROUTINE
+            or connection.version != self.before.version
+            or (finding.verdict is Verdict.PROVEN and is_other_role)
         )
         result = finding.verdict, checks, warnings
-        if is_same and latest and (latest.verdict, latest.checks, latest.warnings) == result:
+        if latest and not is_new and (latest.verdict, latest.checks, latest.warnings) == result:
             latest.count += 1
             latest.checked_at = self.checked_at
             return latest

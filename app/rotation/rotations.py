@@ -40,7 +40,7 @@ _COMPLETES_AFTER = timedelta(days=1)  # after the rotation became ready
 _REPAIRED_WITHIN = timedelta(days=1)  # since the last successful proof of a broken connection
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Counts:
     """The numbers of the tenant's verified connections: all, switched, and waiting to switch."""
 
@@ -49,7 +49,7 @@ class Counts:
     waiting: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RotationStatus:
     """The progress of a tenant's latest rotation.
 
@@ -64,11 +64,11 @@ class RotationStatus:
     connections: Counts
 
 
+@dataclass(eq=False)
 class Rotations:
     """Starts, reads, completes and abandons rotations."""
 
-    def __init__(self, db: Database) -> None:
-        self._db = db
+    _db: Database
 
     def start(
         self, principal: Principal, tenant_id: UUID, *, reason: str, emergency: bool = False
@@ -103,7 +103,7 @@ class Rotations:
                     db,
                     principal.actor,
                     {**_ids(rotation), "reason": reason, "emergency": emergency},
-                    tenant_id=tenant_id,
+                    tenant_id,
                 )
             if emergency and not rotation.emergency:
                 _withdraw(db, rotation)
@@ -189,7 +189,7 @@ def settle(db: Session, actor: Actor, tenant_id: UUID) -> None:
     if rotation is None:
         return
     if rotation.is_open:
-        waiting = _verified(tenant_id).where(~_has_switched(rotation))
+        waiting = select(Connection.id).where(_verified(tenant_id), ~_has_switched(rotation))
         if db.scalar(waiting.limit(1)) is not None:
             rotation.ready_at = None
         elif rotation.ready_at is None:
@@ -248,7 +248,7 @@ def _prove_verified(
     db: Session, tenant_id: UUID, which: ColumnElement[bool], due_at: datetime
 ) -> None:
     """Make the tenant's verified connections that match `which` due at `due_at`."""
-    verified = update(Connection).where(_verified_of(tenant_id), which)
+    verified = update(Connection).where(_verified(tenant_id), which)
     db.execute(verified.values(due_at=due_at, due_for=Trigger.ROTATION))
 
 
@@ -299,7 +299,7 @@ def _retire(db: Session, actor: Actor, rotation: Rotation, unseen: int = 0) -> N
     if unseen:
         details["connections_not_seen_to_refuse_it"] = unseen
         details["warning"] = "Not every role was seen to refuse it."
-    actions.EXTERNAL_ID_RETIRED.record(db, actor, details, tenant_id=rotation.tenant_id)
+    actions.EXTERNAL_ID_RETIRED.record(db, actor, details, rotation.tenant_id)
 
 
 def _become(db: Session, row: ExternalIdRow, state: ExternalIdState) -> None:
@@ -308,11 +308,7 @@ def _become(db: Session, row: ExternalIdRow, state: ExternalIdState) -> None:
     db.flush()
 
 
-def _verified(tenant_id: UUID) -> Select[UUID]:
-    return select(Connection.id).where(_verified_of(tenant_id))
-
-
-def _verified_of(tenant_id: UUID) -> ColumnElement[bool]:
+def _verified(tenant_id: UUID) -> ColumnElement[bool]:
     return (Connection.tenant_id == tenant_id) & (Connection.status == ConnectionStatus.VERIFIED)
 
 
@@ -338,12 +334,13 @@ def _not_refused_twice(rotation: Rotation) -> Select[UUID]:
         ExternalIdCheck.external_id_id == rotation.external_id_id,
         ExternalIdCheck.refused_again_at.is_not(None),
     )
-    return select(Connection.id).where(_verified_of(rotation.tenant_id) | lost, ~refused_twice)
+    return select(Connection.id).where(_verified(rotation.tenant_id) | lost, ~refused_twice)
 
 
 def _status(db: Session, rotation: Rotation) -> RotationStatus:
     counts = func.count(), func.count().filter(_has_switched(rotation))
-    total, switched = db.execute(_verified(rotation.tenant_id).with_only_columns(*counts)).one()
+    verified = select(*counts).where(_verified(rotation.tenant_id))
+    total, switched = db.execute(verified).one()
     waiting = total - switched
     state = rotation.state(waiting)
     if state is RotationState.ABANDONED:
@@ -363,4 +360,4 @@ def _ids(rotation: Rotation) -> RotatedIds:
 
 
 def _record(db: Session, actor: Actor, rotation: Rotation, action: Action[RotatedIds]) -> None:
-    action.record(db, actor, _ids(rotation), tenant_id=rotation.tenant_id)
+    action.record(db, actor, _ids(rotation), rotation.tenant_id)

@@ -1,34 +1,189 @@
-"""Decide when a connection switches to another External ID, and when it is proven next.
+"""Try the External IDs of a tenant with a role, and decide when its connection switches to another.
 
-A verified connection keeps its External ID until two proofs with the next one have succeeded, two
-minutes apart. IAM takes a moment to propagate the role's change, and Deputy issues credentials
-meanwhile. Any other connection switches to the first External ID that its role accepts.
+A connection is paired with one External ID, and only a proof pairs it with another (invariant 14;
+docs/architecture.md). A verified connection keeps its External ID until two proofs with the next
+one have succeeded, two minutes apart. IAM takes a moment to propagate the role's change, and Deputy
+issues credentials meanwhile. Any other connection switches to the first External ID that its role
+accepts.
 """
 
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from app.proofs.proof import ProofFinding
-from app.rotation.candidates import ExternalIdCandidate, PlanFinding, RotationPlan
+from app.audit import Actor, actions
+from app.aws.sts import Refused, Sts, StsError
+from app.ids import Grant
+from app.proofs.proof import ProofCheck, ProofFinding
 from app.rotation.rotations import HOURLY
-from app.store.models import Connection, ConnectionStatus, ExternalIdCheck, Verdict
+from app.store.models import (
+    Connection,
+    ConnectionStatus,
+    ExternalIdCheck,
+    ExternalIdRow,
+    ExternalIdState,
+    Verdict,
+)
+from app.store.models.states import OWN
 
+_RETIRED_TRIED = 3  # maximum number of retired External IDs that one proof tries
 _CONFIRMED_AFTER = timedelta(minutes=2)
 _REFUSALS_APART = timedelta(minutes=1)
+_ACCEPTS_RETIRED = (
+    "The role accepts only an External ID of this tenant that was retired. Update the role: its"
+    " trust policy must name the current one, as in the onboarding kit."
+)
+
+
+class ExternalIdCandidate(NamedTuple):
+    """An External ID of the tenant, and the grant for the role with it."""
+
+    id: UUID
+    grant: Grant
+
+
+@dataclass(frozen=True)
+class RotationPlan:
+    """The External IDs with which to try a connection's role.
+
+    - `connection`: its row before the calls. Plans that differ only in it are equal.
+    - `own`: tried first, in this order, until the role accepts one.
+    - `upcoming`: the one to which a verified connection is to switch.
+    - `retiring`: the retiring one, which the role is to refuse.
+    - `retired`: retired ones that the role of an unverified connection may still have. The
+      connection can't be paired with them.
+    - `external_ids`: all External IDs of the tenant, which a trust policy may name.
+    - `retired_ids`: the retired ones of these, which a trust policy should no longer name.
+    - `rotates`: whether the tenant has an open or a retiring rotation.
+    """
+
+    connection: Connection = field(compare=False)
+    own: tuple[ExternalIdCandidate, ...]
+    external_ids: frozenset[str]
+    retired_ids: frozenset[str]
+    upcoming: ExternalIdCandidate | None = None
+    retiring: ExternalIdCandidate | None = None
+    retired: tuple[ExternalIdCandidate, ...] = ()
+    rotates: bool = False
+
+
+class PlanFinding(NamedTuple):
+    """The finding for one External ID of a plan, and the results for the other ones.
+
+    `external_id_id`: the id of the External ID that the finding is about.
+    """
+
+    plan: RotationPlan
+    finding: ProofFinding
+    external_id_id: UUID
+    upcoming: ProofFinding | None = None
+    refuses_retiring: bool | None = None  # None: not asked, or no clear answer
+
+
+def plan_rotation(db: Session, connection: Connection) -> RotationPlan:
+    """Return the External IDs with which to try the connection's role."""
+    # A query that waits for a lock returns related rows as they were before the wait. So they are
+    # read again.
+    of_tenant = select(ExternalIdRow).where(ExternalIdRow.tenant_id == connection.tenant_id)
+    rows = db.scalars(of_tenant.execution_options(populate_existing=True)).all()
+    by_state = {row.state: row for row in rows}
+    current, retiring = by_state[ExternalIdState.CURRENT], by_state.get(ExternalIdState.RETIRING)
+    target = by_state.get(ExternalIdState.NEXT, current)
+    paired = db.get_one(ExternalIdRow, connection.external_id_id)
+    retired = [row for row in rows if row.state is ExternalIdState.RETIRED]
+    # An External ID that a new rotation retired is never proven again, even if its connection is
+    # still verified.
+    keeps_own = connection.status is ConnectionStatus.VERIFIED and paired not in retired
+    order, lost = [paired, target], list[ExternalIdRow]()
+    if not keeps_own:
+        order = [current, target, paired]
+        if connection.verified_at is None and connection.created_at >= target.created_at:
+            order.insert(0, target)
+        order = [row for row in order if not row.is_withdrawn]
+        lost = sorted(retired, key=lambda row: (row is paired, row.id), reverse=True)
+
+    def candidate(row: ExternalIdRow) -> ExternalIdCandidate:
+        return ExternalIdCandidate(row.id, connection.grant_with(row))
+
+    return RotationPlan(
+        connection=connection,
+        external_ids=frozenset(row.value for row in rows),
+        retired_ids=frozenset(row.value for row in retired),
+        own=tuple(map(candidate, dict.fromkeys(order))),
+        upcoming=candidate(target) if keeps_own and target is not paired else None,
+        retiring=candidate(retiring) if retiring else None,
+        retired=tuple(map(candidate, lost[:_RETIRED_TRIED])),
+        rotates=target is not current or retiring is not None,
+    )
+
+
+def try_external_ids(
+    sts: Sts, plan: RotationPlan, prove: Callable[[Grant], ProofFinding]
+) -> PlanFinding:
+    """Try the role with the External IDs of the plan. Opens no transaction.
+
+    `prove` makes the proof with one External ID.
+    """
+    for candidate in plan.own:
+        finding = prove(candidate.grant)
+        if not finding.refused:
+            break
+    if finding.verdict is not Verdict.PROVEN:
+        return PlanFinding(plan, finding, candidate.id)
+    upcoming = refuses_retiring = None
+    if plan.upcoming and plan.upcoming != candidate:
+        upcoming = prove(plan.upcoming.grant)
+        if upcoming.verdict is Verdict.INSECURE:
+            # The role accepted a call that it must refuse. That alone decides the verdict.
+            return PlanFinding(plan, upcoming, candidate.id)
+    if plan.retiring and plan.retiring != candidate:
+        refuses_retiring = refuses(sts, plan.retiring.grant)
+    return PlanFinding(plan, finding, candidate.id, upcoming, refuses_retiring)
+
+
+def refuses(sts: Sts, grant: Grant) -> bool | None:
+    """Return whether the role refuses this External ID; None if AWS gave no clear answer."""
+    try:
+        sts.probe_again(grant)
+    except Refused:
+        return True
+    except StsError:
+        return None
+    return False
+
+
+def accepts_any(sts: Sts, grants: Iterable[Grant]) -> bool:
+    """Return whether the role accepts one of these grants. Stops at the first that it accepts."""
+    return any(refuses(sts, grant) is False for grant in grants)
+
+
+def look_for_retired(sts: Sts, tested: PlanFinding) -> PlanFinding:
+    """Try the retired External IDs if the role refused all others, and return the result.
+
+    If the role accepts a retired one, the finding says so.
+    """
+    grants = (candidate.grant for candidate in tested.plan.retired)
+    if not tested.finding.refused or not accepts_any(sts, grants):
+        return tested
+    own = ProofCheck(OWN, "failed", _ACCEPTS_RETIRED)
+    return tested._replace(finding=tested.finding.with_check(own))
 
 
 def store_checks(
-    db: Session, connection: Connection, tested: PlanFinding, checked_at: datetime
-) -> tuple[ProofFinding, UUID]:
-    """Store the role's answers to the External IDs with which it is not paired.
+    db: Session, actor: Actor, connection: Connection, tested: PlanFinding, checked_at: datetime
+) -> ProofFinding:
+    """Store the role's answers to the other External IDs, and return the finding that counts.
 
-    Returns the finding that counts, and the id of the External ID with which to pair the
-    connection.
+    Pairs the connection with another External ID if the answers allow that.
     """
-    plan, upcoming = tested.plan, tested.upcoming
+    plan, upcoming, finding = tested.plan, tested.upcoming, tested.finding
+    is_proven = finding.verdict is Verdict.PROVEN
+    own_id = tested.external_id_id if is_proven else connection.external_id_id
     if plan.rotates and connection.status is not ConnectionStatus.VERIFIED:
         # Acceptances from before the connection stopped issuing do not count: IAM must first
         # propagate the repair of the role.
@@ -44,10 +199,14 @@ def store_checks(
         if upcoming.verdict is Verdict.PROVEN:
             check.accepted_at = check.accepted_at or checked_at
             if check.accepted_at <= checked_at - _CONFIRMED_AFTER:
-                return upcoming, plan.upcoming.id
-    if tested.finding.verdict is Verdict.PROVEN:
-        return tested.finding, tested.external_id_id
-    return tested.finding, connection.external_id_id
+                finding, own_id = upcoming, plan.upcoming.id
+    if own_id != connection.external_id_id:
+        connection.pair_with(own_id)
+        external_id = db.get_one(ExternalIdRow, own_id).value
+        actions.CONNECTION_SWITCHED.record_about(
+            db, actor, connection, {"external_id": external_id}
+        )
+    return finding
 
 
 def _note_answer(check: ExternalIdCheck, checked_at: datetime, *, refuses: bool) -> None:
@@ -62,14 +221,11 @@ def _note_answer(check: ExternalIdCheck, checked_at: datetime, *, refuses: bool)
 def _check_of(
     db: Session, connection: Connection, candidate: ExternalIdCandidate
 ) -> ExternalIdCheck:
-    check = db.get(ExternalIdCheck, (connection.id, candidate.id))
-    if check is None:
-        check = ExternalIdCheck(
-            tenant_id=connection.tenant_id, connection_id=connection.id, external_id_id=candidate.id
-        )
-        db.add(check)
-        db.flush()
-    return check
+    """Return the stored answers of the role to this External ID, in a new row if there are none."""
+    check = ExternalIdCheck(
+        tenant_id=connection.tenant_id, connection_id=connection.id, external_id_id=candidate.id
+    )
+    return db.merge(check)
 
 
 def next_due(

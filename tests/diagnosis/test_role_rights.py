@@ -6,7 +6,7 @@ import yaml
 from app.aws.role_view import Decision, RolePolicies
 from app.diagnosis.role_rights import Beyond, beyond, gap, rights
 from app.ids import RoleArn
-from app.proofs.globs import Globs
+from app.proofs.policy_statements import Globs
 
 ROLE = RoleArn.parse("arn:aws:iam::444455556666:role/deputy-1")
 KNOWN = {"aws:ResourceAccount"}

@@ -15,7 +15,7 @@ from app.errors import ConflictError, NotFoundError, SuspendedError
 from app.identity.scopes import ALL_SCOPES
 from app.ids import new_external_id
 from app.proofs.proof import ProofFinding
-from app.rotation.candidates import PlanFinding
+from app.rotation.switch import PlanFinding
 from app.services import Services
 from app.store.database import SYSTEM
 from app.store.models import ApiKey, ExternalIdRow, ExternalIdState, Trigger, Verdict
@@ -372,9 +372,9 @@ def taken(act):
 def judge(services, here, number):
     """A proof's verdict: the only change that takes away and adds a row."""
     path = (here.tenant_id, here.connection_ids[number])
-    before = services.verification._load(ADMIN, *path)
-    answers = PlanFinding(before.plan, ProofFinding(Verdict.INSECURE, ()), before.plan.own[0].id)
-    services.verification._store(ADMIN, before, answers, Trigger.REQUESTED)
+    plan = services.verification._plan(ADMIN, *path)
+    answers = PlanFinding(plan, ProofFinding(Verdict.INSECURE, ()), plan.own[0].id)
+    services.verification._store(ADMIN, answers, Trigger.REQUESTED)
 
 
 AGAINST = {

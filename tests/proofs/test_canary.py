@@ -374,10 +374,10 @@ def test_what_a_proof_read_is_kept_while_the_prober_is_blind(deployment):
         "permission_set": "x@1",
         "reads_itself": True,
     }
-    made = ProofFinding(Verdict.PROVEN, (), "AROA", let_in_as="AROA", **read)
+    made = ProofFinding(Verdict.PROVEN, (), "AROA", **read)
     with blind(deployment):
         found = deployment.canary.discount_refusals(deployment.sts, made, None)
-    assert found == made._replace(verdict=Verdict.INCONCLUSIVE, role_unique_id=None)
+    assert found == made._replace(verdict=Verdict.INCONCLUSIVE)
 
 
 def test_proofs_that_wait_share_the_next_look_and_not_the_one_that_had_begun(

@@ -12,7 +12,7 @@ from app.aws.role_view import RoleSettings
 from app.config import Broker
 from app.ids import Grant, RoleArn, new_external_id
 from app.onboarding.kit import trust_policy as kit_policy
-from app.proofs.globs import Globs
+from app.proofs.policy_statements import Globs
 from app.proofs.proof import ProofCheck, ProofFinding, Warning as ProofWarning, check_of
 from app.proofs.trust_checks import ENDS, RETIRED, Expected, judge
 from app.store.models import Verdict
@@ -91,15 +91,9 @@ def test_a_hole_overrules_every_verdict_of_the_calls_and_nothing_else_that_is_re
     assert finding.verdict is (verdict if verdict is Verdict.UNASSUMABLE else Verdict.INSECURE)
     assert outcomes(finding)[0] == "failed"
     assert finding.checks[1].detail.startswith("Statement 1, 3 of"), "all of them are named"
-    assert finding.role_unique_id is None
-    pinned = "AROAONE" if verdict is Verdict.PROVEN else None
     for trust in (KIT, policy(ALLOW, ODD), policy(ALLOW, {**ALLOW, "Principal": "*"}), None, 5):
         finding = judged(verdict, trust)
-        assert (finding.verdict, finding.role_unique_id, finding.may_be_spreading) == (
-            verdict,
-            pinned,
-            True,
-        ), trust
+        assert (finding.verdict, finding.may_be_spreading) == (verdict, True), trust
 
 
 EVERYBODY = {
@@ -123,7 +117,7 @@ def test_a_role_for_everybody_is_insecure_whatever_the_stranger_was_told(verdict
         if verdict is Verdict.UNASSUMABLE:
             assert (finding.verdict, finding.checks[: len(calls)]) == (verdict, calls)
         else:
-            assert (finding.verdict, finding.role_unique_id) == (Verdict.INSECURE, None)
+            assert finding.verdict is Verdict.INSECURE
             assert [(check.name, check.outcome) for check in finding.checks] == failed
 
 
