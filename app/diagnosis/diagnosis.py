@@ -40,7 +40,7 @@ _OFFERED = {ExternalIdState.CURRENT, ExternalIdState.NEXT}
 _UNCONFIGURED = PermissionSet("", 0, "", "", "read")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Permissions:
     """The comparison of the role's rights with its permission set.
 
@@ -54,7 +54,7 @@ class Permissions:
     unknown: Sequence[role_rights.Gap]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Diagnosis:
     at: datetime
     conclusion: str
@@ -63,17 +63,15 @@ class Diagnosis:
     permissions: Permissions
 
 
+@dataclass(eq=False)
 class Diagnoses:
-    """Makes diagnoses. The calls of `sts` wait for the STS budget."""
+    """Makes diagnoses. The calls of `_sts` wait for the STS budget."""
 
-    def __init__(
-        self, db: Database, sts: Sts, canary: Canary, config: Config, sets: PermissionSets
-    ) -> None:
-        self._db = db
-        self._sts = sts
-        self._canary = canary
-        self._config = config
-        self._sets = sets
+    _db: Database
+    _sts: Sts
+    _canary: Canary
+    _config: Config
+    _sets: PermissionSets
 
     def diagnose(self, principal: Principal, tenant_id: UUID, connection_id: UUID) -> Diagnosis:
         """Diagnose a connection. Raises NotFoundError, SuspendedError."""
@@ -153,7 +151,6 @@ class Diagnoses:
         result: Sequence[DiagnosisStep],
         settings: RoleSettings | StsError,
     ) -> Connection:
-        outcomes: dict[str, str] = {step.name: step.outcome for step in result}
         with self._db.write(principal) as db:
             connection = owned(db, principal, tested.tenant_id, tested.id, lock=True)
             if isinstance(settings, RoleSettings):
@@ -161,7 +158,10 @@ class Diagnoses:
                     self._sets, settings.permission_set, by_tag=True
                 )
             actions.CONNECTION_DIAGNOSED.record_about(
-                db, principal.actor, connection, {"steps": outcomes}
+                db,
+                principal.actor,
+                connection,
+                {"steps": {step.name: step.outcome for step in result}},
             )
             return connection
 

@@ -6,9 +6,8 @@ All functions are pure.
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain, product
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from app.aws.role_view import Decision, Right, RolePolicies
 from app.ids import RoleArn
@@ -26,8 +25,7 @@ _MOST_COMPARED = 1_000
 _MOST_CHARACTERS = 10_240  # in these rights at most; AWS's own limit ignores white space
 
 
-@dataclass(frozen=True, slots=True)
-class Gap:
+class Gap(NamedTuple):
     """A right of the permission set that the role lacks or may lack.
 
     If it has only `policy`, the role lacks a managed policy of the permission set.
@@ -39,8 +37,7 @@ class Gap:
     policy: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Beyond:
+class Beyond(NamedTuple):
     """A right that a policy of the role gives, but the permission set does not have.
 
     Without action and resource, the policy's content is unknown.
@@ -139,16 +136,33 @@ def _rights_of(statement: JsonObject) -> _Rights:
 
 
 class _AskedFor:
-    """The Allow statements of a permission set, with all their patterns compiled."""
+    """The Allow statements of a permission set, with all their patterns compiled.
+
+    A parameter such as `${Bucket}` stands for a value that the customer chose. It has no wildcards
+    and no variables.
+    """
 
     def __init__(self, statements: Iterable[JsonObject]) -> None:
+        # The actions in lower case, the resources and the condition of each statement
         self._each: list[tuple[set[str], set[str], object]] = []
-        all_actions, all_resources = set[str](), set[str]()
+        patterns, self._exact = set[str](), set[str]()
         for actions, resources, condition in map(_rights_of, statements):
-            self._each.append(({*map(str.lower, actions)}, {*resources}, condition))
-            all_actions |= self._each[-1][0]
-            all_resources |= self._each[-1][1]
-        self._actions, self._resources = _Patterns(all_actions), _Patterns(all_resources)
+            names = set(map(str.lower, actions))
+            self._each.append((names, set(resources), condition))
+            patterns.update(names, resources)
+        globs: dict[str, list[tuple[str, dict[str, int]]]] = defaultdict(list)
+        for pattern in patterns:
+            glob, parameters = re.subn(r"\$\{\w+\}", "*", pattern)
+            most = {}
+            if parameters:
+                variables = pattern.count("$") - parameters
+                most = {"*": pattern.count("*"), "?": 0, "$": variables}
+            else:
+                self._exact.add(pattern)
+            if "?" not in pattern:
+                globs[glob].append((pattern, most))
+        self._globs = Globs((glob, False) for glob in globs)
+        self._of_bit = {bit: globs[glob] for (glob, _), bit in self._globs.accepting.items()}
 
     def without(
         self, actions: list[str], resources: list[str], condition: object
@@ -157,9 +171,9 @@ class _AskedFor:
 
         A statement covers a pair only if its condition is empty or equals `condition`.
         """
-        including = {resource: self._resources.including(resource) for resource in resources}
+        including = {resource: self._including(resource) for resource in resources}
         for action in actions:
-            names, given = self._actions.including(action.lower()), set[str]()
+            names, given = self._including(action.lower()), set[str]()
             for set_actions, set_resources, only_if in self._each:
                 if only_if in (None, condition) and names & set_actions:
                     given |= set_resources
@@ -167,39 +181,7 @@ class _AskedFor:
                 if given.isdisjoint(including[resource]):
                     yield action, resource
 
-
-def _allowing(statements: Iterable[JsonObject]) -> Iterator[JsonObject]:
-    return (statement for statement in statements if statement["Effect"] == "Allow")
-
-
-def _keys(statements: Iterable[JsonObject]) -> set[str]:
-    return {comparison.key for comparison in chain(*map(comparisons, statements))}
-
-
-class _Patterns:
-    """Patterns of a permission set: either actions in lower case, or resources.
-
-    A parameter such as `${Bucket}` stands for a value that the customer chose. It has no wildcards
-    and no variables.
-    """
-
-    def __init__(self, patterns: Iterable[str]) -> None:
-        self._exact: set[str] = set()
-        globs: dict[str, list[tuple[str, dict[str, int]]]] = defaultdict(list)
-        for pattern in {*patterns}:
-            glob, parameters = re.subn(r"\$\{\w+\}", "*", pattern)
-            most = {}
-            if parameters:
-                variables = pattern.count("$") - parameters
-                most = {"*": pattern.count("*"), "?": pattern.count("?"), "$": variables}
-            else:
-                self._exact.add(pattern)
-            if "?" not in pattern:
-                globs[glob].append((pattern, most))
-        self._globs = Globs((glob, False) for glob in globs)
-        self._of_bit = {bit: globs[glob] for (glob, _), bit in self._globs.accepting.items()}
-
-    def including(self, other: str) -> set[str]:
+    def _including(self, other: str) -> set[str]:
         """Return the patterns that match everything that `other` matches.
 
         A pattern with a `?` is returned only if it equals `other`.
@@ -213,3 +195,11 @@ class _Patterns:
                 if all(other.count(mark) <= number for mark, number in most.items()):
                     including.add(pattern)
         return including
+
+
+def _allowing(statements: Iterable[JsonObject]) -> Iterator[JsonObject]:
+    return (statement for statement in statements if statement["Effect"] == "Allow")
+
+
+def _keys(statements: Iterable[JsonObject]) -> set[str]:
+    return {comparison.key for comparison in chain(*map(comparisons, statements))}

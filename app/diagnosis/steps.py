@@ -6,7 +6,7 @@ vendor or the customer.
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple
 
 from app.aws.errors import Misconfigured, Refused, StsError
@@ -20,17 +20,20 @@ from app.settings.checks import ROLE_CHAINING_MAX
 from app.store.models.states import OWN
 
 Outcome = Literal["ok", "problem", "unknown", "skipped"]
-Result = tuple[Outcome, str, str | None]  # outcome, detail, fix
 _NOT_READ = StsError("Only a role that a proof has pinned is read.")
 UNREAD = RoleView(_NOT_READ, _NOT_READ, _NOT_READ)
 
 
-@dataclass(frozen=True, slots=True)
-class DiagnosisStep:
-    name: str
+class DiagnosisStep(NamedTuple):
     outcome: Outcome
     detail: str
     fix: str | None = None
+    name: str = ""
+
+
+_ok = partial(DiagnosisStep, "ok")
+_unknown = partial(DiagnosisStep, "unknown")
+_problem = partial(DiagnosisStep, "problem")
 
 
 class Evidence(NamedTuple):
@@ -69,8 +72,9 @@ def steps(evidence: Evidence) -> list[DiagnosisStep]:
     result: list[DiagnosisStep] = []
     is_stopped = False
     for name, step in (*_OF_THE_VENDOR.items(), *_OF_THE_ROLE.items()):
-        result.append(DiagnosisStep(name, *(_NOT_TRIED if is_stopped else step(evidence))))
-        is_stopped = is_stopped or (name in _NEEDED and result[-1].outcome != "ok")
+        judged = _NOT_TRIED if is_stopped else step(evidence)
+        result.append(judged._replace(name=name))
+        is_stopped |= name in _NEEDED and judged.outcome != "ok"
     return result
 
 
@@ -80,8 +84,8 @@ def for_the_tenant(result: list[DiagnosisStep]) -> list[DiagnosisStep]:
     It hides their details, and says only whether the vendor must act.
     """
     outcomes = {step.outcome for step in result[: len(_OF_THE_VENDOR)]}
-    worst = min(outcomes & _TOLD_TENANTS.keys(), key=list(_TOLD_TENANTS).index)
-    return [DiagnosisStep("vendor", worst, *_TOLD_TENANTS[worst]), *result[len(_OF_THE_VENDOR) :]]
+    worst = next(step for step in _TOLD_TENANTS if step.outcome in outcomes)
+    return [worst._replace(name="vendor"), *result[len(_OF_THE_VENDOR) :]]
 
 
 def conclusion(result: list[DiagnosisStep], why: str | None) -> str:
@@ -99,160 +103,129 @@ def conclusion(result: list[DiagnosisStep], why: str | None) -> str:
     return why or "Deputy finds nothing that is wrong: the role lets us in."
 
 
-def _credentials(evidence: Evidence) -> Result:
+def _credentials(evidence: Evidence) -> DiagnosisStep:
     if isinstance(evidence.identity, StsError):
-        return (
-            "unknown",
+        return _unknown(
             "AWS does not answer.",
             "Vendor: look at the network, and for aws.unreachable in the log.",
         )
     if evidence.identity is None:
-        return (
-            "problem",
+        return _problem(
             "Deputy has no AWS credentials, or AWS refuses them.",
-            (
-                "Vendor: look at this process's task role, instance profile or environment, and for"
-                " aws.error in the log."
-            ),
+            "Vendor: look at this process's task role, instance profile or environment, and for"
+            " aws.error in the log.",
         )
-    return "ok", "AWS accepts Deputy's own credentials.", None
+    return _ok("AWS accepts Deputy's own credentials.")
 
 
-def _identity(evidence: Evidence) -> Result:
+def _identity(evidence: Evidence) -> DiagnosisStep:
     if evidence.identity:
-        return "ok", "They are those of the broker, which customers' roles trust.", None
+        return _ok("They are those of the broker, which customers' roles trust.")
     broker = evidence.config.aws.broker.arn
-    return (
-        "problem",
+    return _problem(
         f"Deputy's credentials are not those of {broker}, which customers' roles trust.",
         "Vendor: run this process as the broker, or correct DEPUTY_BROKER_PRINCIPAL_ARN.",
     )
 
 
-def _canary(evidence: Evidence) -> Result:
+def _canary(evidence: Evidence) -> DiagnosisStep:
     if evidence.canary is None:
-        return "skipped", "No canary is configured.", None
+        return DiagnosisStep("skipped", "No canary is configured.")
     sight, finding = evidence.canary
     fix = f"Vendor: {finding.next}" if finding.next else None
     # Not a problem if the canary is lost: proofs count without it. It is only unknown whether the
     # broker may assume any role.
-    return _OUTCOMES_OF_CANARY.get(sight, "unknown"), finding.seen, fix
+    return DiagnosisStep(_OUTCOMES_OF_CANARY.get(sight, "unknown"), finding.seen, fix)
 
 
-def _lets_us_try(evidence: Evidence) -> Result:
+def _lets_us_try(evidence: Evidence) -> DiagnosisStep:
     error = evidence.error
     if evidence.not_allowed:
-        return (
-            "problem",
+        return _problem(
             f"The settings do not allow this role. {evidence.not_allowed}",
-            (
-                "Vendor: compare DEPUTY_ROLE_PREFIX and DEPUTY_VENDOR_ACCOUNT_IDS with the"
-                " parameters of broker.yaml's stack."
-            ),
+            "Vendor: compare DEPUTY_ROLE_PREFIX and DEPUTY_VENDOR_ACCOUNT_IDS with the"
+            " parameters of broker.yaml's stack.",
         )
-    if error is None or isinstance(error, Refused) or _region_is_off(error):
-        return "ok", "AWS answers our call of AssumeRole for this role.", None
-    return (
-        "unknown",
+    if not error or isinstance(error, Refused) or _region_is_off(error):
+        return _ok("AWS answers our call of AssumeRole for this role.")
+    return _unknown(
         "AWS gave no clear answer to AssumeRole: it throttles us, or did not answer in time.",
         "Vendor: try again in a minute; then look for aws.error and aws.unreachable in the log.",
     )
 
 
-def _role(evidence: Evidence) -> Result:
+def _role(evidence: Evidence) -> DiagnosisStep:
     refused = isinstance(evidence.error, Refused)
     if refused and evidence.ended:
         fix = "Customer: to continue the access, set AccessUntil to a later time, or to none."
-        return "problem", evidence.ended, fix
+        return _problem(evidence.ended, fix)
     if evidence.accepts_another:
-        return (
-            "problem",
-            (
-                "The role accepts another of the tenant's External IDs than the one that the last"
-                " proof found."
-            ),
-            (
-                "Vendor or customer: verify the connection; a proof takes the one that the role"
-                " accepts."
-            ),
+        return _problem(
+            "The role accepts another of the tenant's External IDs than the one that the last"
+            " proof found.",
+            "Vendor or customer: verify the connection; a proof takes the one that the role"
+            " accepts.",
         )
     if refused:
-        return (
-            "problem",
-            (
-                "The role does not let us in. AWS gives the same answer if the role does not"
-                " exist, if its trust policy refuses us, and if a policy of the organisation"
-                " blocks us."
-            ),
+        return _problem(
+            "The role does not let us in. AWS gives the same answer if the role does not"
+            " exist, if its trust policy refuses us, and if a policy of the organisation"
+            " blocks us.",
             f"Customer: {check_of(OWN, 'failed').detail}",
         )
-    if evidence.error is not None:
-        return "unknown", "AWS gave no answer about the role.", None
+    if evidence.error:
+        return _unknown("AWS gave no answer about the role.")
     if evidence.recreated:
-        return (
-            "problem",
-            (
-                "The role under this ARN is not the one that was proven: it was deleted and made"
-                " again."
-            ),
+        return _problem(
+            "The role under this ARN is not the one that was proven: it was deleted and made"
+            " again.",
             "Vendor or customer: verify the connection; a proof pins the new role.",
         )
-    return "ok", check_of(OWN, "passed").detail, None
+    return _ok(check_of(OWN, "passed").detail)
 
 
-def _duration(evidence: Evidence) -> Result:
+def _duration(evidence: Evidence) -> DiagnosisStep:
     aws, settings = evidence.config.aws, evidence.view.settings
     seconds = aws.max_session_seconds
     if seconds <= ROLE_CHAINING_MAX:  # the lowest maximum that a role can have
         detail = f"Sessions of at most {seconds} s are asked for, which every role allows."
         if aws.broker.is_role and seconds == ROLE_CHAINING_MAX:
             detail += " AWS gives no more to a broker that is itself a role (role chaining)."
-        return "ok", detail, None
+        return _ok(detail)
     if isinstance(settings, StsError):
         return _unseen(settings)
     allowed = f"The role allows sessions of {settings.max_seconds} s"
     if settings.max_seconds < seconds:
-        return (
-            "problem",
+        return _problem(
             f"{allowed} at most, and workers may ask for {seconds} s, which AWS refuses.",
-            (
-                f"Customer: set the role's maximum session duration to {seconds} s. Vendor: or ask"
-                " for less."
-            ),
+            f"Customer: set the role's maximum session duration to {seconds} s. Vendor: or ask"
+            " for less.",
         )
-    return "ok", f"{allowed}, and workers may ask for {seconds} s.", None
+    return _ok(f"{allowed}, and workers may ask for {seconds} s.")
 
 
-def _region(evidence: Evidence) -> Result:
+def _region(evidence: Evidence) -> DiagnosisStep:
     region = evidence.config.aws.region
-    if evidence.error is None:
-        return "ok", f"STS is active in {region} for the account.", None
+    if not evidence.error:
+        return _ok(f"STS is active in {region} for the account.")
     if not _region_is_off(evidence.error):
         return _NOT_REACHED
-    return (
-        "problem",
+    return _problem(
         f"The account has switched STS off in {region}, the region that Deputy works from.",
-        (
-            f"Customer: enable the region {region}, and activate STS for it in the account settings"
-            " of IAM."
-        ),
+        f"Customer: enable the region {region}, and activate STS for it in the account settings"
+        " of IAM.",
     )
 
 
-def _mfa(evidence: Evidence) -> Result:
+def _mfa(evidence: Evidence) -> DiagnosisStep:
     if evidence.refused_untold:
-        return (
-            "unknown",
-            (
-                "A trust policy that demands MFA (aws:MultiFactorAuthPresent) refuses us like this."
-                " The broker can never meet it, as no person signs in."
-            ),
-            (
-                "Customer: remove aws:MultiFactorAuthPresent and aws:MultiFactorAuthAge from the"
-                " statement for the broker."
-            ),
+        return _unknown(
+            "A trust policy that demands MFA (aws:MultiFactorAuthPresent) refuses us like this."
+            " The broker can never meet it, as no person signs in.",
+            "Customer: remove aws:MultiFactorAuthPresent and aws:MultiFactorAuthAge from the"
+            " statement for the broker.",
         )
-    if evidence.error is not None:
+    if evidence.error:
         return _NOT_REACHED
     detail, settings = "The role lets us in without MFA.", evidence.view.settings
     if (
@@ -263,21 +236,16 @@ def _mfa(evidence: Evidence) -> Result:
             " A part of its trust policy demands MFA, which the broker can never meet: that part"
             " never lets us in."
         )
-    return "ok", detail, None
+    return _ok(detail)
 
 
-def _organization(evidence: Evidence) -> Result:
+def _organization(evidence: Evidence) -> DiagnosisStep:
     if evidence.refused_untold:
-        return (
-            "unknown",
-            (
-                "A service or resource control policy that denies principals outside the"
-                " organisation looks the same as an absent role."
-            ),
-            (
-                "Customer: ask the organisation's administrator for an exception for account"
-                f" {evidence.config.aws.broker.account_id}."
-            ),
+        return _unknown(
+            "A service or resource control policy that denies principals outside the"
+            " organisation looks the same as an absent role.",
+            "Customer: ask the organisation's administrator for an exception for account"
+            f" {evidence.config.aws.broker.account_id}.",
         )
     fix = (
         "Customer: ask the organisation's administrator to allow it for this role, or work"
@@ -286,71 +254,62 @@ def _organization(evidence: Evidence) -> Result:
     return _ceiling(evidence, "organization", "the organisation's policies", fix)
 
 
-def _boundary(evidence: Evidence) -> Result:
+def _boundary(evidence: Evidence) -> DiagnosisStep:
     settings = evidence.view.settings
     if isinstance(settings, RoleSettings) and settings.boundary is None:
-        return "ok", "The role has no permissions boundary.", None
+        return _ok("The role has no permissions boundary.")
     fix = "Customer: add it to the permissions boundary of the role, or take the boundary off."
     return _ceiling(evidence, "boundary", "the role's permissions boundary", fix)
 
 
-def _ceiling(evidence: Evidence, cause: Cause, policies: str, fix: str) -> Result:
+def _ceiling(evidence: Evidence, cause: Cause, policies: str, fix: str) -> DiagnosisStep:
     if unseen := _no_decisions(evidence):
         return unseen
     denied = [gap for gap in evidence.gaps if gap.cause == cause]
     if denied:
-        return "problem", f"Denied by {policies}: {_some(denied)}.", fix
-    return "ok", f"Nothing that the permission set asks for is denied by {policies}.", None
+        return _problem(f"Denied by {policies}: {_some(denied)}.", fix)
+    return _ok(f"Nothing that the permission set asks for is denied by {policies}.")
 
 
-def _permissions(evidence: Evidence) -> Result:
+def _permissions(evidence: Evidence) -> DiagnosisStep:
     if unseen := _no_decisions(evidence):
         return unseen
     if evidence.missing:
-        return (
-            "problem",
+        return _problem(
             f"The role lacks {_some(evidence.missing)}.",
-            (
-                "Customer: update the stack (or the Terraform or AWS CLI role) from the onboarding"
-                " kit, and see permissions."
-            ),
+            "Customer: update the stack (or the Terraform or AWS CLI role) from the onboarding"
+            " kit, and see permissions.",
         )
     if evidence.gaps:
         unknown = _some(evidence.gaps)
-        return (
-            "ok",
+        return _ok(
             f"The role lacks nothing that can be checked without a request; unknown: {unknown}.",
             None,
         )
-    return "ok", "The role has all rights of the permission set.", None
+    return _ok("The role has all rights of the permission set.")
 
 
-def _no_decisions(evidence: Evidence) -> Result | None:
+def _no_decisions(evidence: Evidence) -> DiagnosisStep | None:
     """Return the result if the role's rights are unknown, otherwise None."""
-    if evidence.error is not None:
+    if evidence.error:
         return _NOT_REACHED
     decisions = evidence.view.decisions
     return _unseen(decisions) if isinstance(decisions, StsError) else None
 
 
-def _unseen(error: StsError) -> Result:
+def _unseen(error: StsError) -> DiagnosisStep:
     if error is _NOT_READ:
-        return (
-            "unknown",
-            (
-                "The role was not read: Deputy reads a role only after a proof, which shows whose"
-                " it is."
-            ),
+        return _unknown(
+            "The role was not read: Deputy reads a role only after a proof, which shows whose"
+            " it is.",
             "Vendor or customer: verify the connection, then diagnose it again.",
         )
     if isinstance(error, Refused):
-        return (
-            "unknown",
+        return _unknown(
             "The role may not read itself, or not ask IAM for its own rights.",
             "Customer: allow it, with the policy read-itself of the onboarding kit.",
         )
-    return (
-        "unknown",
+    return _unknown(
         "IAM did not answer in time.",
         "Vendor or customer: diagnose the connection again in a minute.",
     )
@@ -367,13 +326,13 @@ def _region_is_off(error: StsError) -> bool:
 
 
 _OUTCOMES_OF_CANARY: dict[Sight, Outcome] = {Sight.SIGHTED: "ok", Sight.BLIND: "problem"}
-_OF_THE_VENDOR: dict[str, Callable[[Evidence], Result]] = {
+_OF_THE_VENDOR: dict[str, Callable[[Evidence], DiagnosisStep]] = {
     "our_credentials": _credentials,
     "our_identity": _identity,
     "canary": _canary,
     "aws_lets_us_try": _lets_us_try,
 }
-_OF_THE_ROLE: dict[str, Callable[[Evidence], Result]] = {
+_OF_THE_ROLE: dict[str, Callable[[Evidence], DiagnosisStep]] = {
     "role": _role,
     "session_duration": _duration,
     "region": _region,
@@ -385,17 +344,17 @@ _OF_THE_ROLE: dict[str, Callable[[Evidence], Result]] = {
 # If one of these steps is not ok, the later steps are skipped.
 _NEEDED = {"our_credentials", "our_identity", "aws_lets_us_try"}
 _UNTOLD: set[Cause] = {"condition", "pattern", "not_seen"}
-_NOT_TRIED: Result = "skipped", "Not tried, as an earlier step found why nothing works.", None
-_NOT_REACHED: Result = "skipped", "Not seen, as the role did not let us in.", None
-# For each outcome, worst first: the text of the step that replaces the vendor's steps
-_TOLD_TENANTS: dict[Outcome, tuple[str, str | None]] = {
-    "problem": (
+_NOT_TRIED = DiagnosisStep("skipped", "Not tried, as an earlier step found why nothing works.")
+_NOT_REACHED = DiagnosisStep("skipped", "Not seen, as the role did not let us in.")
+# The step that replaces the vendor's steps, for each of their worst outcomes, worst first
+_TOLD_TENANTS = (
+    _problem(
         "Something on the vendor's side is wrong. The role needs no change.",
         "Customer: tell the vendor.",
     ),
-    "unknown": (
+    _unknown(
         "The vendor's side gave no clear answer.",
         "Customer: try again in a minute. If it stays so, tell the vendor.",
     ),
-    "ok": ("The vendor's side works.", None),
-}
+    _ok("The vendor's side works."),
+)
