@@ -12,7 +12,6 @@ import json
 import re
 from collections.abc import Collection, Iterator, Sequence
 from datetime import MAXYEAR, MINYEAR, UTC, datetime
-from typing import NamedTuple
 
 from app.aws.errors import Refused
 from app.aws.role_view import RoleSettings
@@ -21,6 +20,7 @@ from app.ids import EXTERNAL_ID_PATTERN, Grant
 from app.proofs import proof
 from app.proofs.proof import ProofCheck, ProofFinding, check_of
 from app.proofs.trust_policy import Reading, read
+from app.rotation.switch import RotationPlan
 from app.store.models import Verdict
 from app.store.models.states import DEMANDS, ONLY_US, STRANGER
 
@@ -73,29 +73,29 @@ _OWN_WORDS = {
 _ACCOUNT = re.compile(r"(?:arn:aws[a-z-]*:(?:iam|sts)::)?([0-9]{12})(?::.+)?", re.DOTALL)
 
 
-class Expected(NamedTuple):
-    """The broker, accounts and External IDs that a trust policy is compared with."""
-
-    broker: Broker
-    own_accounts: Collection[str]  # the vendor's accounts
-    external_ids: Collection[str]  # all External IDs of the tenant
-    retired: Collection[str]  # retired ones of these; naming one causes a warning
-    of_others: Collection[str]  # External IDs in the policy that belong to other tenants
-
-
-def judge(finding: ProofFinding, grant: Grant, expected: Expected) -> ProofFinding:
+def judge(
+    finding: ProofFinding,
+    grant: Grant,
+    plan: RotationPlan,
+    broker: Broker,
+    *,
+    own_accounts: Collection[str],
+    of_others: Collection[str],
+) -> ProofFinding:
     """Return the finding with the checks and warnings of the trust policy.
 
-    The checks are skipped if the role did not read its trust policy.
+    The checks are skipped if the role did not read its trust policy. `plan`: has the tenant's
+    External IDs. `own_accounts`: the vendor's accounts. `of_others`: the External IDs in the policy
+    that belong to other tenants.
     """
     settings = finding.settings
     if not isinstance(settings, RoleSettings):
         return _without_policy(finding)
-    policy, retired = settings.trust_policy, {*expected.retired} - {grant.external_id}
-    tried = {*expected.external_ids} - retired
-    reading = read(policy, expected.broker, grant.role_arn.account_id, tried, retired)
-    demands = _demands(reading, expected.of_others)
-    only_us = _only_us(reading, expected.own_accounts)
+    policy, retired = settings.trust_policy, plan.retired_ids - {grant.external_id}
+    tried = plan.external_ids - retired
+    reading = read(policy, broker, grant.role_arn.account_id, tried, retired)
+    demands = _demands(reading, of_others)
+    only_us = _only_us(reading, own_accounts)
     if finding.verdict is not Verdict.UNASSUMABLE:
         if reading.anybody:
             finding = finding.with_check(check_of(STRANGER, "failed"))
@@ -104,7 +104,7 @@ def judge(finding: ProofFinding, grant: Grant, expected: Expected) -> ProofFindi
     still_named = sorted(retired & _ids_in(json.dumps(policy)))
     finding = finding.with_check(demands).with_check(only_us)
     return finding._replace(
-        warnings=tuple(_warnings(reading, demands, only_us, expected.of_others, still_named)),
+        warnings=tuple(_warnings(reading, demands, only_us, of_others, still_named)),
         reads_itself=True,
         reads_trust=True,
         access_until=end_of(reading.ends),

@@ -46,7 +46,7 @@ SENDABLE = re.compile(r"[\w+=,.@:/-]{2,1224}", re.ASCII)  # the External IDs tha
 _EQUAL = {"stringequals", "foranyvalue:stringequals"}
 _PATHS = "aws:principalorgpaths"
 _NARROWING = {PRINCIPAL_ARN, "aws:principalaccount", "aws:principalorgid", _PATHS}
-_EQUAL_TO_ONE = {"stringequals", "stringequalsignorecase"}
+_FIXED = {"stringequals", "stringequalsignorecase"}  # operators whose values are no patterns
 # A pattern that lets in nobody else has this prefix before its first wildcard.
 _BEGINS = {
     PRINCIPAL_ARN: re.compile(r"arn:[^:]+:(iam|sts)::[0-9]{12}:"),
@@ -341,9 +341,9 @@ def _admits_others(comparison: Comparison, value: str) -> bool:
     Returns True for a value that Deputy does not understand.
     """
     text = _OF_RESOURCE.sub("000000000000", value)
-    if "${" in text or comparison.name not in _EQUAL_TO_ONE | LIKE:
+    if "${" in text or comparison.name not in _FIXED | LIKE:
         return True
-    if comparison.name in _EQUAL_TO_ONE or not {"*", "?"} & set(text):
+    if comparison.name in _FIXED or not {"*", "?"} & set(text):
         return False
     if comparison.name != "stringlike":
         return comparison.key != PRINCIPAL_ARN or _ARN_OF_ACCOUNT.fullmatch(text) is None

@@ -30,13 +30,7 @@ from app.ids import Grant
 from app.permissions.permission_sets import PermissionSets
 from app.proofs.canary import Canary, Sight
 from app.proofs.proof import ProofFinding, prove, prove_routinely
-from app.proofs.trust_checks import (
-    UNREADABLE,
-    Expected,
-    judge,
-    named_external_ids,
-    without_its_text,
-)
+from app.proofs.trust_checks import UNREADABLE, judge, named_external_ids, without_its_text
 from app.rotation import rotations as rotation
 from app.rotation.switch import (
     PlanFinding,
@@ -150,17 +144,22 @@ class Verification:
 
         First look up which External IDs in the policy belong to other tenants.
         """
-        own, of_others = plan.external_ids, frozenset[str]()
-        if strange := named_external_ids(finding) - own:
+        of_others = frozenset[str]()
+        if strange := named_external_ids(finding) - plan.external_ids:
             rows = select(ExternalIdRow.value).where(
                 ExternalIdRow.value.in_(strange),
                 ExternalIdRow.tenant_id != plan.connection.tenant_id,
             )
             with self._db.read() as db:
                 of_others = frozenset(db.scalars(rows))
-        broker, own_accounts = self._sts.broker, self._canary.own_accounts
-        expected = Expected(broker, own_accounts, own, plan.retired_ids, of_others)
-        return judge(finding, grant, expected)
+        return judge(
+            finding,
+            grant,
+            plan,
+            self._sts.broker,
+            own_accounts=self._canary.own_accounts,
+            of_others=of_others,
+        )
 
     def _doubt_refusal(self, answers: PlanFinding) -> PlanFinding:
         """Make a routine proof's finding inconclusive if its refusal does not count yet.

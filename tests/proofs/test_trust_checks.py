@@ -14,8 +14,9 @@ from app.ids import Grant, RoleArn, new_external_id
 from app.onboarding.kit import trust_policy as kit_policy
 from app.proofs.policy_statements import Globs
 from app.proofs.proof import ProofCheck, ProofFinding, Warning as ProofWarning, check_of
-from app.proofs.trust_checks import ENDS, RETIRED, Expected, judge
-from app.store.models import Verdict
+from app.proofs.trust_checks import ENDS, RETIRED, judge
+from app.rotation.switch import RotationPlan
+from app.store.models import Connection, Verdict
 from app.store.models.states import DEMANDS, ONLY_US, STRANGER
 
 BROKER = Broker.parse("arn:aws:iam::111122223333:role/DeputyBroker")
@@ -44,8 +45,12 @@ def judged(verdict, settings, *, calls=CALLS, retired=(), of_others=()):
         settings = RoleSettings(settings, 3600, None)
     unique_id = "AROAONE" if verdict is Verdict.PROVEN else None
     finding = ProofFinding(verdict, calls, unique_id, True, settings=settings)
-    external_ids = {GRANT.external_id, *retired}
-    return judge(finding, GRANT, Expected(BROKER, OURS, external_ids, retired, of_others))
+    return judge(finding, GRANT, plan_of(*retired), BROKER, own_accounts=OURS, of_others=of_others)
+
+
+def plan_of(*retired):
+    external_ids = frozenset({GRANT.external_id, *retired})
+    return RotationPlan(Connection(), (), external_ids, frozenset(retired))
 
 
 def accepting(*external_ids, **conditions):
@@ -124,10 +129,11 @@ def test_a_role_for_everybody_is_insecure_whatever_the_stranger_was_told(verdict
 def test_what_was_not_read_is_skipped_and_says_why():
     """It says nothing of an end either."""
     not_accepted = ProofFinding(Verdict.PROVEN, CALLS)
+    not_tried = judge(not_accepted, GRANT, plan_of(), BROKER, own_accounts=OURS, of_others=())
     for finding, why, reads_itself in (
         (judged(Verdict.PROVEN, Refused()), "It is worth allowing", False),
         (judged(Verdict.PROVEN, Unavailable()), "did not show", None),
-        (judge(not_accepted, GRANT, Expected(BROKER, OURS, (), (), ())), "Not tried", None),
+        (not_tried, "Not tried", None),
     ):
         assert outcomes(finding) == ["skipped", "skipped"]
         assert all(why in check.detail for check in finding.checks[1:])
