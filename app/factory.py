@@ -1,7 +1,10 @@
 """The Flask application: `create_app(config)`."""
 
 import time
+from collections.abc import Iterable
 from contextlib import nullcontext
+from typing import Any
+from wsgiref.types import StartResponse
 
 import structlog
 from flask import Flask, Response, g, redirect, request
@@ -16,38 +19,34 @@ from app.api import (
     credentials,
     health,
     onboarding,
-    onboarding_links,
     permission_sets,
     rotations,
     tenants,
 )
 from app.api.kit import problems
-from app.api.kit.parsing import BODY_KIB
-from app.api.kit.rest_api import FastJson, RestApi, spec_options
-from app.api.plain_credentials import PlainCredentials
+from app.api.kit.blueprint import FastJson, RestApi, spec_options
 from app.cli.commands import register_commands
 from app.concurrency.places import without_slot
 from app.config import Config
-from app.http import headers, unreadable
-from app.http.client_address import client_address
-from app.http.public_path import serve_below
-from app.http.request_id import request_id
+from app.http import client, headers
+from app.http.bodies import BODY_KIB
+from app.http.current import services
 from app.log import logger
 from app.services import Services, begin
 from app.web.onboarding import pages
 
 # The OpenAPI document has the resources in this order.
 _RESOURCES = (
-    tenants,
-    rotations,
-    onboarding,
-    onboarding_links,
-    permission_sets,
-    connections,
-    credentials,
-    api_keys,
-    audit_events,
-    health,
+    tenants.bp,
+    rotations.bp,
+    onboarding.bp,
+    onboarding.links,
+    permission_sets.bp,
+    connections.bp,
+    credentials.bp,
+    api_keys.bp,
+    audit_events.bp,
+    health.bp,
 )
 _DOCS = {
     "app_name": "Deputy API",
@@ -57,10 +56,25 @@ _DOCS = {
 }
 
 
+class _Service(Flask):
+    def wsgi_app(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        """Serve `https://example.com/deputy`, for example, with the path `/deputy` and without it.
+
+        Some proxies remove the path, some keep it, and a health check of this process does not know
+        it. Links and redirects begin with the path, which comes from DEPUTY_PUBLIC_URL alone.
+        """
+        if path := self.extensions["deputy"].config.service.public_path:
+            requested = environ["PATH_INFO"]
+            environ["SCRIPT_NAME"] = path
+            if f"{requested}/".startswith(f"{path}/"):
+                environ["PATH_INFO"] = requested.removeprefix(path) or "/"
+        return super().wsgi_app(environ, start_response)
+
+
 def create_app(config: Config) -> Flask:
     """Return the service as a WSGI application. It connects to nothing before the first request."""
     begin(config)
-    app = Flask("app", static_folder=None)
+    app = _Service("app", static_folder=None)
     app.config.update(
         MAX_CONTENT_LENGTH=BODY_KIB * 1024,
         # An OPTIONS request gets a 405, like every method that a route does not have
@@ -73,61 +87,51 @@ def create_app(config: Config) -> Flask:
     app.url_map.merge_slashes = False  # werkzeug would redirect to the host in the Host header
     app.json = FastJson(app)
     deputy = app.extensions["deputy"] = Services(config)
-    app.extensions["deputy.plain_requests"] = PlainCredentials(deputy)
-    _register_hooks(app, config.service.proxy_hops)
+    app.extensions["deputy.plain_requests"] = credentials.PlainCredentials(deputy)
+    app.before_request(_begin)
+    app.after_request(_finish)
     api = RestApi(app)
     problems.register(app)  # registered after RestApi, to replace flask-smorest's handler
     for resource in _RESOURCES:
-        api.register_blueprint(resource.bp)
+        api.register_blueprint(resource)
     app.register_blueprint(pages.bp)
     path = config.service.public_path
     # Swagger UI links its files by absolute paths.
     docs = get_swaggerui_blueprint(f"{path}/docs", f"{path}/openapi.json", _DOCS)
-    docs.after_request(_set_headers_of_docs)
     app.register_blueprint(docs, url_prefix="/docs")
     # werkzeug's own redirect would name the host in the Host header.
     app.add_url_rule("/docs", "docs", lambda: redirect(f"{path}/docs/"))
     register_commands(app)
-    if path:
-        # Flask's documentation wraps middleware in this way
-        app.wsgi_app = serve_below(path, app.wsgi_app)  # type: ignore[method-assign,assignment]
     return app
 
 
-def _set_headers_of_docs(response: Response) -> Response:
-    response.headers.update(headers.FOR_API_DOCS)
+def _begin() -> None:
+    environ = request.environ
+    g.began = time.perf_counter()
+    g.request_id = environ.get(client.REQUEST_ID) or client.new_request_id()
+    g.client_address = client.client_address(
+        environ.get("REMOTE_ADDR", ""),
+        environ.get("HTTP_X_FORWARDED_FOR"),
+        services.config.service.proxy_hops,
+    )
+    without_slot.set(environ.get("deputy.without_slot", nullcontext))
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(request_id=g.request_id, client_address=g.client_address)
+    if status := environ.get(client.REFUSED_STATUS):
+        raise default_exceptions[status](
+            "Not valid HTTP, or a Host or Content-Type header that came twice."
+        )
+
+
+def _finish(response: Response) -> Response:
+    response.headers["X-Request-Id"] = g.request_id
+    own = headers.OF_BLUEPRINT.get(request.blueprint or "", {})
+    for name, value in (headers.DEFAULTS | own).items():
+        response.headers.setdefault(name, value)
+    seconds = time.perf_counter() - g.began
+    _log_request(response, seconds)
+    metrics.REQUEST_SECONDS.labels(str(request.url_rule or "none")).observe(seconds)
     return response
-
-
-def _register_hooks(app: Flask, proxy_hops: int) -> None:
-    @app.before_request
-    def _begin() -> None:
-        environ = request.environ
-        g.request_id = request_id(environ)
-        g.client_address = client_address(
-            environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR"), proxy_hops
-        )
-        g.began = time.perf_counter()
-        without_slot.set(environ.get("deputy.without_slot", nullcontext))
-        structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(
-            request_id=g.request_id, client_address=g.client_address
-        )
-        if status := environ.get(unreadable.REFUSED_STATUS):
-            raise default_exceptions[status](
-                "Not valid HTTP, or a Host or Content-Type header that came twice."
-            )
-
-    @app.after_request
-    def _finish(response: Response) -> Response:
-        response.headers["X-Request-Id"] = g.request_id
-        response.headers.update(headers.ALWAYS)
-        for name, value in headers.FOR_PROGRAMS.items():  # a blueprint's own values stay
-            response.headers.setdefault(name, value)
-        seconds = time.perf_counter() - g.began
-        _log_request(response, seconds)
-        metrics.REQUEST_SECONDS.labels(str(request.url_rule or "none")).observe(seconds)
-        return response
 
 
 def _log_request(response: Response, seconds: float) -> None:

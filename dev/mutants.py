@@ -52,10 +52,7 @@ sqlalchemy.orm
 """
 # Decorators run before the first test, when views are imported. So their mutants are tested by the
 # tests that present a key, and by those that check the views themselves.
-DECORATORS = {
-    f"app.api.kit.authentication.x_{name}"
-    for name in ("requires", "requires_from_memory", "public")
-}
+DECORATORS = {f"app.api.kit.authentication.x_{name}" for name in ("requires", "public")}
 PRESENTING_A_KEY = "app.api.kit.authentication.x__presented_key"
 ABOUT_VIEWS = ("tests/api/kit/test_openapi.py", "tests/test_architecture.py")
 _NOT_DRAWN, _UNREACHED = 34, 33  # mutmut's exit codes for skipped and for unreached mutants

@@ -308,7 +308,7 @@ def test_two_modules_with_a_class_of_the_same_name_are_found():
 def test_assume_role_is_called_in_one_place():
     assert raw_assume_role(TREES) == ["app/aws/sts.py"]
     # The other one is the answer that AWS_CONTAINER_CREDENTIALS_FULL_URI expects.
-    assert sorted(role_arn_keywords(TREES)) == ["app/api/credential_schemas.py", "app/aws/sts.py"]
+    assert sorted(role_arn_keywords(TREES)) == ["app/api/credentials.py", "app/aws/sts.py"]
 
 
 CLIENTS = """
@@ -395,7 +395,7 @@ def test_nothing_is_imported_by_a_name_made_at_run_time():
 
 def test_nothing_catches_everything():
     assert catches_everything(TREES) == [
-        "app/api/plain_credentials.py",  # Flask raises it again, and answers
+        "app/api/credentials.py",  # Flask raises it again, and answers
         # a background worker must survive every bug, or a process is left that only looks alive
         "app/background/worker.py",
         "app/background/worker.py",  # and end when a part of it has ended for any reason

@@ -54,11 +54,11 @@ class KeyIn(Strict):
 
 
 class KeyOut(Answer):
-    id = fields.UUID()
+    id = uuid()
     name = string("nightly worker")
     scopes = scope_list()
     may_give = scope_list(_MAY_GIVE, allow_none=True)
-    tenant_id = fields.UUID(allow_none=True)
+    tenant_id = uuid(allow_none=True)
     permission_sets = fields.List(string("inventory"), allow_none=True)
     made_by = uuid("The key that made it; null: the command line.", allow_none=True)
     expires_at = Time(allow_none=True)
@@ -101,7 +101,7 @@ which are bound to tenants that its family made within the last 24 hours.
 """
 bp = Blueprint("api_keys", _ABOUT, noun="api_key")
 _ONE = "/v1/api-keys/<uuid:key_id>"
-_EITHER = ("keys:write", "keys:delegate")
+_EITHER = "keys:write keys:delegate"
 _SHOWN = (
     "id",
     "name",

@@ -14,6 +14,7 @@ from app.api.kit.schemas import (
     described,
     doc,
     matching,
+    nullable_string,
     one_of,
     page_of,
     string,
@@ -36,8 +37,8 @@ _OF_ACTIONS = "\n".join(map(_list_details, ACTIONS.values()))
 
 
 class AuditQuery(PageQuery):
-    tenant_id = fields.UUID()
-    connection_id = fields.UUID()
+    tenant_id = uuid()
+    connection_id = uuid()
     api_key_id = uuid(
         "That acted. A page may be short, or empty, before the last one; not with `after`."
     )
@@ -50,21 +51,21 @@ class AuditQuery(PageQuery):
 
 class ActorOut(Answer):
     kind = string("api_key", attribute="actor_kind")
-    id = string(UUID_EXAMPLE, allow_none=True, attribute="actor_id")
+    id = nullable_string(UUID_EXAMPLE, attribute="actor_id")
     name = string("nightly worker", attribute="actor_name")
 
 
 class AuditEventOut(Answer):
-    id = fields.UUID()
+    id = uuid()
     at = Time()
     action = string("connection.suspended", "noun.verb")
     outcome = one_of("AuditOutcome", "ok", "refused", "failed")
     actor = FromSameObject(ActorOut, metadata=described("Who or what acted."))
-    tenant_id = fields.UUID(allow_none=True)
-    connection_id = fields.UUID(allow_none=True)
-    request_id = string("5f0e7a2b6c184d419c1f6e8a007c3b9d", allow_none=True)
-    client_address = string(
-        "203.0.113.9", "The IP address of the request; null without a request.", allow_none=True
+    tenant_id = uuid(allow_none=True)
+    connection_id = uuid(allow_none=True)
+    request_id = nullable_string("5f0e7a2b6c184d419c1f6e8a007c3b9d")
+    client_address = nullable_string(
+        "203.0.113.9", "The IP address of the request; null without a request."
     )
     details = fields.Dict(
         metadata=doc(

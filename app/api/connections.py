@@ -32,13 +32,16 @@ from app.api.kit.schemas import (
     flag,
     line,
     list_of,
+    mapping,
     matching,
     nested,
+    nullable_string,
     number,
     one_of,
     page_of,
     status,
     string,
+    uuid,
 )
 from app.connections.listing import ConnectionFilter
 from app.diagnosis.diagnosis import Diagnosis
@@ -86,13 +89,11 @@ class ConnectionSummary(Answer):
         "Seconds between two proofs of a connection: more than was set where STS_BUDGET is too"
         " small.",
     )
-    by_status = fields.Dict(
+    by_status = mapping(
+        {"verified": 2, "pending": 1},
+        "How many have each status. A status without connections is left out.",
         keys=fields.Enum(ConnectionStatus, by_value=True),
         values=fields.Integer(),
-        metadata=doc(
-            {"verified": 2, "pending": 1},
-            "How many have each status. A status without connections is left out.",
-        ),
     )
 
 
@@ -125,7 +126,7 @@ class VerificationOut(Answer):
 
 
 class ProofOut(VerificationOut):
-    id = fields.UUID()
+    id = uuid()
     trigger = fields.Enum(
         Trigger, by_value=True, metadata=described("Why it was made, the first time.")
     )
@@ -143,13 +144,13 @@ class StepOut(Answer):
     name = string("role", "In the order in which they were asked.")
     outcome = one_of("StepOutcome", "ok", "problem", "unknown", "skipped")
     detail = string("The role accepts this tenant's External ID.")
-    fix = string(None, "What to do, and who can; null: nothing.", allow_none=True)
+    fix = nullable_string(None, "What to do, and who can; null: nothing.")
 
 
 class GapOut(Answer):
-    action = string("s3:ListBucket", "null: a whole managed policy.", allow_none=True)
-    resource = string("*", allow_none=True)
-    policy = string(None, "A managed policy of the set that is not attached.", allow_none=True)
+    action = nullable_string("s3:ListBucket", "null: a whole managed policy.")
+    resource = nullable_string("*")
+    policy = nullable_string(None, "A managed policy of the set that is not attached.")
     cause = one_of(
         "GapCause",
         "not_granted",
@@ -164,8 +165,8 @@ class GapOut(Answer):
 
 class BeyondOut(Answer):
     policy = string("debugging", "The name of an inline policy, or the ARN of a managed one.")
-    action = string("s3:*", "null: the policy's content is unknown.", allow_none=True)
-    resource = string("*", allow_none=True)
+    action = nullable_string("s3:*", "null: the policy's content is unknown.")
+    resource = nullable_string("*")
 
 
 class PermissionsOut(Answer):
@@ -181,11 +182,10 @@ class DiagnosisOut(Answer):
     at = Time()
     conclusion = string("The role does not let us in.", "The first problem, in words.")
     steps = list_of(StepOut)
-    trust_policy = fields.Dict(
-        allow_none=True,
-        metadata=doc({"Statement": []}, "The role's own, as it is now; null: it was not seen."),
+    trust_policy = mapping(
+        {"Statement": []}, "The role's own, as it is now; null: it was not seen.", allow_none=True
     )
-    permissions = fields.Nested(PermissionsOut)
+    permissions = nested(PermissionsOut)
 
 
 class _UpdateAvailable(fields.Boolean):
@@ -194,19 +194,17 @@ class _UpdateAvailable(fields.Boolean):
 
 
 class ConnectionOut(Answer):
-    id = fields.UUID()
-    tenant_id = fields.UUID()
+    id = uuid()
+    tenant_id = uuid()
     tenant_name = string("Acme", attribute="tenant.name")
-    tenant_reference = string("customer-42", allow_none=True, attribute="tenant.reference")
+    tenant_reference = nullable_string("customer-42", attribute="tenant.reference")
     role_arn = string(ROLE)
     account_id = string(ACCOUNT)
     external_id = string(EXTERNAL_ID)
     status = status(ConnectionStatus, "verified")
     issues = flag("Whether credentials are issued for it.")
-    why = string(
-        None,
-        "Why no credentials are issued for it (a suspended tenant too); null: they are.",
-        allow_none=True,
+    why = nullable_string(
+        None, "Why no credentials are issued for it (a suspended tenant too); null: they are."
     )
     suspended = SUSPENDED
     awaiting_approval = flag(
@@ -224,12 +222,11 @@ class ConnectionOut(Answer):
         "The version that its role was made from, as its stack or its tag says; null: not known.",
         allow_none=True,
     )
-    wanted_permission_set = string(
-        None, "The set that its role is to move to; see PATCH.", allow_none=True
-    )
+    wanted_permission_set = nullable_string(None, "The set that its role is to move to; see PATCH.")
     update_available = _UpdateAvailable(
-        metadata=described(
-            "Whether its role is to be updated: to a newer version of its set, or to another set."
+        metadata=doc(
+            True,
+            "Whether its role is to be updated: to a newer version of its set, or to another set.",
         )
     )
     verification = nested(

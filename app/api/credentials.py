@@ -1,48 +1,231 @@
 """Credentials, in the two shapes that AWS's SDKs read.
 
-app/api/plain_credentials.py answers most of these requests. Answers are written without
-marshmallow, which would take as long as the rest of the request. A test compares them with the
-schemas.
+A web process answers plain requests by `PlainCredentials`, without gunicorn's parser and without
+Flask (app/http/plain_requests.py). The views answer all others. A request goes to them unchanged if
+this process does not have its key in memory, or if the key or the body would be refused. A plain
+request that fails later goes to Flask together with its exception, which Flask raises, answers and
+records. So rate limits count the request once, and it waits once.
 """
 
+import functools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 import orjson
-from flask import Response, request
+from flask import g, request as flask_request
+from marshmallow import ValidationError, fields
 from werkzeug.exceptions import MethodNotAllowed
 
-from app.api.credential_schemas import (
-    ContainerCredentials,
-    IssueIn,
-    ProcessCredentials,
-    Shape,
-    container,
-    process,
-)
-from app.api.kit.authentication import requires_from_memory
+from app import strict_json
+from app.api.kit.authentication import from_memory, refusals_for_good_keys, requires
 from app.api.kit.blueprint import Blueprint, JsonObject, Scope, principal, services
-from app.api.plain_credentials import raise_failure
-from app.issuing.issue import Issued
+from app.api.kit.schemas import ACCOUNT, ROLE, Answer, Strict, doc, line, string
+from app.http.client import REQUEST_ID, client_address, new_request_id
+from app.http.plain_requests import PlainRequest, format_answer
+from app.issuing.issue import DURATION_DEFAULT, Issued
+from app.services import Services
+from app.settings.checks import SESSION_MAX, SESSION_MIN
+
+_POLICY = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Action": "s3:ListBucket", "Resource": "*"}],
+}
+_ANY_OBJECT = {"type": "object", "additionalProperties": True}
+_POLICY_OBJECT = {
+    "type": "object",
+    "properties": {
+        "Version": {"type": "string"},
+        "Statement": {
+            "oneOf": [{"type": "array", "items": _ANY_OBJECT, "minItems": 1}, _ANY_OBJECT]
+        },
+    },
+    "required": ["Statement"],
+    "additionalProperties": True,
+}
+_POLICY_TEXT = {"type": "string", "pattern": r"^\s*\{[\s\S]*\}\s*$"}
+_BOTH = "Limits this session to what both this policy and the role's permissions allow."
+_NARROWS = doc(_POLICY, _BOTH, oneOf=[_POLICY_OBJECT, _POLICY_TEXT])
+_HOW_LONG = (
+    f"A whole number from {SESSION_MIN} to the connection's maximum. Default {DURATION_DEFAULT}."
+)
+
+
+class SessionPolicy(fields.Field[Any]):
+    """An IAM policy document as a JSON object, or as a string that holds one."""
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> JsonObject | str:
+        if not isinstance(value, dict | str):
+            raise ValidationError("Must be a JSON object, or a string that holds one.")
+        return value
+
+
+class IssueIn(Strict):
+    duration_seconds = fields.Integer(
+        strict=True,
+        metadata=doc(DURATION_DEFAULT, _HOW_LONG, minimum=SESSION_MIN, maximum=SESSION_MAX),
+    )
+    session_policy = SessionPolicy(metadata=_NARROWS)
+    reason = line(200, "Nightly inventory", "For the audit log.")
+
+
+_ISSUE_IN = IssueIn()
+# AWS's documentation uses this key, which belongs to no account
+_KEY_ID = string("ASIAIOSFODNN7EXAMPLE")
+_SECRET = string("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
+_TOKEN = string("IQoJb3JpZ2luX2IQoJb3JpZ2luX2EXAMPLETOKEN")
+# The only form of a time that every AWS SDK parses: Java's Instant refuses +00:00
+_EXPIRATION = fields.String(
+    metadata=doc("2026-01-31T13:00:00Z", format="date-time", pattern="^.+Z$")
+)
+
+
+class ProcessCredentials(Answer):
+    """The JSON that credential_process must print.
+
+    AccountId is included because endpoints of some AWS services contain the account.
+    """
+
+    Version = fields.Constant(1, metadata={"openapi": {"type": "integer", "const": 1}})
+    AccessKeyId = _KEY_ID
+    SecretAccessKey = _SECRET
+    SessionToken = _TOKEN
+    Expiration = _EXPIRATION
+    AccountId = string(ACCOUNT)
+
+
+class ContainerCredentials(Answer):
+    """The JSON that the server of AWS_CONTAINER_CREDENTIALS_FULL_URI must answer.
+
+    `Token` is credential_process's SessionToken.
+    """
+
+    AccessKeyId = _KEY_ID
+    SecretAccessKey = _SECRET
+    Token = _TOKEN
+    Expiration = _EXPIRATION
+    AccountId = string(ACCOUNT)
+    RoleArn = string(ROLE)
+
+
+def _process(issued: Issued) -> JsonObject:
+    """Return the fields of ProcessCredentials."""
+    return {"Version": 1} | _shown(issued, "SessionToken")
+
+
+def _container(issued: Issued) -> JsonObject:
+    """Return the fields of ContainerCredentials."""
+    return _shown(issued, "Token") | {"RoleArn": issued.role_arn}
+
+
+def _shown(issued: Issued, token_name: str) -> JsonObject:
+    session = issued.session
+    return {
+        "AccessKeyId": session.access_key_id,
+        "SecretAccessKey": session.secret_access_key,
+        token_name: session.session_token,
+        # strftime takes four times as long
+        "Expiration": f"{session.expires_at.isoformat()[:19]}Z",
+        "AccountId": session.account_id,
+    }
+
+
+# The last part of the path leads to its HTTP method and to the function that shapes the answer
+_SHAPES: dict[str, tuple[str, Callable[[Issued], JsonObject]]] = {
+    "credentials": ("POST", _process),
+    "container-credentials": ("GET", _container),
+}
+_UUID = "([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
+_BEARER = "Bearer "
+_FAILURE = "deputy.failure"  # key in the WSGI environ that no client's header can set
+
+_uuid = functools.lru_cache(100_000)(UUID)  # a look-up is faster than parsing
+
+
+@dataclass(frozen=True)
+class PlainCredentials:
+    """The endpoint for plain requests."""
+
+    services: Services
+
+    @property
+    def target(self) -> str:
+        """The pattern of the endpoint's paths, which may begin with the path of PUBLIC_URL."""
+        prefix = re.escape(self.services.config.service.public_path)
+        return rf"(?:{prefix})?/v1/tenants/{_UUID}/connections/{_UUID}/({'|'.join(_SHAPES)})"
+
+    def answer(self, request: PlainRequest, peer: str) -> bytes | JsonObject:
+        """Return the whole answer, or what to add to the WSGI environ when Flask must answer."""
+        tenant_id, connection_id, shape_name = request.target
+        method, shape = _SHAPES[shape_name]
+        if request.method != method or not request.authorization.startswith(_BEARER):
+            return {}
+        key = request.authorization[len(_BEARER) :]
+        proxy_hops = self.services.config.service.proxy_hops
+        address = client_address(peer, request.forwarded_for, proxy_hops)
+        request_id, principal = new_request_id(), None
+        try:
+            principal = self.services.authorization.authenticate_from_memory(
+                key, request_id, address
+            )
+            if principal is None or Scope.CREDENTIALS_ISSUE not in principal.scopes:
+                return {}
+            terms = _terms(request)  # parsed after the key was checked, because parsing takes time
+            if terms is None:
+                return {}
+            issued = self.services.issuer.issue(
+                principal, _uuid(tenant_id), _uuid(connection_id), **terms
+            )
+        except Exception as error:  # noqa: BLE001  Flask raises it again, bugs included
+            return {_FAILURE: (principal, error), REQUEST_ID: request_id}
+        return format_answer(request_id, orjson.dumps(shape(issued)))
+
+
+def _terms(request: PlainRequest) -> JsonObject | None:
+    """Return the fields of the body, or None if Flask must refuse it."""
+    if not request.body:
+        return {}
+    if request.method != "POST" or request.content_type != "application/json":
+        return None
+    try:
+        return _ISSUE_IN.load(strict_json.parse(request.body))  # type: ignore[no-any-return]
+    except (ValueError, ValidationError):
+        return None
+
 
 bp = Blueprint("credentials", "Short-lived credentials for a proven role.", noun="credentials")
-bp.before_request(raise_failure)
+
+
+@bp.before_request
+def _raise_failure() -> None:
+    """Raise the failure of a plain request, if there is one."""
+    principal, error = flask_request.environ.get(_FAILURE, (None, None))
+    if error is None:
+        return
+    if principal is not None:
+        g.principal = principal
+    with refusals_for_good_keys(flask_request.headers["Authorization"].removeprefix(_BEARER)):
+        raise error
+
 
 _ONE = "/v1/tenants/<uuid:tenant_id>/connections/<uuid:connection_id>"
 
 
 @bp.route(f"{_ONE}/credentials", methods=["POST"])
-@requires_from_memory(Scope.CREDENTIALS_ISSUE, fails=[404])
+@requires(Scope.CREDENTIALS_ISSUE, fails=[404], guard=from_memory)
 @bp.arguments(IssueIn)
 @bp.response(200, ProcessCredentials)
-def issue_credentials(body: JsonObject, tenant_id: UUID, connection_id: UUID) -> Response:
+def issue_credentials(body: JsonObject, tenant_id: UUID, connection_id: UUID) -> JsonObject:
     """Issue credentials for a verified connection, as credential_process prints them."""
-    return _answer(process, services.issuer.issue(principal(), tenant_id, connection_id, **body))
+    return _process(services.issuer.issue(principal(), tenant_id, connection_id, **body))
 
 
 @bp.route(f"{_ONE}/container-credentials", methods=["GET"])
-@requires_from_memory(Scope.CREDENTIALS_ISSUE, bare=True, fails=[404, 409, 422])
+@requires(Scope.CREDENTIALS_ISSUE, fails=[404, 409, 422], guard=from_memory, bare=True)
 @bp.response(200, ContainerCredentials)
-def container_credentials(tenant_id: UUID, connection_id: UUID) -> Response:
+def container_credentials(tenant_id: UUID, connection_id: UUID) -> JsonObject:
     """Issue credentials in the shape that AWS_CONTAINER_CREDENTIALS_FULL_URI expects.
 
     The Authorization header may also hold the key without `Bearer`, because SDKs send
@@ -50,10 +233,6 @@ def container_credentials(tenant_id: UUID, connection_id: UUID) -> Response:
     `Code` or `Message`, so a refusal also has these fields.
     """
     # Flask adds HEAD to every GET; it would issue credentials and drop them
-    if request.method == "HEAD":
+    if flask_request.method == "HEAD":
         raise MethodNotAllowed(["GET"])
-    return _answer(container, services.issuer.issue(principal(), tenant_id, connection_id))
-
-
-def _answer(shape: Shape, issued: Issued) -> Response:
-    return Response(orjson.dumps(shape(issued)), content_type="application/json")
+    return _container(services.issuer.issue(principal(), tenant_id, connection_id))

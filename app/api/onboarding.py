@@ -1,28 +1,35 @@
-"""The onboarding kit and its templates."""
+"""The onboarding kit and its templates, and links to the onboarding page (app/web/onboarding)."""
 
+from typing import Any
 from uuid import UUID
 
 from flask import Response
-from marshmallow import fields
 
 from app.api.kit.authentication import public
-from app.api.kit.blueprint import Blueprint, JsonObject, principal, services
+from app.api.kit.blueprint import Blueprint, JsonObject, changing, paged, principal, services
 from app.api.kit.schemas import (
     EXTERNAL_ID,
     NEXT_EXTERNAL_ID,
     Answer,
+    PageQuery,
     Strict,
-    doc,
+    Time,
     flag,
     line,
+    mapping,
     matching,
     nested,
+    nullable_string,
     number,
+    page_of,
+    seconds,
     string,
+    uuid,
 )
 from app.config import Broker
 from app.onboarding import kit as onboarding
-from app.settings.checks import REGION
+from app.onboarding.page_links import LINK_DAYS, LINK_DAYS_MAX, LINK_SECONDS_MIN
+from app.settings.checks import DAY, REGION
 
 _TEMPLATE = "https://s3.eu-west-1.amazonaws.com/example-deputy-templates/templates/customer-role/inventory/0a1b.yaml"
 _HOME = "https://eu-west-1.console.aws.amazon.com/cloudformation/home?region=eu-west-1"
@@ -44,7 +51,7 @@ class StackUpdateOut(Answer):
 
 
 class KitUpdateOut(Answer):
-    stack = fields.Nested(StackUpdateOut)
+    stack = nested(StackUpdateOut)
     stack_set = nested(StackUpdateOut, "The stack of a whole organisation.")
     terraform = string('resource "aws_iam_role" "deputy" { ... }')
     aws_cli = string("#!/bin/sh\n...")
@@ -52,8 +59,8 @@ class KitUpdateOut(Answer):
 
 class KitSchema(Answer):
     external_id = string(EXTERNAL_ID)
-    next_external_id = string(
-        NEXT_EXTERNAL_ID, "During a rotation the one that roles accept as well.", allow_none=True
+    next_external_id = nullable_string(
+        NEXT_EXTERNAL_ID, "During a rotation the one that roles accept as well."
     )
     broker_principal_arn = string(_BROKER)
     role_name = string("deputy-7a2b6c18")
@@ -78,9 +85,7 @@ class KitSchema(Answer):
     registers_itself = flag(
         "Whether a stack launched by these links tells Deputy the ARN of its role."
     )
-    trust_policy = fields.Dict(
-        metadata=doc(onboarding.trust_policy(Broker.parse(_BROKER), EXTERNAL_ID))
-    )
+    trust_policy = mapping(onboarding.trust_policy(Broker.parse(_BROKER), EXTERNAL_ID))
     terraform = string('resource "aws_iam_role" "deputy" { ... }')
     aws_cli = string("#!/bin/sh\n...")
     update = nested(
@@ -110,8 +115,7 @@ _answers_template = bp.response(
 @_answers_template
 def get_template(query: JsonObject) -> Response:
     """Read the CloudFormation template before launching it."""
-    template = services.onboarding.template(**query)
-    return _yaml(template.body, template.version)
+    return _yaml(services.onboarding.template(**query))
 
 
 @bp.route("/v1/templates/customer-org.yaml", methods=["GET"])
@@ -120,10 +124,66 @@ def get_template(query: JsonObject) -> Response:
 @_answers_template
 def get_organization_template(query: JsonObject) -> Response:
     """Read the template that creates the role in an organisation's accounts."""
-    template = services.onboarding.organization_template(**query)
-    return _yaml(template.body, template.version)
+    return _yaml(services.onboarding.organization_template(**query))
 
 
-def _yaml(body: str, version: str) -> Response:
-    headers = {"X-Template-Version": version}
-    return Response(body, content_type="text/yaml; charset=utf-8", headers=headers)
+def _yaml(template: Any) -> Response:
+    headers = {"X-Template-Version": template.version}
+    return Response(template.body, content_type="text/yaml; charset=utf-8", headers=headers)
+
+
+_EXPIRES_IN = f"Seconds until it stops working. Default {LINK_DAYS} days."
+
+
+class LinkIn(Strict):
+    permission_set = line(64, "inventory")
+    region = matching(REGION, "eu-west-1", "The region that the page offers first.")
+    expires_in = seconds(LINK_DAYS * DAY, LINK_SECONDS_MIN, LINK_DAYS_MAX * DAY, _EXPIRES_IN)
+
+
+class LinkOut(Answer):
+    id = uuid()
+    permission_set = string("inventory")
+    region = string("eu-west-1")
+    created_at = Time()
+    expires_at = Time()
+    revoked_at = Time(allow_none=True)
+
+
+_SHOWN_ONCE = "For the customer. Shown only in this answer; Deputy keeps its hash."
+
+
+class LinkCreated(Answer):
+    id = uuid()
+    url = string("https://deputy.example.com/onboard/<43 characters>", _SHOWN_ONCE)
+    expires_at = Time()
+
+
+_ABOUT = "URLs of the onboarding page, for customers' administrators."
+links = Blueprint("onboarding_links", _ABOUT, noun="onboarding_link")
+
+_ALL = "/v1/tenants/<uuid:tenant_id>/onboarding-links"
+
+
+@links.operation("POST", _ALL, "connections:write", LinkCreated, takes=LinkIn, status=201)
+def create_onboarding_link(body: JsonObject, tenant_id: UUID) -> JsonObject:
+    """Create an onboarding link; only this answer shows its URL.
+
+    The URL alone opens the tenant's onboarding page and connects roles to the tenant: give it only
+    to the customer's administrator. It stops working when it expires or is revoked, and while the
+    tenant is suspended.
+    """
+    link, url = services.links.create(changing(), tenant_id, **body)
+    return {"id": link.id, "url": url, "expires_at": link.expires_at}
+
+
+@links.operation("GET", _ALL, "connections:write", page_of(LinkOut), takes=PageQuery)
+def list_onboarding_links(query: JsonObject, tenant_id: UUID) -> JsonObject:
+    """List a tenant's onboarding links, newest first, without their URLs."""
+    return paged(query, services.links.list, principal(), tenant_id)
+
+
+@links.operation("DELETE", f"{_ALL}/<uuid:link_id>", "connections:write", status=204)
+def revoke_onboarding_link(tenant_id: UUID, link_id: UUID) -> None:
+    """Revoke an onboarding link: from this answer on, its page is gone."""
+    services.links.revoke(principal(), tenant_id, link_id)

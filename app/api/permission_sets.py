@@ -14,6 +14,8 @@ from app.api.kit.schemas import (
     doc,
     flag,
     list_of,
+    nested,
+    nullable_string,
     number,
     one_of,
     string,
@@ -22,9 +24,6 @@ from app.permissions.difference import Difference
 
 _STATEMENT = {"Sid": "ReadTags", "Effect": "Allow", "Action": ["tag:GetResources"], "Resource": "*"}
 _WITH_WHY = [_STATEMENT | {"why": "Shows the tags."}]
-_SIDE: JsonObject = {"actions": [], "managed_policies": [], "statements": [], "parameters": []}
-_FIELD = {"field": "Resource", "from": "*", "to": ["arn:aws:s3:::acme-*"]}
-_CHANGE = {"sid": "ReadTags", "why": "Shows the tags.", "parameter": None} | _FIELD
 # JSON types of the elements of an IAM policy
 _ANY = {"type": ["string", "array", "object", "null"], "items": {}, "additionalProperties": {}}
 _NAME = {"name": "name", "in": "path", "schema": {"type": "string", "examples": ["inventory"]}}
@@ -98,31 +97,23 @@ class SideOut(Answer):
 
 
 class ChangeOut(Answer):
-    sid = string(
-        "ReadTags",
-        "The statement; null for a parameter, and for the set's access.",
-        allow_none=True,
+    sid = nullable_string(
+        "ReadTags", "The statement; null for a parameter, and for the set's access."
     )
-    why = string(
-        "Shows the tags.",
-        "The statement's reason in `to`; null where there is no `sid`.",
-        allow_none=True,
+    why = nullable_string(
+        "Shows the tags.", "The statement's reason in `to`; null where there is no `sid`."
     )
-    parameter = string("ReportBucket", "The parameter; null otherwise.", allow_none=True)
+    parameter = nullable_string(None, "The parameter; null otherwise.")
     field = one_of("ChangedField", "Effect", "Action", "Resource", "Condition", "pattern", "access")
-    before = fields.Raw(data_key="from", allow_none=True, metadata=doc("*", openapi=_ANY))
-    after = fields.Raw(
-        data_key="to", allow_none=True, metadata=doc(["arn:aws:s3:::acme-*"], openapi=_ANY)
-    )
+    before = fields.Raw(data_key="from", allow_none=True, metadata=doc("Deny", openapi=_ANY))
+    after = fields.Raw(data_key="to", allow_none=True, metadata=doc("Allow", openapi=_ANY))
 
 
 class DifferenceOut(Answer):
-    EXAMPLE = {"from": 1, "to": 2, "added": _SIDE, "removed": _SIDE, "changed": [_CHANGE]}
-
     before = number(1, data_key="from", attribute="before.version")
     after = number(2, data_key="to", attribute="after.version")
-    added = fields.Nested(SideOut)
-    removed = fields.Nested(SideOut)
+    added = nested(SideOut)
+    removed = nested(SideOut)
     changed = list_of(ChangeOut, "Fields of what both have.")
 
 

@@ -14,6 +14,8 @@ from app.api.kit.schemas import (
     Time,
     Truth,
     doc,
+    flag,
+    nested,
     number,
     string,
 )
@@ -35,12 +37,12 @@ class RotationConnections(Answer):
 
 
 class RotationOut(Answer):
-    state = fields.Enum(RotationState, by_value=True, metadata=doc("open"))
-    emergency = fields.Boolean(metadata=doc(False))
+    state = fields.Enum(RotationState, by_value=True)
+    emergency = flag()
     external_id = string(EXTERNAL_ID, "The one that is replaced.")
     next_external_id = string(NEXT_EXTERNAL_ID, "The one that takes its place.")
     started_at = Time()
-    connections = fields.Nested(RotationConnections)
+    connections = nested(RotationConnections)
 
 
 bp = Blueprint("rotations", "A tenant's External ID is replaced by another.", noun="rotation")

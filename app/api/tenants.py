@@ -29,9 +29,11 @@ from app.api.kit.schemas import (
     doc,
     line,
     matching,
+    nullable_string,
     page_of,
     status,
     string,
+    uuid,
 )
 from app.ids import ACCOUNT_ID_PATTERN
 from app.store.models import Tenant, TenantStatus
@@ -65,7 +67,7 @@ class Accounts(fields.List[str]):
 
 class TenantChange(Strict):
     name = line(200, "Acme")
-    reference = line(200, "customer-42", allow_none=True)
+    reference = line(200, "customer-42", "Your own id for it; unique.", allow_none=True)
     accounts = Accounts(
         matching(ACCOUNT_ID_PATTERN, ACCOUNT),
         allow_none=True,
@@ -76,7 +78,6 @@ class TenantChange(Strict):
 
 class TenantIn(TenantChange):
     name = line(200, "Acme", required=True)
-    reference = line(200, "customer-42", "Your own id for it; unique.", allow_none=True)
 
 
 class TenantQuery(PageQuery):
@@ -86,9 +87,9 @@ class TenantQuery(PageQuery):
 
 
 class TenantListed(Answer):
-    id = fields.UUID()
+    id = uuid()
     name = string("Acme")
-    reference = string("customer-42", allow_none=True)
+    reference = nullable_string("customer-42")
     status = status(TenantStatus, "active")
     suspended = SUSPENDED
     external_id = string(EXTERNAL_ID, "Made by Deputy, for this tenant alone; not a secret.")

@@ -17,7 +17,7 @@ from app.audit.log import EventFilter
 from app.cli.finding import connection_called, key_called, tenant_id_called
 from app.cli.operator import Lookup, Noun, Row, columns, every, pages, row_of, services
 from app.clock import YEARS, as_given, now
-from app.http.client_address import address_of
+from app.http.client import address_of
 from app.ids import ACCESS_KEY_ID, first_id_at
 from app.settings.checks import SESSION_MAX
 from app.store.models import AuditEvent

@@ -18,7 +18,7 @@ from gunicorn import SERVER
 from gunicorn.config import Config
 
 from app import clock
-from app.http.headers import ALWAYS, FOR_PROGRAMS
+from app.http.headers import DEFAULTS
 
 READ_BYTES = 8192  # the size of gunicorn's reads
 _LINE_BYTES = 1024  # the longest first line of a plain request
@@ -150,7 +150,7 @@ def _fields(header: str) -> dict[str, str] | None:
     return fields
 
 
-_ALL_ANSWERS = "".join(f"{name}: {value}\r\n" for name, value in (ALWAYS | FOR_PROGRAMS).items())
+_ALL_ANSWERS = "".join(f"{name}: {value}\r\n" for name, value in DEFAULTS.items())
 
 
 def format_answer(request_id: str, body: bytes) -> bytes:

@@ -54,7 +54,6 @@ def code_of(error: HTTPException) -> str:
 def record_refusal(
     noun: str,
     code: str,
-    path: Mapping[str, Any],
     fields: Mapping[str, Any],
     *,
     tenant_id: UUID | None,
@@ -62,21 +61,22 @@ def record_refusal(
 ) -> None:
     """Record the refusal of the principal's request, which was about this noun.
 
-    While the database is unavailable, nothing is recorded and the answer stays the same. `path`:
-    the ids of the URL that may be kept. Raises RateLimitedError when the principal is refused too
-    often.
+    While the database is unavailable, nothing is recorded and the answer stays the same. Raises
+    RateLimitedError when the principal is refused too often.
     """
     if code == StoreUnavailableError.code:
         return
-    names = set()
-    for name, messages in fields.items():
-        # The name of an unknown field is the client's text, which may be long or secret.
-        names.add("(unknown)" if "Unknown field." in messages else name)
+    path = {name: str(value) for name, value in (request.view_args or {}).items()}
+    path.pop("token", None)  # whoever has it can open the onboarding page
+    # The name of an unknown field is the client's text, which may be long or secret.
+    names = {
+        "(unknown)" if "Unknown field." in messages else name for name, messages in fields.items()
+    }
     details: Refusal = {
         "code": code,
         "method": request.method,
         "route": str(request.url_rule),
-        "path": {name: str(value) for name, value in path.items()},
+        "path": path,
         "fields": sorted(names)[:NAMED_FIELDS],
     }
     if len(names) > NAMED_FIELDS:

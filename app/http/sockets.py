@@ -9,8 +9,12 @@ that send little or nothing leave room for real requests.
 Plain requests (app/http/plain_requests.py) are answered before gunicorn reads them, within the same
 bounds.
 
-gunicorn imports this module before it patches the standard library, so it imports nothing of the
-service. The loaded application brings the settings and the endpoint for plain requests.
+The application answers also those requests that gunicorn can't read, or refuses. The answer is a
+problem with a request id.
+
+gunicorn imports this module before it patches the standard library. So it imports nothing of the
+service that imports anything else, and werkzeug only when needed. The loaded application brings the
+settings and the endpoint for plain requests.
 """
 
 import resource
@@ -18,7 +22,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from functools import partial
 from io import RawIOBase
@@ -28,12 +32,14 @@ from typing import Any, Self
 import gevent
 from gevent.lock import Semaphore
 from gevent.server import StreamServer
+from gunicorn import util
+from gunicorn.http import errors
 from gunicorn.http.message import Request
 from gunicorn.http.parser import RequestParser
 from gunicorn.workers.ggevent import GeventWorker
 
+from app.http.client import REFUSED_STATUS
 from app.http.plain_requests import READ_BYTES, PlainReader, setting_for_gunicorn
-from app.http.unreadable import UnreadableRequests
 
 _REQUESTS = 256  # concurrent requests of this process; AWS's and the cache's pools are as large
 _LATE_SECONDS = 0.25  # seconds between two searches for waits that have timed out
@@ -51,6 +57,15 @@ _STEP = 64 * 1024
 _SWITCH_SECONDS = 0.0005
 _PIECES = 4096  # most chunks of a body; each costs some microseconds, even with one byte
 _HEADER = (32 + 8) * 1024  # bytes: a header of 32 KiB, and the read of 8 KiB in which it ends
+_NOT_THE_CLIENTS = (
+    errors.ConfigurationProblem,
+    errors.ForbiddenProxyRequest,
+    errors.InvalidProxyLine,
+    errors.InvalidResponseHeader,
+    errors.InvalidResponseHeaderName,
+)
+_STATUSES = {errors.LimitRequestLine: 414, errors.LimitRequestHeaders: 431}  # 400 for all others
+_REFUSAL_SECONDS = 1  # the client must take a refusal of an unreadable request within this time
 
 
 class BoundedRequest(Request):  # type: ignore[misc]  # gunicorn has no types
@@ -90,32 +105,32 @@ class _Listener(StreamServer):
         super().__init__(listener, partial(application.__self__.handle, listener), spawn=spawn)
 
 
-class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gunicorn has no types
+class WebProcess(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     server_class = _Listener
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.worker_connections: int = _room_for(self.cfg.worker_connections)
-        self._connections = 0
         # The waits by greenlet, the longest first. A `Wait` is thrown into its greenlet to end it.
         self._waiting: dict[Any, Wait | None] = {}
-        # Connections that are being closed, and may still be preparing their last answer. They do
-        # not count as open, or a new connection would close others in their place. A connection
-        # that waits again counts again, because its client may not take that answer.
-        self._ending: set[Any] = set()
-        self._asked_before: set[Any] = set()
+        # The connections that count, by greenlet. A connection that is being closed does not count,
+        # although it may still prepare its last answer. Otherwise a new connection would close
+        # others in its place. It counts again when it waits again, because its client may not take
+        # that answer.
+        self._open: set[Any] = set()
+        self._asked_before: set[Any] = set()  # connections after the first request of each
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
         sys.setswitchinterval(_SWITCH_SECONDS)
         self._app: Any = self.wsgi  # type: ignore[has-type]  # gunicorn sets it there
-        self._seconds = self._app.extensions["deputy"].config.service.body_seconds
-        self._largest = self._app.config["MAX_CONTENT_LENGTH"]
+        self.body_seconds: float = self._app.extensions["deputy"].config.service.body_seconds
+        self.keepalive_seconds: float = self.cfg.keepalive
+        self.body_bytes: int = self._app.config["MAX_CONTENT_LENGTH"]
         self.slots = Semaphore(_REQUESTS)
         self.wsgi = self._serve
         self._late = gevent.get_hub().loop.timer(_LATE_SECONDS, _LATE_SECONDS)
         self._late.start(self._end_late_waits)
-        self._keepalive_seconds: float = self.cfg.keepalive
         self._endpoint: Any = self._app.extensions["deputy.plain_requests"]
         self._reader = PlainReader(self._endpoint.target)
         if setting := setting_for_gunicorn(self.cfg):
@@ -127,19 +142,21 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """Serve one connection."""
-        self._connections += 1
+        current = gevent.getcurrent()
+        self._open.add(current)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNTAKEN)
         try:
             super().handle(listener, client, addr)
         finally:
-            self._connections -= 1
-            self._ending.discard(gevent.getcurrent())
-            self._asked_before.discard(gevent.getcurrent())
+            self._open.discard(current)
+            self._asked_before.discard(current)
 
     def timeout_ctx(self) -> "Wait":
         """Return the timeout of gunicorn's wait for the whole header of the next request."""
-        kept = gevent.getcurrent() in self._asked_before
-        return Wait(self, self.cfg.keepalive if kept else self._seconds, silent=True)
+        current = gevent.getcurrent()
+        seconds = self.keepalive_seconds if current in self._asked_before else self.body_seconds
+        self._asked_before.add(current)
+        return Wait(self, seconds, silent=True)
 
     def answer_plain(self, sock: Any, peer_address: Any) -> tuple[bytes, dict[str, Any]]:
         """Answer plain requests one after the other, until gunicorn must read a request.
@@ -147,17 +164,18 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
         This must end within gunicorn's wait for the next request. Return the first bytes of that
         request, and what to add to its WSGI environ.
         """
-        # A Unix socket's address says nothing about the client
-        peer = peer_address[0] if isinstance(peer_address, tuple) else ""
-        current = gevent.getcurrent()
-        wait: Any = self._waiting[current]
+        peer = _peer(peer_address)
+        wait: Any = self._waiting[gevent.getcurrent()]
         while True:
             data: bytes = sock.recv(READ_BYTES)
             request = self._reader.read(data)
-            if request is None or not self.alive or self.nr + 1 >= self.max_requests:
-                return data, {}
-            # gunicorn reads the request, which then waits for a slot
-            if not self.slots.acquire(blocking=False):
+            # A request that would have to wait for a slot does so after gunicorn has read it
+            if (
+                request is None
+                or not self.alive
+                or self.nr + 1 >= self.max_requests
+                or not self.slots.acquire(blocking=False)
+            ):
                 return data, {}
             self.end_wait()
             try:
@@ -168,31 +186,54 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
                 return data, answer
             self.nr += 1
             wait.begin_again(_ANSWER_SECONDS)
-            _send(sock, answer)
-            wait.begin_again(self._keepalive_seconds)
-            self._asked_before.add(current)
+            # One system call, if the socket's buffer has room
+            if (sent := sock.send(answer)) < len(answer):
+                sock.sendall(answer[sent:])
+            wait.begin_again(self.keepalive_seconds)
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
-        body = req.body = Body(self, req, self._seconds, self._largest)
-        current = gevent.getcurrent()
-        self._asked_before.add(current)
+        body = req.body = Body(self, req)
         sock.settimeout(_ANSWER_SECONDS)
         try:
             super().handle_request(listener_name, req, sock, addr)
         except TimeoutError as error:  # the client does not take its answer
             raise StopIteration from error
         except StopIteration:  # gunicorn closes the connection, but the client may still be sending
-            self._waiting.pop(current, None)
+            self.end_wait()
             body.drop()
             raise
         finally:
-            self._waiting.pop(current, None)
+            self.end_wait()
             sock.setblocking(True)
         if not body.drop():
             raise StopIteration
         # The next request has arrived, but other connections come first
         if req.unreader.buf.tell():
             gevent.sleep(0)
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        """Let the application answer a request that gunicorn can't read."""
+        if not isinstance(exc, errors.ParseException) or isinstance(exc, _NOT_THE_CLIENTS):
+            super().handle_error(req, client, addr, exc)
+            return
+        # gevent documents this call, but its types do not allow it
+        with suppress(OSError), gevent.Timeout(_REFUSAL_SECONDS, False):  # type: ignore[arg-type]
+            client.sendall(self._refusal(_STATUSES.get(type(exc), 400), addr))
+            client.shutdown(socket.SHUT_WR)
+            left = _DROPPED
+            while left > 0 and (dropped := client.recv(_STEP)):
+                left -= len(dropped)
+
+    def _refusal(self, status: int, addr: Any) -> bytes:
+        from werkzeug.test import create_environ, run_wsgi_app  # noqa: PLC0415  see above
+
+        refused = {"REMOTE_ADDR": _peer(addr), REFUSED_STATUS: status}
+        body, status_line, headers = run_wsgi_app(
+            self._app, create_environ(environ_overrides=refused)
+        )
+        lines = [f"HTTP/1.1 {status_line}", "Connection: close", f"Date: {util.http_date()}"]
+        lines += map(": ".join, headers)
+        return "\r\n".join([*lines, "", ""]).encode("latin-1") + b"".join(body)
 
     def _serve(self, environ: Any, start_response: Any) -> Iterable[bytes]:
         environ.update(getattr(environ["wsgi.input"], "environ", {}))
@@ -204,7 +245,7 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
 
     def begin_wait(self, end: "Wait | None") -> None:
         current = gevent.getcurrent()
-        self._ending.discard(current)
+        self._open.add(current)
         self._waiting[current] = end
         if self._is_full():
             gevent.get_hub().loop.run_callback(self._close_one)
@@ -226,7 +267,7 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
                 greenlet.throw(wait)
 
     def _is_full(self) -> bool:
-        return self._connections - len(self._ending) > self.worker_connections - _SPARE
+        return len(self._open) > self.worker_connections - _SPARE
 
     def _close_one(self) -> None:
         """Close the connection that has waited longest.
@@ -235,14 +276,13 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
         """
         if self._waiting and self._is_full():
             longest = next(iter(self._waiting))
-            self._ending.add(longest)
+            self._open.discard(longest)
             longest.throw(self._waiting.pop(longest) or TimeoutError("too many connections"))
 
 
-def _send(sock: Any, data: bytes) -> None:
-    """Send in one system call, if the socket's buffer has room."""
-    if (sent := sock.send(data)) < len(data):
-        sock.sendall(data[sent:])
+def _peer(address: Any) -> str:
+    """Return the client's IP address; a Unix socket's address says nothing about the client."""
+    return address[0] if isinstance(address, tuple) else ""
 
 
 def _is_closed(sock: socket.socket) -> bool:
@@ -285,12 +325,12 @@ class Wait(BaseException):
 
 
 class Body(RawIOBase):
-    """A request's body, which must arrive within `seconds` of its header.
+    """A request's body, which must arrive within BODY_SECONDS of its header.
 
     Reading it later raises TimeoutError.
     """
 
-    def __init__(self, process: WebProcess, req: Any, seconds: float, largest: int) -> None:
+    def __init__(self, process: WebProcess, req: Any) -> None:
         self._process = process
         self._req = req
         self._inner = req.body
@@ -299,13 +339,12 @@ class Body(RawIOBase):
         self.environ: dict[str, Any] = getattr(req, "environ", {}) | {
             "deputy.without_slot": self.waiting
         }
-        self._ends = time.monotonic() + seconds
-        self._largest = largest
+        self._ends = time.monotonic() + process.body_seconds
         self._taken = 0
         if chunks := getattr(self._inner.reader, "parser", None):
             # gunicorn does not limit chunks, and many of them would starve other tenants
             self._inner.reader.parser = _few(chunks)
-        if self._left() > largest:
+        if self._left() > process.body_bytes:
             req.force_close()  # the answer's header then says that the connection closes
 
     def readable(self) -> bool:
@@ -360,7 +399,7 @@ class Body(RawIOBase):
         try:
             for _ in range(_DROPPED // _STEP):
                 if self._left() == 0 or not self._next(_STEP):
-                    return not self._inner.failed and self._taken <= self._largest
+                    return not self._inner.failed and self._taken <= self._process.body_bytes
         except Exception:  # noqa: BLE001  late, cut or malformed; the answer has been sent
             return False
         return False
@@ -380,7 +419,7 @@ class Body(RawIOBase):
             self._req.force_close()
             raise TimeoutError("the body did not come in time") from None
         self._taken += len(data)
-        if self._taken >= self._largest:
+        if self._taken >= self._process.body_bytes:
             self._req.force_close()
         return data
 

@@ -55,7 +55,7 @@ def test_a_change_of_a_connections_status_has_the_old_one_and_the_version():
 
 def test_each_action_is_written_somewhere():
     """The API's blueprints name the refusals."""
-    assert {resource.bp.noun for resource in _RESOURCES if resource.bp.noun} == set(REFUSALS)
+    assert {resource.noun for resource in _RESOURCES if resource.noun} == set(REFUSALS)
     declared = {name for name, value in vars(actions).items() if isinstance(value, Action)}
     used = {name for text in SOURCES.values() for name in re.findall(r"\bactions\.([A-Z_]+)", text)}
     assert declared - used == set()

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from app.api.kit.parsing import BODY_KIB
 from app.audit.log import FEED_SECONDS
 from app.config import Config
+from app.http.bodies import BODY_KIB
 from app.issuing.issue import DURATION_DEFAULT
 from app.onboarding.page_links import LINK_DAYS
 from app.settings.checks import SESSION_MIN

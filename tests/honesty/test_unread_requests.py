@@ -10,7 +10,7 @@ import pytest
 from gunicorn.http.errors import LimitRequestLine
 from werkzeug import Response
 
-from app.http.unreadable import UnreadableRequests
+from app.http.sockets import WebProcess
 from tests.honesty.deployment import Deployment
 from tests.support.waiting import until
 
@@ -82,7 +82,7 @@ def test_a_proxy_may_hand_on_a_certificate_of_16_kb(service):
 
 def test_what_the_client_still_sends_is_taken_before_the_connection_is_closed():
     """Or the system resets it, and the client may lose the answer."""
-    refuser = UnreadableRequests()
+    refuser = WebProcess.__new__(WebProcess)
     refuser._app = Response("refused")
     server, client = socket.socketpair(type=socket.SOCK_SEQPACKET)  # each piece is read by itself
     client.settimeout(20)

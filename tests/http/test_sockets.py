@@ -26,19 +26,18 @@ class FullProcess(WebProcess):
     """With room for three connections beside those that end, and without gunicorn around it."""
 
     def __init__(self):
-        self._connections, self._waiting, self._ending, self._asked_before = 0, {}, set(), set()
+        self._waiting, self._open, self._asked_before = {}, set(), set()
         self.worker_connections = 64 + 3
 
     def connect(self, serve):
         """A connection, with all that `handle` does for it."""
 
         def handled():
-            self._connections += 1
+            self._open.add(gevent.getcurrent())
             try:
                 return serve()
             finally:
-                self._connections -= 1
-                self._ending.discard(gevent.getcurrent())
+                self._open.discard(gevent.getcurrent())
 
         return gevent.spawn(handled)
 
@@ -161,7 +160,7 @@ def test_several_connections_are_accepted_each_time_that_the_process_looks():
 @pytest.mark.parametrize("client_sends", ["nothing", "more", "the end"])
 def test_a_request_whose_client_has_gone_does_not_run_when_its_turn_comes(client_sends):
     process = FullProcess()
-    process.slots = Semaphore(0)
+    process.slots, process.body_seconds, process.body_bytes = Semaphore(0), 1, 1000
     with contextlib.ExitStack() as closing:
         ours, client = (closing.enter_context(end) for end in socketpair())
         request = SimpleNamespace(
@@ -174,7 +173,7 @@ def test_a_request_whose_client_has_gone_does_not_run_when_its_turn_comes(client
             client.send(b"GET / HTTP/1.1")
 
         def waits():
-            with Body(process, request, 1, 1000).waiting():
+            with Body(process, request).waiting():
                 if client_sends == "the end":
                     client.close()
             turns.append(True)
@@ -203,7 +202,7 @@ class PlainProcess(FullProcess):
     def __init__(self):
         super().__init__()
         self._endpoint, self._reader = Echo(), PlainReader(Echo.target)
-        self._keepalive_seconds, self.slots = 30, Semaphore(1)
+        self.keepalive_seconds, self.slots = 30, Semaphore(1)
         self.alive, self.nr, self.max_requests = True, 0, 100
 
     def serve(self, sock):
@@ -272,7 +271,7 @@ def test_a_client_that_does_not_take_its_answer_is_closed_after_its_time(process
 
 def test_a_plain_request_begins_the_wait_for_the_next_one(process_ends):
     (ours, client), process = process_ends, PlainProcess()
-    process._keepalive_seconds = -1
+    process.keepalive_seconds = -1
     serving = process.serve(ours)
     gevent.sleep(0)
     process._end_late_waits()

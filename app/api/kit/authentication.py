@@ -6,44 +6,56 @@ the database is asked whether a resource exists.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import wraps
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial, wraps
+from typing import Any
 
 from flask import g, request
 
-from app.api.kit.openapi import P, R, document
+from app.api.kit.openapi import View, document
 from app.api.kit.prices import STOP, price_of
 from app.errors import TryLaterError, UnauthenticatedError
 from app.http.current import services
 from app.identity import ApiKeyPrincipal
 from app.identity.scopes import Scope
 
+Guard = Callable[[str], AbstractContextManager[ApiKeyPrincipal]]
 
-def requires(*scopes: Scope, fails: Sequence[int]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+
+def requires(
+    *scopes: Scope, fails: Sequence[int], guard: Guard | None = None, bare: bool = False
+) -> Callable[[View], View]:
     """Admit only API keys with one of these scopes.
 
-    Raises UnauthenticatedError, then ForbiddenError.
+    `guard`: authenticates the key, and holds what the request needs while the view runs; None: the
+    key is read from the database, and the request counts against its tenant's share. `bare`: the
+    header may also hold the key without `Bearer`. Raises UnauthenticatedError, then ForbiddenError.
     """
 
-    def decorate(view: Callable[P, R]) -> Callable[P, R]:
-        price = price_of(view.__name__)
+    def decorate(view: View) -> View:
+        guarding = guard or partial(_in_tenant_share, price_of(view.__name__))
 
         @wraps(view)
-        def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-            key, share = _presented_key(), services.tenant_share
-            principal, tenant_scope = None, share.tenant_of(key)
-            if tenant_scope is None:  # the key is unknown, or the vendor's
-                principal = _authenticate(key)
-                tenant_scope = principal.tenant_scope
-            stops = price == STOP
-            with share.stop(key, tenant_scope) if stops else share.request(tenant_scope, price):
-                g.principal = principal or _authenticate(key)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            with guarding(_presented_key(bare=bare)) as g.principal:
                 g.principal.require(*scopes)
                 return view(*args, **kwargs)
 
         return document(guarded, scopes=scopes, fails=fails)
 
     return decorate
+
+
+@contextmanager
+def _in_tenant_share(price: float, key: str) -> Iterator[ApiKeyPrincipal]:
+    share = services.tenant_share
+    principal, tenant_scope = None, share.tenant_of(key)
+    if tenant_scope is None:  # the key is unknown, or the vendor's
+        principal = _authenticate(key)
+        tenant_scope = principal.tenant_scope
+    stops = price == STOP
+    with share.stop(key, tenant_scope) if stops else share.request(tenant_scope, price):
+        yield principal or _authenticate(key)
 
 
 def _authenticate(key: str) -> ApiKeyPrincipal:
@@ -61,29 +73,15 @@ def _authenticate(key: str) -> ApiKeyPrincipal:
     return principal
 
 
-def requires_from_memory(
-    scope: Scope, *, fails: Sequence[int], bare: bool = False
-) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Admit API keys with this scope, and trust a key that this process has in memory.
+@contextmanager
+def from_memory(key: str) -> Iterator[ApiKeyPrincipal]:
+    """Trust a key that this process has in memory.
 
-    The key may have been revoked since. So only issuing uses this decorator: it reads the key again
-    before credentials leave. `bare`: the header may also hold the key without `Bearer`.
+    The key may have been revoked since. So only issuing trusts it: it reads the key again
+    before credentials leave.
     """
-
-    def decorate(view: Callable[P, R]) -> Callable[P, R]:
-        @wraps(view)
-        def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-            key = _presented_key(bare=bare)
-            with refusals_for_good_keys(key):
-                g.principal = services.authorization.authenticate(
-                    key, g.request_id, g.client_address
-                )
-                g.principal.require(scope)
-                return view(*args, **kwargs)
-
-        return document(guarded, scopes=(scope,), fails=fails)
-
-    return decorate
+    with refusals_for_good_keys(key):
+        yield services.authorization.authenticate(key, g.request_id, g.client_address)
 
 
 @contextmanager
@@ -120,7 +118,7 @@ def is_vendor_with(scope: Scope) -> bool:
     return principal.is_vendor and scope in principal.scopes
 
 
-def public(view: Callable[P, R]) -> Callable[P, R]:
+def public(view: View) -> View:
     """Mark a view that needs no key. tests/test_architecture.py lists these views."""
     return document(view, public=True)
 

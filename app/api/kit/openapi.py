@@ -7,7 +7,7 @@ its fields' examples.
 import inspect
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 from apispec.ext.marshmallow import MarshmallowPlugin
 from apispec.ext.marshmallow.openapi import OpenAPIConverter
@@ -17,18 +17,12 @@ from marshmallow import Schema, fields
 from app.api.kit.schemas import UUID_EXAMPLE, described
 from app.strict_json import JsonObject
 
-P = ParamSpec("P")
-R = TypeVar("R")
+View = Callable[..., Any]
 
 UUID_PARAMETER = {"type": "string", "format": "uuid", "examples": [UUID_EXAMPLE]}
 # A view keeps its facts in this attribute. An operation has them under this key until it is
 # completed.
 _FACTS = "facts"
-_BY_KIND = {
-    fields.UUID: UUID_EXAMPLE,
-    fields.DateTime: "2026-01-31T12:00:00+00:00",
-    fields.Boolean: True,
-}
 
 
 def example_of(schema: Schema) -> Any:
@@ -36,9 +30,8 @@ def example_of(schema: Schema) -> Any:
 
     A schema whose fields exclude each other has its own EXAMPLE.
     """
-    if hasattr(schema, "EXAMPLE"):
-        return schema.EXAMPLE
-    return {name: _example(field) for name, field in schema.fields.items()}
+    examples = {field.data_key or name: _example(field) for name, field in schema.fields.items()}
+    return getattr(schema, "EXAMPLE", examples)
 
 
 def _example(field: fields.Field[Any]) -> Any:
@@ -46,21 +39,13 @@ def _example(field: fields.Field[Any]) -> Any:
         return example_of(field.schema)
     if isinstance(field, fields.Constant):
         return field.constant
-    if examples := _examples(field):
-        return examples[0]
+    if "examples" in field.metadata:
+        return field.metadata["examples"][0]
     if isinstance(field, fields.List):
         return [_example(field.inner)]
     if isinstance(field, fields.Enum):
         return next(iter(field.enum.__members__.values())).value
     return None
-
-
-def _examples(field: fields.Field[Any]) -> Any:
-    """Return the field's own examples, or the example of its type."""
-    for kind, example in _BY_KIND.items():
-        if isinstance(field, kind):
-            return field.metadata.get("examples", [example])
-    return field.metadata.get("examples", [])
 
 
 class _Converter(OpenAPIConverter):
@@ -75,8 +60,6 @@ class _Converter(OpenAPIConverter):
         if name is None and isinstance(field, fields.Enum):
             name = field.enum.__name__
         if name is None:
-            if examples := _examples(field):
-                property_["examples"] = examples
             return property_
         self.spec.components.schemas[name] = {"type": "string", "enum": property_["enum"]}
         reference = {"$ref": f"#/components/schemas/{name}"}
@@ -132,7 +115,7 @@ def _exemplify(body: JsonObject) -> None:
             media["example"] = example_of(schema)
 
 
-def document(view: Callable[P, R], **facts: Any) -> Callable[P, R]:
+def document(view: View, **facts: Any) -> View:
     """Keep a view's facts for the OpenAPI document.
 
     The facts are `scopes` (a key needs one of them) or `public`, and `fails`: the statuses of

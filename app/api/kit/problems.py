@@ -17,8 +17,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from app import metrics
 from app.api.kit.openapi import example_of
-from app.api.kit.parsing import BODY_KIB
-from app.api.kit.schemas import Answer, doc, number, string
+from app.api.kit.schemas import Answer, doc, mapping, number, string
 from app.errors import (
     AppError,
     NotFoundError,
@@ -26,6 +25,7 @@ from app.errors import (
     TryLaterError,
     ValidationFailedError,
 )
+from app.http.bodies import BODY_KIB
 from app.http.refusals import NAMED_FIELDS, PROBLEMS, code_of, record_refusal
 from app.log import logger
 from app.strict_json import JsonObject
@@ -64,10 +64,11 @@ class ProblemSchema(Answer):
         )
     )
     request_id = string("5f0e7a2b6c184d419c1f6e8a007c3b9d")
-    errors = fields.Dict(
+    errors = mapping(
+        {"name": ["Must not be blank."]},
+        "What is wrong, by field of the request.",
         keys=fields.String(),
         values=fields.List(fields.String()),
-        metadata=doc({"name": ["Must not be blank."]}, "What is wrong, by field of the request."),
     )
 
 
@@ -179,12 +180,11 @@ def _audit(
     noun = getattr(current_app.blueprints.get(request.blueprint or ""), "noun", None)
     if principal is None or noun is None:
         return None
-    path = request.view_args or {}
-    own_tenant = not principal.is_vendor and path.get("tenant_id") == principal.tenant_scope
-    if own_tenant and code != NotFoundError.code:
-        tenant_id = principal.tenant_scope
+    of_path = (request.view_args or {}).get("tenant_id")
+    if of_path and of_path == principal.tenant_scope and code != NotFoundError.code:
+        tenant_id = of_path
     try:
-        record_refusal(noun, code, path, fields, tenant_id=tenant_id, connection_id=connection_id)
+        record_refusal(noun, code, fields, tenant_id=tenant_id, connection_id=connection_id)
     except RateLimitedError as error:
         g.logged = True  # app/limits/refusals.py logs one line a minute, not one for each request
         return problem_of(error)

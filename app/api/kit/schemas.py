@@ -8,10 +8,10 @@ document allows further fields. It also shows each field's example.
 import enum
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, missing, pre_load, validate
 from webargs.fields import DelimitedList
@@ -29,6 +29,9 @@ ROLE = f"arn:aws:iam::{ACCOUNT}:role/deputy-7a2b6c18"
 EXTERNAL_ID = "dpy-" + "0123456789abcdef" * 4
 NEXT_EXTERNAL_ID = "dpy-" + "fedcba9876543210" * 4
 UUID_EXAMPLE = "019c1f6e-8a00-7c3b-9d41-5f0e7a2b6c18"
+_TIME_EXAMPLE = "2026-01-31T12:00:00+00:00"
+
+Kind = TypeVar("Kind", bound=fields.Field[Any])
 
 
 def doc(example: Any, description: str = "", **more: Any) -> JsonObject:
@@ -37,20 +40,20 @@ def doc(example: Any, description: str = "", **more: Any) -> JsonObject:
 
 
 def described(description: str) -> JsonObject:
-    """Return the metadata of a field that takes its example from its type."""
+    """Return the metadata of a field whose example consists of other fields' examples."""
     return {"description": description} if description else {}
 
 
-def string(example: str | None, description: str = "", **options: Any) -> fields.String:
-    return fields.String(metadata=doc(example, description), **options)
+def _field(kind: Callable[..., Kind], example: Any, description: str = "", **options: Any) -> Kind:
+    return kind(metadata=doc(example, description), **options)
 
 
-def number(example: int | None, description: str = "", **options: Any) -> fields.Integer:
-    return fields.Integer(metadata=doc(example, description), **options)
-
-
-def flag(description: str, **options: Any) -> fields.Boolean:
-    return fields.Boolean(metadata=described(description), **options)
+string = partial(_field, fields.String)
+nullable_string = partial(string, allow_none=True)
+number = partial(_field, fields.Integer)
+flag = partial(_field, fields.Boolean, True)
+uuid = partial(_field, fields.UUID, UUID_EXAMPLE)
+mapping = partial(_field, fields.Dict)
 
 
 class Truth(fields.Boolean):
@@ -75,10 +78,6 @@ class Digits(fields.Integer):
         if not re.fullmatch(r"[0-9]+", value):
             raise self.make_error("invalid", input=value)
         return super()._deserialize(value, attr, data, **kwargs)
-
-
-def uuid(description: str, **options: Any) -> fields.UUID:
-    return fields.UUID(metadata=described(description), **options)
 
 
 def seconds(default: int, least: int, most: int, description: str) -> fields.Integer:
@@ -137,7 +136,7 @@ class Time(fields.AwareDateTime):
     """An ISO 8601 time with an offset. The service gets it in UTC."""
 
     def __init__(self, description: str = "", **options: Any) -> None:
-        super().__init__(metadata=described(description), **options)
+        super().__init__(metadata=doc(_TIME_EXAMPLE, description), **options)
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> datetime:
         given: datetime = super()._deserialize(value, attr, data, **kwargs)
@@ -304,7 +303,7 @@ class Rows(fields.List[Any]):
 
 def page_of(item: type[Schema]) -> type[Schema]:
     """Return the schema of one page of a list."""
-    cursor = string(_CURSOR, "null on the last page.", allow_none=True)
+    cursor = nullable_string(_CURSOR, "null on the last page.")
     members = {"items": Rows(fields.Nested(item)), "next_cursor": cursor}
     return type(f"{item.__name__}Page", (Answer,), members)
 
@@ -316,7 +315,7 @@ class Reason(Strict):
 class SuspensionOut(Answer):
     at = Time()
     by = string("api_key", "The kind of actor.")
-    reason = string("Ticket 4711", allow_none=True)
+    reason = nullable_string("Ticket 4711")
 
 
 class Suspended(fields.Nested):

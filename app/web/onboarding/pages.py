@@ -47,13 +47,6 @@ def _pretty(value: Any) -> str:
     return json.dumps(value, indent=2)
 
 
-HEADERS = {
-    "X-Robots-Tag": "noindex, nofollow",
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src"
-        " 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-    ),
-}
 POLLED = {"web.static", "web.status"}  # requested often, so only failures are logged
 _NOT_LISTED = "This role is no longer on the list. Go back to your page to see the current list."
 _FORM = 16 * 1024  # bytes; the only field is a role's ARN
@@ -186,12 +179,6 @@ def _ensure_own_form() -> None:
         )
 
 
-@bp.after_request
-def _set_headers(response: Response) -> Response:
-    response.headers.update(HEADERS)
-    return response
-
-
 def _record(code: str, error: errors.AppError | None = None) -> None:
     """Record a refused form of a valid link in the audit log, without the token.
 
@@ -201,12 +188,10 @@ def _record(code: str, error: errors.AppError | None = None) -> None:
     visitor = g.get("principal")
     if visitor is None or request.method != "POST":
         return
-    connection_id = (request.view_args or {}).get("connection_id")
-    ids = {"connection_id": connection_id} if connection_id else {}
     # The id may be another tenant's
     tenant_id = None if code == errors.NotFoundError.code else visitor.tenant_scope
     fields = error.errors if error else {}
-    record_refusal("connection", code, ids, fields, tenant_id=tenant_id)
+    record_refusal("connection", code, fields, tenant_id=tenant_id)
 
 
 @bp.errorhandler(errors.AppError)

@@ -1,10 +1,24 @@
-"""The IP address of a request's client."""
+"""The IP address of a request's client, and the id that Deputy gives the request.
+
+gunicorn imports this module before it patches the standard library. So the module imports nothing
+of the service.
+"""
 
 import functools
+import secrets
 from ipaddress import IPv6Address, ip_address
 
+# Keys in the WSGI environ that no client's header can set: the id of a request that was first read
+# as a plain request, and the status of a request that gunicorn can't read
+REQUEST_ID = "deputy.request_id"
+REFUSED_STATUS = "deputy.refused_status"
 # characters: an IPv6 address with brackets, a zone and a port; longer text is not an address
 _LONGEST = 64
+
+
+def new_request_id() -> str:
+    """Return an id. A client's own id is never used, because audit events are joined by it."""
+    return secrets.token_hex(16)
 
 
 def client_address(peer: str, forwarded_for: str | None, proxy_hops: int) -> str | None:
