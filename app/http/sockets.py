@@ -341,6 +341,7 @@ class Body(RawIOBase):
         }
         self._ends = time.monotonic() + process.body_seconds
         self._taken = 0
+        self._is_complete = False  # then gunicorn's search for its end must not begin another wait
         if chunks := getattr(self._inner.reader, "parser", None):
             # gunicorn does not limit chunks, and many of them would starve other tenants
             self._inner.reader.parser = _few(chunks)
@@ -352,7 +353,7 @@ class Body(RawIOBase):
 
     def readinto(self, into: Any) -> int:
         """Read for the application, and release the request's slot during the wait."""
-        if self._left() == 0:
+        if self._left() == 0 or self._is_complete:
             return 0
         with self.without_slot():
             data = self._next(len(into))
@@ -418,6 +419,7 @@ class Body(RawIOBase):
             self._inner.failed = True  # where the next request begins is unknown
             self._req.force_close()
             raise TimeoutError("the body did not come in time") from None
+        self._is_complete = not data
         self._taken += len(data)
         if self._taken >= self._process.body_bytes:
             self._req.force_close()
