@@ -11,11 +11,10 @@ from app.http.current import services
 from app.onboarding.kit import Kit
 from app.onboarding.kit_scripts import filled
 from app.onboarding.page_links import Visit
-from app.rotation.rotations import RotationStatus
 from app.store.models import ConnectionStatus
 from app.store.models.proof_schedule import SEARCH_DAYS
 from app.store.models.states import RotationState
-from app.web.onboarding import progress, replacing
+from app.web.onboarding import progress
 from app.web.onboarding.set_updates import updates_of
 
 WAYS = ("stack", "terraform", "cli", "organization")
@@ -23,7 +22,7 @@ _SHOWN = 25  # connections per page
 _STATUS_SECONDS = {False: 3, True: 30}  # between updates; True: everything is connected
 
 
-def page(visit: Visit, token: str, *, role_arn: str = "", problems: Sequence[str] = ()) -> str:
+def page(visit: Visit, *, role_arn: str = "", problems: Sequence[str] = ()) -> str:
     """Render the page. `problems`: what is wrong with `role_arn`, which the visitor entered."""
     onboarding, link = services.onboarding, visit.link
     regions, region = onboarding.regions(), request.args.get("region", "")
@@ -34,6 +33,7 @@ def page(visit: Visit, token: str, *, role_arn: str = "", problems: Sequence[str
     return render_template(
         "onboard/page.html",
         link=link,
+        tenant=visit.tenant,
         kit=kit,
         permission_set=onboarding.sets[link.permission_set],
         regions=regions,
@@ -42,8 +42,8 @@ def page(visit: Visit, token: str, *, role_arn: str = "", problems: Sequence[str
         role_arn=role_arn,
         problems=problems,
         vendor_url=services.config.vendor.vendor_url,
-        archive_commands=_archive_commands(kit),
-        **live_part(visit, token, first),
+        archive_commands=filled("archive-findings.sh.jinja", kit=kit),
+        **live_part(visit, first),
     )
 
 
@@ -58,93 +58,59 @@ def start_of_list() -> ListPosition | None:
     return ListPosition.parse(request.args.get("start", ""))
 
 
-def live_part(visit: Visit, token: str, kit: Kit) -> dict[str, Any]:
+def live_part(visit: Visit, kit: Kit) -> dict[str, Any]:
     """Return what the page's live part shows. `seen` is its hash, which the browser sends back."""
-    principal, tenant, listing = visit.principal, visit.tenant, services.listing
-    counts = listing.summary(principal, tenant.id)
-    start = start_of_list() if sum(counts.values()) > 1 else None  # one alone shows its steps
-    listed = listing.list_by_urgency(principal, tenant.id, limit=_SHOWN, start=start, among=counts)
+    principal, tenant_id, listing = visit.principal, visit.tenant.id, services.listing
+    counts = listing.summary(principal, tenant_id)
+    total = sum(counts.values())
+    start = start_of_list() if total > 1 else None  # one alone shows its steps
+    listed = listing.list_by_urgency(principal, tenant_id, limit=_SHOWN, start=start, among=counts)
     shown = [progress.progress_of(connection) for connection in listed.items]
-    topics = progress.accounts_by_topic(shown)
-    connected = set(counts) == {ConnectionStatus.VERIFIED} and not topics
-    rotation = services.rotations.get(principal, tenant.id)
+    connected = set(counts) == {ConnectionStatus.VERIFIED} and not any(row.topic for row in shown)
+    rotation = services.rotations.get(principal, tenant_id)
     if rotation and rotation.state in {RotationState.RETIRED, RotationState.ABANDONED}:
         rotation = None
     updates = updates_of(services.onboarding, principal, listed.items, visit.link.region)
     summary = progress.headline(counts, shown)
-    if updates:
+    if updates or rotation:
         summary = summary.removesuffix(progress.NOTHING_LEFT)
+    if updates:
         summary += " Other permissions are asked for: see below."
     if rotation:
-        so_far = summary.removesuffix(progress.NOTHING_LEFT)
-        if connected and rotation.emergency:
-            so_far = ""
-        summary = f"{so_far} {replacing.headline(rotation)}".strip()
-    context = {
-        "token": token,
-        "start": start,
-        "rest": listed.rest,
-        "vendor": vendor_name(),
-        "topics": topics,
-        "updates": updates,
-        "search_days": SEARCH_DAYS,
-    }
-    body = _body(kit, counts, shown, rotation, context)
-    return context | {
+        so_far = "" if connected and rotation.emergency else summary
+        summary = f"{so_far} {progress.rotation_headline(rotation)}".strip()
+    common = {"start": start, "total": total, "vendor": vendor_name(), "search_days": SEARCH_DAYS}
+    body = render_template(
+        "onboard/progress.html",
+        progress=progress,
+        shown=shown,
+        counts=counts,
+        rest=listed.rest,
+        updates=updates,
+        kit=kit,
+        rotation=rotation,
+        command=_trust_policy_command(shown, kit),
+        **common,
+    )
+    return common | {
         "connected": connected,
-        "tenant": tenant,
         "summary": summary,
-        "told": bool(counts),
         "body": body,
         "seen": hashlib.sha256(f"{summary}{body}".encode()).hexdigest()[:16],
         "seconds": _STATUS_SECONDS[connected and rotation is None and not updates],
     }
 
 
-def _body(
-    kit: Kit,
-    counts: progress.Counts,
-    shown: list[progress.Progress],
-    rotation: RotationStatus | None,
-    context: dict[str, Any],
-) -> str:
-    command = None
-    if len(shown) == 1:
-        command = filled(
-            "trust-policy.sh.jinja",
-            role_name=shown[0].role_name,
-            trust_policy=kit.trust_policy,
-            region=kit.region,  # selects the partition, and serves an AWS CLI without a default
-        )
-    return render_template(
-        "onboard/progress.html",
-        waiting=progress.WAITING,
-        shown=shown,
-        counts=progress.counted(counts),
-        total=sum(counts.values()),
-        made_by=progress.made_by,
-        kit=kit,
-        rotation=rotation,
-        rotation_steps=replacing.steps_of(rotation) if rotation else (),
-        command=command,
-        **context,
+def _trust_policy_command(shown: Sequence[progress.Progress], kit: Kit) -> str | None:
+    """Return the command that sets the trust policy of the only role; None if there are more."""
+    if len(shown) != 1:
+        return None
+    return filled(
+        "trust-policy.sh.jinja",
+        role_name=shown[0].role_name,
+        trust_policy=kit.trust_policy,
+        region=kit.region,  # selects the partition, and serves an AWS CLI without a default
     )
-
-
-def _archive_commands(kit: Kit) -> str:
-    """Return the commands that archive Access Analyzer's findings about this role and the broker.
-
-    They need credentials of the customer's account. A finding names the vendor's account, or the
-    broker if Access Analyzer takes the trust policy's condition into account.
-    """
-    _, partition, _, _, account, _ = kit.broker_principal_arn.split(":", 5)
-    principals = [account, f"arn:{partition}:iam::{account}:root", kit.broker_principal_arn]
-    criteria = {
-        "resource": {"eq": ["ROLE"]},
-        "principal.AWS": {"eq": principals},
-        "isPublic": {"eq": ["false"]},
-    }
-    return filled("archive-findings.sh.jinja", kit=kit, criteria=criteria)
 
 
 def vendor_name() -> str:

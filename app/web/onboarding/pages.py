@@ -7,8 +7,8 @@ pages send no referrer, no cache keeps them, and the log has the route instead o
 import hashlib
 import json
 from collections.abc import Callable
-from functools import lru_cache
-from typing import Any, TypeVar
+from functools import lru_cache, wraps
+from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -30,7 +30,7 @@ from app.web.onboarding import content
 bp = Blueprint(
     "web", __name__, url_prefix="/onboard", static_folder="static", template_folder="templates"
 )
-View = TypeVar("View", bound=Callable[..., Any])
+View = Callable[..., Any]
 
 
 def _without_key(view: View) -> View:
@@ -38,8 +38,25 @@ def _without_key(view: View) -> View:
 
     tests/test_architecture.py lists these views.
     """
-    view.__dict__["facts"] = {"public": True}
+    vars(view)["facts"] = {"public": True}
     return view
+
+
+def _visiting(view: View) -> View:
+    """Open the link whose token is in the path, and give the view a Visit."""
+
+    @wraps(view)
+    def visiting(token: str, **ids: UUID) -> ResponseReturnValue:
+        try:
+            visit = services.links.open(token, g.request_id, g.client_address)
+        except errors.RateLimitedError:
+            services.tenant_share.hold(UUID(bytes=hashlib.sha256(token.encode()).digest()[:16]))
+            raise
+        g.principal = visit.principal
+        answer: ResponseReturnValue = view(visit, **ids)
+        return answer
+
+    return _without_key(visiting)
 
 
 @bp.app_template_filter("pretty")
@@ -54,28 +71,26 @@ _MESSAGES = 256  # rendered error pages in memory
 
 
 @bp.get("/<token>")
-@_without_key
-def page(token: str) -> str:
+@_visiting
+def page(visit: Visit) -> str:
     """Show the page."""
-    return content.page(_visit(token), token)
+    return content.page(visit)
 
 
 @bp.get("/<token>/status")
-@_without_key
-def status(token: str) -> ResponseReturnValue:
+@_visiting
+def status(visit: Visit) -> ResponseReturnValue:
     """Return the page's live part, or 204 if the browser has it already (`?seen=`)."""
-    visit = _visit(token)
-    live = content.live_part(visit, token, content.kit_of(visit, visit.link.region))
+    live = content.live_part(visit, content.kit_of(visit, visit.link.region))
     if request.args.get("seen") == live["seen"]:
         return "", 204
     return render_template("onboard/live.html", announce=True, **live)
 
 
 @bp.post("/<token>/connections")
-@_without_key
-def connect(token: str) -> ResponseReturnValue:
+@_visiting
+def connect(visit: Visit) -> ResponseReturnValue:
     """Connect a role by its ARN, or prove it again if it is connected."""
-    visit = _visit(token)
     services.quotas.acquire_role(visit.principal, visit.tenant.id)
     _ensure_own_form()
     request.max_content_length = _FORM  # a whole body of `a=1&` would take 80 ms to parse
@@ -85,43 +100,40 @@ def connect(token: str) -> ResponseReturnValue:
         services.links.connect(visit, role_arn.strip())
     except (errors.CallerFaultError, errors.CustomerSetupError) as error:
         # The page shows the error beside the field, which keeps its text.
-        _record(error.code, error)
+        _record(error.code, error.errors)
         problems = error.errors.get("role_arn", [error.detail])
-        rendered = content.page(visit, token, role_arn=role_arn, problems=problems)
+        rendered = content.page(visit, role_arn=role_arn, problems=problems)
         return rendered, PROBLEMS[error.code][0]
-    return _back(token)
+    return _back()
 
 
 @bp.get("/<token>/connections")
-@_without_key
-def entered(token: str) -> ResponseReturnValue:
+@_visiting
+def entered(_visit: Visit) -> ResponseReturnValue:
     """Redirect to the page: a browser sends this GET when it reloads after an invalid form."""
-    _visit(token)
-    return _back(token)
+    return _back()
 
 
 @bp.post("/<token>/connections/<uuid:connection_id>/stop")
-@_without_key
-def stop_looking(token: str, connection_id: UUID) -> ResponseReturnValue:
+@_visiting
+def stop_looking(visit: Visit, connection_id: UUID) -> ResponseReturnValue:
     """Stop looking for a role in an account."""
-    visit = _visit(token)
     services.quotas.acquire_search_end(visit.principal)
     _ensure_own_form()
     services.links.stop_looking(visit, connection_id)
-    return _back(token)
+    return _back()
 
 
 @bp.post("/<token>/connections/<uuid:connection_id>/verify")
-@_without_key
-def check_again(token: str, connection_id: UUID) -> ResponseReturnValue:
+@_visiting
+def check_again(visit: Visit, connection_id: UUID) -> ResponseReturnValue:
     """Prove a connection again now."""
-    visit = _visit(token)
     services.quotas.acquire_check(visit.principal, visit.tenant.id)
     _ensure_own_form()
     services.verification.verify(
         visit.principal, visit.tenant.id, connection_id, trigger=Trigger.REQUESTED
     )
-    return _back(token)
+    return _back()
 
 
 @bp.endpoint("web.unknown")
@@ -149,18 +161,8 @@ def _route_the_rest(state: BlueprintSetupState) -> None:
 bp.record(_route_the_rest)
 
 
-def _visit(token: str) -> Visit:
-    try:
-        visit = services.links.open(token, g.request_id, g.client_address)
-    except errors.RateLimitedError:
-        services.tenant_share.hold(UUID(bytes=hashlib.sha256(token.encode()).digest()[:16]))
-        raise
-    g.principal = visit.principal
-    return visit
-
-
-def _back(token: str) -> ResponseReturnValue:
-    start = content.start_of_list()
+def _back() -> ResponseReturnValue:
+    token, start = (request.view_args or {})["token"], content.start_of_list()
     return redirect(url_for("web.page", token=token, start=start, _anchor="status"), 303)
 
 
@@ -179,7 +181,7 @@ def _ensure_own_form() -> None:
         )
 
 
-def _record(code: str, error: errors.AppError | None = None) -> None:
+def _record(code: str, fields: errors.FieldErrors) -> None:
     """Record a refused form of a valid link in the audit log, without the token.
 
     Forms are rate limited first, so a link can't fill the log. A refused GET is not recorded: it
@@ -188,9 +190,8 @@ def _record(code: str, error: errors.AppError | None = None) -> None:
     visitor = g.get("principal")
     if visitor is None or request.method != "POST":
         return
-    # The id may be another tenant's
+    # The path's id may be another tenant's
     tenant_id = None if code == errors.NotFoundError.code else visitor.tenant_scope
-    fields = error.errors if error else {}
     record_refusal("connection", code, fields, tenant_id=tenant_id)
 
 
@@ -198,12 +199,12 @@ def _record(code: str, error: errors.AppError | None = None) -> None:
 def _refused(error: errors.AppError) -> Response:
     detail = error.detail
     if not isinstance(error, errors.RateLimitedError):  # not recorded, as in the API
-        _record(error.code, error)
+        _record(error.code, error.errors)
         if isinstance(error, errors.TryLaterError):
             logger.warning("request.try_later", code=error.code, exc_info=error)
             detail = f"{content.vendor_name()} can't answer right now."
     if isinstance(error, errors.NotFoundError):
-        if g.get("principal") is not None:
+        if "principal" in g:
             return _error(404, detail=_NOT_LISTED)
         ended = services.links.leftovers((request.view_args or {}).get("token", ""))
         return _error(404, "gone") if ended is None else _error(410, "ended", ended=ended)
@@ -213,7 +214,7 @@ def _refused(error: errors.AppError) -> Response:
 @bp.errorhandler(HTTPException)
 def _http_error(error: HTTPException) -> Response:
     """Answer a request that Flask refuses, mostly because the form is too large."""
-    _record(code_of(error))
+    _record(code_of(error), {})
     return _error(error.code or 500, detail="This request could not be read.")
 
 

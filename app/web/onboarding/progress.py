@@ -1,4 +1,6 @@
-"""The progress of connections in the onboarding page's words, read from their rows alone.
+"""The progress of connections and of a rotation in the onboarding page's words.
+
+It is read from their rows alone.
 
 AWS gives the same answer for a role that does not exist and for one that refuses. So "role found"
 and "your External ID accepted" become true together.
@@ -12,13 +14,17 @@ from app.clock import now
 from app.connections.listing import ListPosition, Urgency
 from app.ids import RoleArn
 from app.onboarding.kit import Kit
+from app.rotation.rotations import RotationStatus
 from app.store.models import Connection, ConnectionStatus, Proof, Verdict, states
+from app.store.models.states import RotationState
 
 Counts = dict[ConnectionStatus, int]  # connections by status
 StepState = Literal["done", "now", "failed", "unclear", "todo"]
 Way = Literal["stack", "organization"]
+Step = tuple[int, StepState, str]  # the number of the current step, its state, and its note
 
 LOOKING = "looking"
+_NOT_FOUND = "not found"  # a search that has ended; on the page, its topic is LOOKING
 NOTHING_LEFT = " There is nothing left to do."
 _AT_REST = {ConnectionStatus.ENDED, ConnectionStatus.SUSPENDED}  # the page shows no steps for them
 
@@ -61,23 +67,38 @@ _STATUSES = {
 }
 
 
-class _GoneTexts(NamedTuple):
-    """The texts about a stack that is gone: for a list, for the headline, and for its step."""
+class _Situation(NamedTuple):
+    """The texts about a search or a stack: for a list, for the headline, and for the first step."""
 
     listed: str
     headline: str
+    state: StepState
     note: str
 
 
-_GONE: dict[str | None, _GoneTexts] = {
-    states.StackState.ROLLED_BACK: _GoneTexts(
+_SITUATIONS: dict[str | None, _Situation] = {
+    LOOKING: _Situation(
+        "Looking",
+        "Looking for your role.",
+        "now",
+        "Looking for it in the account that was entered.",
+    ),
+    _NOT_FOUND: _Situation(
+        "Not found",
+        "Your role was not found.",
+        "failed",
+        "We found no role that lets us in, and have stopped looking.",
+    ),
+    states.StackState.ROLLED_BACK: _Situation(
         "Rolled back",
         "Your stack was rolled back.",
+        "failed",
         "CloudFormation rolled it back, and removes its role.",
     ),
-    states.StackState.DELETED: _GoneTexts(
+    states.StackState.DELETED: _Situation(
         "Stack deleted",
         "Your stack was deleted.",
+        "failed",
         "It was deleted, and CloudFormation removes its role.",
     ),
 }
@@ -123,11 +144,21 @@ class Progress(NamedTuple):
     """
 
     connection: Connection
-    role_name: str
-    status: str
-    steps: list[ProgressStep]
     topic: str | None
+    situation: _Situation | None
+    steps: list[ProgressStep]
     unclear: str | None  # why the latest check gave no clear answer; None if it did
+
+    @property
+    def role_name(self) -> str:
+        return RoleArn.parse(self.connection.role_arn).name
+
+    @property
+    def status(self) -> str:
+        """The status of the connection in a list."""
+        if self.connection.status is not ConnectionStatus.PENDING or self.topic is None:
+            return _STATUSES[self.connection.status].listed
+        return self.situation.listed if self.situation else "No access yet"
 
     @property
     def ended(self) -> str | None:
@@ -145,11 +176,6 @@ class Progress(NamedTuple):
         if self.connection.status is not insecure or why == states.SEE_VERIFICATION[insecure]:
             return None
         return why
-
-    @property
-    def settled(self) -> bool:
-        """Return whether the page has nothing to wait for."""
-        return self.connection.status is ConnectionStatus.VERIFIED and self.topic is None
 
 
 def steps_at(
@@ -181,22 +207,26 @@ def progress_of(connection: Connection) -> Progress:
             outcomes[name] = outcome
             if outcome == "inconclusive" and name != states.DEMANDS:
                 unclear = unclear or check["detail"]
+    if connection.status in _AT_REST:
+        return Progress(connection, None, None, [], None)
     topic = _topic(connection, outcomes)
-    steps: list[ProgressStep] = []
-    if connection.status in {ConnectionStatus.VERIFIED, *_AT_REST}:
+    has_ended = topic == LOOKING and connection.due_at is None
+    situation = _SITUATIONS.get(_NOT_FOUND if has_ended else topic)
+    if situation:
+        step: Step = 0, situation.state, situation.note
+    elif connection.status is ConnectionStatus.VERIFIED:
+        step = 4, "done", _proven(connection.proof)
+    else:
+        step = _tested_step(connection, outcomes)
+    if connection.status is ConnectionStatus.VERIFIED:
         unclear = None
-    if connection.status not in _AT_REST:
-        has_stack = connection.stack is not None or connection.stack_id is not None
-        texts = _WITH_A_STACK if has_stack else _BY_HAND
-        steps = steps_at(texts, *_current_step(connection, topic, outcomes))
-    role_name = RoleArn.parse(connection.role_arn).name
-    return Progress(connection, role_name, _words(connection, topic), steps, topic, unclear)
+    has_stack = connection.stack is not None or connection.stack_id is not None
+    steps = steps_at(_WITH_A_STACK if has_stack else _BY_HAND, *step)
+    return Progress(connection, topic, situation, steps, unclear)
 
 
 def _topic(connection: Connection, outcomes: dict[str, str]) -> str | None:
-    gone = connection.stack if connection.stack in _GONE else None
-    if connection.status in _AT_REST:
-        return None
+    gone = connection.stack if connection.stack in _SITUATIONS else None
     if connection.status is ConnectionStatus.VERIFIED:
         return gone
     if outcomes.get(states.OWN) != "passed" and (gone or connection.is_only_an_account):
@@ -207,36 +237,10 @@ def _topic(connection: Connection, outcomes: dict[str, str]) -> str | None:
     return None
 
 
-def _words(connection: Connection, topic: str | None) -> str:
-    """Return the status of one connection in a list."""
-    if connection.status is not ConnectionStatus.PENDING or topic is None:
-        return _STATUSES[connection.status].listed
-    if topic == LOOKING:
-        return "Looking" if connection.due_at else "Not found"
-    if topic in _GONE:
-        return _GONE[topic].listed
-    return "No access yet"
-
-
-def _current_step(
-    connection: Connection, topic: str | None, outcomes: dict[str, str]
-) -> tuple[int, StepState, str]:
-    """Return the number of the connection's current step, with its state and note."""
-    if topic == LOOKING:
-        if connection.due_at:
-            return 0, "now", "Looking for it in the account that was entered."
-        return 0, "failed", "We found no role that lets us in, and have stopped looking."
-    if topic in _GONE:
-        return 0, "failed", _GONE[topic].note
-    if connection.status is ConnectionStatus.VERIFIED:
-        return 4, "done", _proven(connection.proof)
+def _tested_step(connection: Connection, outcomes: dict[str, str]) -> Step:
+    """Return the step of a connection whose latest proof did not make it verified."""
     if not outcomes:
         return 1, "now", "Being checked."
-    return _tested_step(connection, outcomes)
-
-
-def _tested_step(connection: Connection, outcomes: dict[str, str]) -> tuple[int, StepState, str]:
-    """Return the step of a connection whose latest proof did not make it verified."""
     number = 1
     if outcomes.get(states.OWN) == outcomes.get(states.ACCOUNT) == "passed":
         number = 3
@@ -276,9 +280,7 @@ def made_by(connections: Sequence[Connection], kit: Kit) -> Way | None:
     Returns None if no stack registered one of them, or if they differ.
     """
     ways = {_way_of(connection, kit.update.stack_set.name) for connection in connections}
-    if len(ways) != 1:
-        return None
-    return ways.pop()
+    return ways.pop() if len(ways) == 1 else None
 
 
 def _way_of(connection: Connection, organization: str) -> Way | None:
@@ -294,14 +296,6 @@ def _way_of(connection: Connection, organization: str) -> Way | None:
     return "stack"
 
 
-def accounts_by_topic(shown: Sequence[Progress]) -> dict[str, list[str]]:
-    accounts: dict[str, list[str]] = {}
-    for progress in shown:
-        if progress.topic:
-            accounts.setdefault(progress.topic, []).append(progress.connection.account_id)
-    return accounts
-
-
 def headline(counts: Counts, shown: Sequence[Progress]) -> str:
     """Return the status in one sentence, which screen readers announce when it changes."""
     total, connected = sum(counts.values()), counts.get(ConnectionStatus.VERIFIED, 0)
@@ -311,9 +305,9 @@ def headline(counts: Counts, shown: Sequence[Progress]) -> str:
         return "Waiting for your stack."
     if connected == total:
         return f"All {total} accounts are connected."
-    others = counts.copy()
-    others.pop(ConnectionStatus.VERIFIED, None)
-    parts = [f"{count} {words}" for words, _, count, _ in counted(others)]
+    parts = [f"{count} {words}" for words, _, count, _ in counted(counts)]
+    if connected:  # it comes first
+        del parts[0]
     return f"{connected} of {total} connected; {', '.join(parts)}."
 
 
@@ -321,10 +315,8 @@ def _headline_of_one(progress: Progress) -> str:
     connection, topic, lets_in = progress.connection, progress.topic, progress.lets_in
     if progress.ended:
         return f"This access ended on {progress.ended}, as you set."
-    if topic == LOOKING:
-        return "Looking for your role." if connection.due_at else "Your role was not found."
-    if topic in _GONE:
-        return _GONE[topic].headline
+    if progress.situation:
+        return progress.situation.headline
     if connection.status is ConnectionStatus.PENDING and topic is None:
         unclear = "Not connected yet: AWS gave no clear answer."
         return unclear if progress.unclear else "Your role is being checked."
@@ -347,3 +339,40 @@ def counted(counts: Counts) -> list[tuple[str, ConnectionStatus, int, ListPositi
         if count:
             items.append((words, status, count, ListPosition(texts.begins)))
     return items
+
+
+# In a rotation: each step's name, and its note when it is done.
+_ROTATION_STEPS = (
+    ("New External ID", "It is shown below."),
+    ("Role updated", "It accepts your new External ID, and refuses strangers."),
+    ("New one in use", "Only the new one is used."),
+    ("Old one removed", ""),
+)
+
+
+def rotation_headline(rotation: RotationStatus) -> str:
+    """Return a sentence about the rotation, to put after the status of the connections."""
+    if rotation.state is RotationState.RETIRING:
+        return "Your External ID was replaced: remove the old one from your role."
+    if rotation.state is RotationState.READY:
+        return "Your External ID is being replaced: every connected role accepts the new one."
+    roles, waiting = "your role", rotation.connections.waiting
+    if rotation.connections.total != 1:
+        roles = f"{waiting} role{'s' if waiting > 1 else ''}"
+    if rotation.emergency:
+        return f"Your External ID was withdrawn: update {roles} to restore access."
+    return f"Your External ID is being replaced: update {roles}."
+
+
+def rotation_steps(rotation: RotationStatus) -> list[ProgressStep]:
+    """Return the steps of a rotation, up to the next one of the customer's administrator."""
+    if rotation.state is RotationState.RETIRING:
+        return steps_at(_ROTATION_STEPS, 3, "now", "Update the role once more.")
+    if rotation.state is RotationState.READY:
+        note = "The old one is still accepted, for a day at most."
+        return steps_at(_ROTATION_STEPS, 2, "now", note)
+    note = "After an update we check the role twice, two minutes apart."
+    counts = rotation.connections
+    if counts.total > 1:
+        note = f"{counts.switched} of {counts.total} so far. {note}"
+    return steps_at(_ROTATION_STEPS, 1, "now", note)

@@ -3,7 +3,6 @@
 An update leads to a newer version of a role's permission set, or to another set.
 """
 
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -39,19 +38,22 @@ def updates_of(
 ) -> list[SetUpdate]:
     """Return the updates for these connections of one tenant, which the principal can see."""
     sets = onboarding.sets
-    groups: dict[tuple[str, int | None, str, bool], list[Connection]] = defaultdict(list)
+    updates: dict[tuple[str, int | None, str, bool], SetUpdate] = {}
     for connection in connections:
         name, version = connection.permission_set, connection.permission_set_version
         target = connection.wanted_permission_set or name
         if target not in sets:
             target = name
-        if target != name or sets.is_outdated(name, version):
-            applied = connection.move is not None and connection.move.version is not None
-            groups[name, version, target, applied].append(connection)
-    updates = []
-    for (name, version, target, applied), group in groups.items():
-        before, after = onboarding.versions.of(name, version), sets[target]
-        words = list(difference(before, after).words()) if before else []
-        kit = onboarding.kit(principal, group[0].tenant_id, region=region, permission_set=target)
-        updates.append(SetUpdate(after, group, words, kit, target != name, applied))
-    return updates
+        if target == name and not sets.is_outdated(name, version):
+            continue
+        applied = connection.move is not None and connection.move.version is not None
+        key = name, version, target, applied
+        if key not in updates:
+            before, after = onboarding.versions.of(name, version), sets[target]
+            words = list(difference(before, after).words()) if before else []
+            kit = onboarding.kit(
+                principal, connection.tenant_id, region=region, permission_set=target
+            )
+            updates[key] = SetUpdate(after, [], words, kit, target != name, applied)
+        updates[key].connections.append(connection)
+    return list(updates.values())
