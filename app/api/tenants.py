@@ -37,8 +37,7 @@ from app.api.kit.schemas import (
 )
 from app.ids import ACCOUNT_ID_PATTERN
 from app.store.models import Tenant, TenantStatus
-from app.tenants.accounts import MOST
-from app.tenants.tenants import TenantFilter
+from app.tenants.tenants import ACCOUNTS_MAX, TenantFilter
 
 _ACCOUNTS = doc([ACCOUNT], "The AWS accounts that its roles may be in; null: any. See docs/api.md.")
 _ACCOUNT = re.compile(ACCOUNT_ID_PATTERN, re.ASCII)
@@ -71,7 +70,7 @@ class TenantChange(Strict):
     accounts = Accounts(
         matching(ACCOUNT_ID_PATTERN, ACCOUNT),
         allow_none=True,
-        validate=validate.Length(0, MOST),
+        validate=validate.Length(0, ACCOUNTS_MAX),
         metadata=_ACCOUNTS,
     )
 

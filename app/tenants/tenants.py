@@ -1,10 +1,16 @@
-"""Tenants: the vendor's customers. Each is created with an External ID of its own."""
+"""Tenants: the vendor's customers. Each is created with an External ID of its own.
 
-from collections.abc import Sequence
+A tenant may declare a list of AWS accounts. Then it may have roles only in these accounts, whether
+an API key, an onboarding link or a stack's message adds the role. Otherwise the holder of a link
+could add a role in an account of their own, and the product would treat that account as the
+customer's. A tenant without a list may have roles in any account, and none counts as declared.
+"""
+
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, cast
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import Uuid, bindparam, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from app.audit import actions
@@ -14,7 +20,7 @@ from app.errors import ConflictError
 from app.identity import Maker, OperatorPrincipal, tenant_of
 from app.identity.families import Ending
 from app.ids import new_external_id
-from app.store.database import Database, Session, until_committed
+from app.store.database import Database, Session, as_json, until_committed
 from app.store.models import (
     ApiKey,
     Connection,
@@ -22,15 +28,29 @@ from app.store.models import (
     ExternalIdRow,
     ExternalIdState,
     Tenant,
+    TenantAccount,
     TenantStatus,
     folded,
     live_of,
 )
 from app.store.models.tenant import AFTER_ALL_LETTERS
 from app.store.pages import Page, page, with_values
-from app.tenants.accounts import accounts_of, declare
 
+ACCOUNTS_MAX = 10_000  # maximum number of accounts of one tenant
 _REFERENCE_TAKEN = "Another tenant has this reference."
+# All accounts are passed in one parameter. With a parameter for each, ten thousand accounts take
+# 0.25 s, and more on PostgreSQL.
+_EACH = {
+    "sqlite": "SELECT value FROM json_each(:accounts)",
+    "postgresql": "SELECT json_array_elements_text(CAST(:accounts AS json))",
+}
+_REPLACE_ACCOUNTS = (
+    "DELETE FROM tenant_accounts WHERE tenant_id = :tenant_id AND account_id NOT IN ({each})",
+    (
+        "INSERT INTO tenant_accounts (tenant_id, account_id) SELECT :tenant_id, each.* FROM"
+        " ({each}) AS each WHERE true ON CONFLICT DO NOTHING"
+    ),
+)
 
 
 class TenantFilter(NamedTuple):
@@ -44,10 +64,39 @@ class TenantFilter(NamedTuple):
     statuses: tuple[TenantStatus, ...] = ()
 
 
+def declare(db: Session, tenant: Tenant, accounts: Iterable[str] | None) -> None:
+    """Replace the tenant's list of accounts. None allows any account.
+
+    The tenant's row must be locked. Raises ConflictError if the new list lacks the account of a
+    live connection, because that connection would go on issuing.
+    """
+    declared = set(accounts or ())
+    if accounts is not None:
+        used = db.scalars(select(Connection.account_id).where(live_of(tenant.id)))
+        left_out = [account_id for account_id in used if account_id not in declared]
+        if left_out:
+            raise ConflictError(
+                f"The tenant has {len(left_out)} connections in accounts that this list leaves out;"
+                " delete them first, or add their accounts."
+            )
+    # Sorted, because inserting sorted rows into a b-tree takes half the time.
+    rows = {"tenant_id": tenant.id, "accounts": as_json(sorted(declared))}
+    for statement in _REPLACE_ACCOUNTS:
+        query = text(statement.format(each=_EACH[db.get_bind().dialect.name]))
+        db.execute(query.bindparams(bindparam("tenant_id", type_=Uuid())), rows)
+    tenant.declares_accounts = accounts is not None
+    tenant.accounts = None if accounts is None else sorted(declared)
+
+
 def _whole(db: Session, tenant: Tenant) -> Tenant:
-    """Load the tenant's accounts, which lists of tenants leave out, and return the tenant."""
+    """Load the tenant's accounts, which lists of tenants leave out, and return the tenant.
+
+    The query returns strings, because creating thousands of ORM objects would take 40 ms.
+    """
     db.flush()
-    tenant.accounts = accounts_of(db, tenant)
+    if tenant.declares_accounts:
+        query = select(TenantAccount.account_id).where(TenantAccount.tenant_id == tenant.id)
+        tenant.accounts = list(db.scalars(query.order_by(TenantAccount.account_id)))
     return tenant
 
 
@@ -81,8 +130,11 @@ class Tenants:
                 tenant = Tenant(name=name, reference=reference, made_by=principal.key_id)
                 db.add(tenant)
                 db.flush()
-                current = ExternalIdState.CURRENT
-                db.add(ExternalIdRow(tenant_id=tenant.id, value=new_external_id(), state=current))
+                db.add(
+                    ExternalIdRow(
+                        tenant_id=tenant.id, value=new_external_id(), state=ExternalIdState.CURRENT
+                    )
+                )
                 declare(db, tenant, accounts)
                 actions.TENANT_CREATED.record(
                     db,
@@ -105,9 +157,7 @@ class Tenants:
         if criteria.name is not None:
             # A range instead of LIKE: no character has to be escaped, and any index can be used.
             first = folded(criteria.name)
-            query = query.where(
-                Tenant.name_folded >= first, Tenant.name_folded < first + AFTER_ALL_LETTERS
-            )
+            query = query.where(Tenant.name_folded.between(first, first + AFTER_ALL_LETTERS))
         either = [Tenant.status == status for status in criteria.statuses]
         with self._db.read() as db:
             return page(db, query, Tenant.id, limit=limit, after=after, either=either)
@@ -182,8 +232,8 @@ class Tenants:
         with self._db.read() as db:
             tenant_of(db, principal, tenant_id)
             principal.require_vendor()  # a deletion can't be undone
-        live = Tenant.id == tenant_id, Tenant.deleted_at.is_(None)
-        with self._db.write(Ending(principal, select(Tenant.id).where(*live))) as db:
+        live = select(Tenant.id).where(Tenant.id == tenant_id, Tenant.deleted_at.is_(None))
+        with self._db.write(Ending(principal, live)) as db:
             tenant = tenant_of(db, principal, tenant_id, lock=True)
             was, deleted_at = tenant.status, now()
             bound = update(ApiKey).where(ApiKey.tenant_id == tenant_id, ApiKey.revoked_at.is_(None))

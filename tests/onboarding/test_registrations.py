@@ -40,7 +40,7 @@ from app.store.models import (
 )
 from app.store.models.proof_schedule import Interval
 from app.store.models.states import StackState, Verdict
-from app.tenants.accounts import declare
+from app.tenants.tenants import declare
 from sandbox.vendor import VENDOR_ACCOUNT
 from tests.attacks.evidence import on_postgresql
 from tests.conftest import with_settings

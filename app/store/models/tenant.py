@@ -62,7 +62,7 @@ class Tenant(Identified, Suspendable, Base):
     # Every valid registration token contains this number. Raising it voids all earlier tokens.
     registration_generation: Mapped[int] = mapped_column(default=1, server_default=text("1"))
 
-    # True if the tenant's roles may only be in its declared accounts (app/tenants/accounts.py)
+    # True if the tenant's roles may only be in its declared accounts (app/tenants/tenants.py)
     declares_accounts: Mapped[bool] = mapped_column(default=False, server_default=false())
     # No column: the declared accounts, if app/tenants/tenants.py has read them
     accounts = cast("list[str] | None", None)
