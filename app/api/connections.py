@@ -287,8 +287,8 @@ def create_connection(body: JsonObject, tenant_id: UUID) -> Connection:
 @bp.operation("GET", _ALL, "connections:read", _ConnectionPage, takes=ConnectionQuery)
 def list_connections(query: JsonObject, tenant_id: UUID) -> JsonObject:
     """List a tenant's connections, newest first."""
-    connection_filter = ConnectionFilter(**filters_of(query))
-    return paged(query, services.listing.list, principal(), tenant_id, connection_filter)
+    connection_filter = ConnectionFilter(tenant_id=tenant_id, **filters_of(query))
+    return paged(query, services.listing.list, principal(), connection_filter)
 
 
 @bp.operation("GET", f"{_ALL}/summary", "connections:read", ConnectionSummary)
@@ -303,7 +303,7 @@ def summarize_connections(tenant_id: UUID) -> JsonObject:
 def list_all_connections(query: JsonObject) -> JsonObject:
     """List connections across tenants, newest first."""
     connection_filter = ConnectionFilter(**filters_of(query))
-    return paged(query, services.listing.list_all, principal(), connection_filter)
+    return paged(query, services.listing.list, principal(), connection_filter)
 
 
 @bp.operation("GET", _ONE, "connections:read", ConnectionOut)

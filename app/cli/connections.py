@@ -74,11 +74,10 @@ def _whole(connection: Connection) -> Row:
 def _selected(
     tenant_id: UUID | None, statuses: tuple[str, ...], account: str | None = None
 ) -> Iterator[Connection]:
-    conditions = ConnectionFilter(tuple(map(ConnectionStatus, statuses)), account)
-    listing = services.listing
-    if tenant_id is None:
-        return every(partial(listing.list_all, operator, conditions))
-    return every(partial(listing.list, operator, tenant_id, conditions))
+    conditions = ConnectionFilter(
+        tuple(map(ConnectionStatus, statuses)), account, tenant_id=tenant_id
+    )
+    return every(partial(services.listing.list, operator, conditions))
 
 
 _TABLE = columns("id tenant account_id permission_set status why")

@@ -65,10 +65,10 @@ def connection_called(text: str) -> Connection:
         criteria = ConnectionFilter(account_id=text)
     elif account and text.startswith("arn:"):
         criteria = ConnectionFilter(account_id=account[0], role_arn=text)
-    connections = _first(services.listing.list_all, criteria) if criteria else []
+    connections = _first(services.listing.list, criteria) if criteria else []
     if not connections:
         for tenant in _tenants(text):
-            connections += _first(services.listing.list, tenant.id, ConnectionFilter())
+            connections += _first(services.listing.list, ConnectionFilter(tenant_id=tenant.id))
     return _only("connection", connections, text, "id tenant.name status role_arn")
 
 
@@ -109,8 +109,8 @@ def _tenants(text: str) -> list[Tenant]:
     return tenants
 
 
-def _first(fetch: Callable[..., Page[Thing]], *criteria: Any) -> list[Thing]:
-    return fetch(operator, *criteria, limit=_MOST, after=None).items
+def _first(fetch: Callable[..., Page[Thing]], criteria: Any) -> list[Thing]:
+    return fetch(operator, criteria, limit=_MOST, after=None).items
 
 
 def _listed(things: list[Thing], columns: str) -> Iterator[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Select, case, false, func, select
+from sqlalchemy import case, false, func, select
 
 from app.identity import Principal, owned, tenant_of
 from app.permissions.permission_sets import PermissionSets
@@ -26,6 +26,7 @@ class ConnectionFilter(NamedTuple):
     account_id: str | None = None
     role_arn: str | None = None  # give `account_id` too: only that has an index
     connection_id: UUID | None = None
+    tenant_id: UUID | None = None  # only the vendor may leave it out
     update_available: bool | None = None  # without an index: one page may read all connections
 
 
@@ -78,16 +79,12 @@ class ByUrgency(NamedTuple):
 _POSITION = re.compile(f"({'|'.join(Urgency.__members__).lower()})(?:-([0-9a-f]{{32}}))?", re.ASCII)
 
 
+@dataclass(eq=False)
 class Listing:
     """Lists and counts connections."""
 
-    def __init__(self, db: Database, sets: PermissionSets) -> None:
-        self._db = db
-        self._sets = sets
-        # `has_update` in SQL. `outdated` is NULL for an unknown permission set or version.
-        current = case(sets.versions, value=Connection.permission_set)
-        outdated = Connection.permission_set_version < current
-        self._has_update = func.coalesce(Connection.move_id.is_not(None) | outdated, false())
+    _db: Database
+    _sets: PermissionSets
 
     def has_update(self, connection: Connection) -> bool:
         """Return whether the role needs an update to a newer version or another permission set."""
@@ -95,21 +92,32 @@ class Listing:
         return connection.move_id is not None or self._sets.is_outdated(name, version)
 
     def list(
-        self,
-        principal: Principal,
-        tenant_id: UUID,
-        criteria: ConnectionFilter,
-        *,
-        limit: int,
-        after: UUID | None,
+        self, principal: Principal, criteria: ConnectionFilter, *, limit: int, after: UUID | None
     ) -> Page[Connection]:
-        """Return one tenant's connections, newest first. Raises NotFoundError."""
+        """Return connections, newest first.
+
+        Raises NotFoundError for another tenant, and ForbiddenError for a bound key without tenant.
+        """
+        query = with_values(
+            select(Connection).where(Connection.status != ConnectionStatus.DELETED),
+            tenant_id=criteria.tenant_id,
+            account_id=criteria.account_id,
+            role_arn=criteria.role_arn,
+            id=criteria.connection_id,
+        )
+        if criteria.update_available is not None:
+            # `has_update` in SQL. `outdated` is NULL for an unknown permission set or version.
+            current = case(self._sets.versions, value=Connection.permission_set)
+            outdated = Connection.permission_set_version < current
+            has_update = func.coalesce(Connection.move_id.is_not(None) | outdated, false())
+            query = query.where(has_update == criteria.update_available)
+        either = [Connection.status == status for status in criteria.statuses]
         with self._db.read(long=criteria.update_available is not None) as db:
-            tenant_of(db, principal, tenant_id)
-            query = self._live(criteria).where(Connection.tenant_id == tenant_id)
-            if criteria.statuses:  # no index needed: a tenant has some thousand connections at most
-                query = query.where(Connection.status.in_(criteria.statuses))
-            return page(db, query, Connection.id, limit=limit, after=after)
+            if criteria.tenant_id is None:
+                principal.require_vendor()
+            else:
+                tenant_of(db, principal, criteria.tenant_id)
+            return page(db, query, Connection.id, limit=limit, after=after, either=either)
 
     def list_proofs(
         self,
@@ -145,11 +153,18 @@ class Listing:
         with self._db.read() as db:
             tenant_of(db, principal, tenant_id)
             for urgency in urgencies[urgencies.index(start.urgency) :]:
-                if len(connections) <= limit and urgency.value[0] in among:
-                    query = _of_urgency(tenant_id, urgency).limit(limit + 1 - len(connections))
+                status, refuses = urgency.value
+                if len(connections) <= limit and status in among:
+                    # One range of one index in its order: no more rows are read than returned
+                    query = select(Connection).where(
+                        Connection.tenant_id == tenant_id,
+                        Connection.status == status,
+                        Connection.refuses.is_(refuses),
+                    )
                     if start.after and urgency is start.urgency:
                         query = query.where(Connection.id < start.after)
-                    connections += db.scalars(query).unique()
+                    query = query.order_by(Connection.id.desc())
+                    connections += db.scalars(query.limit(limit + 1 - len(connections))).unique()
         rest = None
         if len(connections) > limit:
             last = connections[limit - 1]
@@ -169,40 +184,3 @@ class Listing:
         with self._db.read(long=True) as db:
             tenant_of(db, principal, tenant_id)
             return dict(db.execute(counts).all())
-
-    def list_all(
-        self, principal: Principal, criteria: ConnectionFilter, *, limit: int, after: UUID | None
-    ) -> Page[Connection]:
-        """Return all tenants' connections, newest first. Raises ForbiddenError for a bound key."""
-        principal.require_vendor()
-        with self._db.read(long=criteria.update_available is not None) as db:
-            either = [Connection.status == status for status in criteria.statuses]
-            return page(
-                db, self._live(criteria), Connection.id, limit=limit, after=after, either=either
-            )
-
-    def _live(self, criteria: ConnectionFilter) -> Select[Connection]:
-        query = with_values(
-            select(Connection).where(Connection.status != ConnectionStatus.DELETED),
-            account_id=criteria.account_id,
-            role_arn=criteria.role_arn,
-            id=criteria.connection_id,
-        )
-        if criteria.update_available is None:
-            return query
-        return query.where(self._has_update == criteria.update_available)
-
-
-def _of_urgency(tenant_id: UUID, urgency: Urgency) -> Select[Connection]:
-    """Select the connections of one urgency, newest first.
-
-    They are one range of one index in its order, so the database reads no more rows than it
-    returns.
-    """
-    status, refuses = urgency.value
-    query = select(Connection).where(
-        Connection.tenant_id == tenant_id,
-        Connection.status == status,
-        Connection.refuses.is_(refuses),
-    )
-    return query.order_by(Connection.id.desc())

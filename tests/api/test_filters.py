@@ -166,7 +166,7 @@ def test_an_index_serves_rare_statuses_one_or_several(full_database):
     def search_several(limit=5):
         listing = Listing(full_database, permission_sets.load())
         rare = ConnectionFilter((S.BROKEN, S.INSECURE))
-        return listing.list_all(ADMIN, rare, limit=limit, after=None).items
+        return listing.list(ADMIN, rare, limit=limit, after=None).items
 
     assert "ix_tenants_status" in plan(full_database, search)
     assert plan(full_database, search_several).count("ix_connections_status") == 2

@@ -176,9 +176,7 @@ def test_counting_by_status_reads_one_tenants_range_of_an_index(services, busy_t
 def test_updates_are_looked_for_in_order_and_nothing_is_sorted(services, has_update):
     """No index tells them apart, so a page costs at most one way through the table."""
     wanted = ConnectionFilter(update_available=has_update)
-    (plan,) = plans(
-        services, lambda: services.listing.list_all(ADMIN, wanted, limit=50, after=None)
-    )
+    (plan,) = plans(services, lambda: services.listing.list(ADMIN, wanted, limit=50, after=None))
     assert_nothing_is_sorted(plan)
 
 
@@ -192,8 +190,8 @@ def test_what_may_read_every_connection_is_read_as_what_takes_long(services):
     )
     listing, wanted = services.listing, ConnectionFilter(update_available=True)
     listing.summary(ADMIN, tenant.id)
-    listing.list(ADMIN, tenant.id, wanted, limit=1, after=None)
-    listing.list_all(ADMIN, wanted, limit=1, after=None)
+    for seen in (wanted, wanted._replace(tenant_id=tenant.id)):
+        listing.list(ADMIN, seen, limit=1, after=None)
     services.proof_queue.backlog()
     services.proof_queue.interval.current()
     assert long == [True] * 5
