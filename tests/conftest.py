@@ -38,7 +38,7 @@ from app.ids import new_id
 from app.limits import refusals
 from app.limits.token_bucket import TokenBucket
 from app.onboarding.page_links import Links
-from app.onboarding.registration_token import RegistrationTokens
+from app.onboarding.registration_store import RegistrationTokens
 from app.settings.declarations import groups_of
 from dev.stack import ONLY_THESE_CREDENTIALS
 from sandbox.vendor import VENDOR_ACCOUNT, Vendor, VendorStack, deploy_canary, deploy_vendor

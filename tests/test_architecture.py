@@ -407,7 +407,7 @@ def test_nothing_catches_everything():
         # what goes wrong while a server reads a body is of no common kind
         "app/http/bodies.py",
         "app/http/sockets.py",  # what still comes after an answer is dropped, malformed or not
-        "app/onboarding/refused_stacks.py",  # a thread that ended would answer nobody
+        "app/onboarding/registrations.py",  # a thread that ended would answer nobody
     ]
 
 

@@ -22,7 +22,7 @@ from app.onboarding import kit_scripts
 from app.onboarding.kit_scripts import KitRole, update_command
 from app.onboarding.launch_url import ensure_console, launch_url, stack_url
 from app.onboarding.publication import Publication
-from app.onboarding.registration_token import RegistrationTokens
+from app.onboarding.registration_store import RegistrationTokens
 from app.onboarding.set_versions import SetVersions
 from app.permissions.permission_sets import PermissionSet, PermissionSets, managed_policy_arn
 from app.store.database import Database, Session

@@ -1,28 +1,53 @@
-"""Changes of the database by a stack's message (invariant 12 in docs/architecture.md).
+"""Registration tokens, and what a stack's message changes (invariant 12 in docs/architecture.md).
 
 A message adds a pending connection, or makes an existing one due. It never verifies, moves,
 suspends, resumes, removes or revives a connection.
+
+A registration token names the tenant of a customer's stack. It authorizes nothing.
+
+A token is `dpt_` and URL-safe base64 of these parts: one byte for the form, the deployment's id,
+the tenant's id, the tenant's generation, in the second form the id of the onboarding link, and the
+HMAC-SHA-256 of all these parts.
+
+Tokens are not stored: each kit computes its token again. Raising the tenant's
+`registration_generation` voids its tokens. Revoking a link voids the tokens of its page. A forged
+token is refused after one HMAC per secret key, before any row is read.
+
+The deployment's id has the same place in every form, so it can be read without a key, even from
+another deployment's token. Tokens of 54 bytes are older and name no deployment. They are valid
+while their MAC verifies.
 """
 
+import base64
+import hmac
+import re
+import struct
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import NamedTuple
+from uuid import UUID
 
 from sqlalchemy import Select, select
 
 from app.approvals.approvals import SetRequests
-from app.audit import Actor, actions
+from app.audit import WORKER, Actor, actions
 from app.audit.details import StackMessage
-from app.audit.events import Action
 from app.aws.stack_messages import Request
+from app.cache.sealing import derive_key
 from app.clock import now
 from app.config import Config
 from app.connections import connections
-from app.errors import ConflictError, RateLimitedError, RoleNotAllowedError
+from app.errors import (
+    ConflictError,
+    NotFoundError,
+    RateLimitedError,
+    RoleNotAllowedError,
+    SuspendedError,
+)
+from app.identity import SystemPrincipal, tenant_of
 from app.ids import RoleArn
 from app.limits import quotas
 from app.limits.table import MESSAGES
-from app.onboarding.registration_token import TokenIds
 from app.permissions.permission_sets import PermissionSets, read_label
 from app.proofs.trust_checks import end_of
 from app.store import locks
@@ -34,21 +59,85 @@ from app.store.models import (
     OnboardingLink,
     Registration,
     Tenant,
-    TenantStatus,
     Trigger,
 )
 from app.store.models.states import StackState
 
 # The longest that a stack's creation takes; its registration may wait for half of it
 _CREATION = timedelta(hours=1)
+# Each length in bytes is divisible by three, so a token has only one encoding.
+_TOKEN = re.compile(r"dpt_((?:[A-Za-z0-9_-]{4}){18,29})", re.ASCII)
+# The parts before the MAC. The id of a link is followed by two bytes that fill up the length.
+_OF_TENANT, _OF_LINK = struct.Struct(">c16s16sI"), struct.Struct(">c16s16sI16s2x")
+_FORMS = {b"\x01": _OF_TENANT, b"\x02": _OF_LINK}
+_OLD = struct.Struct(">16s2xI")  # the tenant's id, and its generation in six bytes
+_MAC = 32  # bytes
 
 
-class CheckedMessage(NamedTuple):
-    """A message that passed the checks without the database."""
+class TokenIds(NamedTuple):
+    """The ids in a valid token. The rows need not exist."""
 
-    request: Request
-    token: TokenIds
-    role: RoleArn
+    tenant_id: UUID
+    generation: int
+    link_id: UUID | None = None
+
+
+class RegistrationTokens:
+    """The signer and verifier of tokens. The first secret key signs; every key verifies."""
+
+    def __init__(self, secret_keys: tuple[str, ...]) -> None:
+        self._keys = [derive_key(secret, "registration tokens")[1] for secret in secret_keys]
+
+    def make(
+        self, deployment_id: UUID, tenant_id: UUID, generation: int, *, link_id: UUID | None = None
+    ) -> str:
+        """Return the token of the tenant, or of one of its onboarding links.
+
+        The former has 96 characters, the latter 120. The same arguments return the same token.
+        """
+        ids = deployment_id.bytes, tenant_id.bytes, generation
+        signed = _OF_TENANT.pack(b"\x01", *ids)
+        if link_id is not None:
+            signed = _OF_LINK.pack(b"\x02", *ids, link_id.bytes)
+        mac = hmac.digest(self._keys[0], signed, "sha256")
+        return "dpt_" + base64.urlsafe_b64encode(signed + mac).decode()
+
+    def read(self, text: str) -> TokenIds | None:
+        """Return the ids in the token, or None when none of our keys signed it."""
+        token = _bytes(text)
+        signed, mac = token[:-_MAC], token[-_MAC:]
+        is_ours = False
+        for key in self._keys:  # never stops early, so the time does not reveal which key signed
+            is_ours |= hmac.compare_digest(hmac.digest(key, signed, "sha256"), mac)
+        return _ids_in(signed) if is_ours else None
+
+
+def _ids_in(signed: bytes) -> TokenIds | None:
+    """Return the ids in a token's signed part; None for an unknown form."""
+    if len(signed) == _OLD.size:
+        tenant_id, generation = _OLD.unpack(signed)
+        return TokenIds(UUID(bytes=tenant_id), generation)
+    form = _FORMS.get(signed[:1])
+    if form is None or len(signed) != form.size:
+        return None
+    _, _, tenant_id, generation, *link_ids = form.unpack(signed)
+    return TokenIds(
+        UUID(bytes=tenant_id), generation, *[UUID(bytes=link_id) for link_id in link_ids]
+    )
+
+
+def deployment_of(text: str) -> UUID | None:
+    """Return the deployment's id in a token, unverified; None for an old token and other text."""
+    token = _bytes(text)
+    if len(token) < _OF_TENANT.size + _MAC:
+        return None
+    return UUID(bytes=token[1:17])
+
+
+def _bytes(text: str) -> bytes:
+    """Return a token's bytes; empty for text that is not a token."""
+    match = _TOKEN.fullmatch(text)
+    return base64.urlsafe_b64decode(match[1]) if match else b""
 
 
 class VoidMessage(Exception):  # noqa: N818  the message is ignored
@@ -61,58 +150,54 @@ class VoidToken(VoidMessage):
 
 def tenant_of_token(db: Session, token: TokenIds, *, lock: bool) -> Tenant:
     """Return the tenant of a token that is still valid. Raises VoidToken."""
+    tenant_id = token.tenant_id
     if token.link_id is not None:
         if lock:
             # A revocation of the link waits for this transaction, as for a request of its page
-            locks.share(db, Lock.CALLER, token.tenant_id)
+            locks.share(db, Lock.CALLER, tenant_id)
         # The token of an expired link stays valid, because launched stacks keep it for years.
         link = select(OnboardingLink.id).where(
             OnboardingLink.id == token.link_id, OnboardingLink.revoked_at.is_(None)
         )
         if db.scalar(link) is None:
             raise VoidToken("link")
-    query = select(Tenant).where(
-        Tenant.id == token.tenant_id,
-        Tenant.registration_generation == token.generation,
-        Tenant.status == TenantStatus.ACTIVE,
-    )
-    if lock:
-        locks.hold(db, Lock.TENANT, token.tenant_id)
-        query = query.with_for_update(of=Tenant, key_share=True)
-    tenant = db.scalars(query).unique().one_or_none()
-    if tenant is None:
+    try:
+        tenant = tenant_of(db, SystemPrincipal(WORKER, tenant_id), tenant_id, lock=lock)
+        tenant.ensure_active()
+    except (NotFoundError, SuspendedError) as error:
+        raise VoidToken("tenant") from error
+    if tenant.registration_generation != token.generation:
         raise VoidToken("tenant")
     return tenant
 
 
 @dataclass(frozen=True, slots=True)
-class RegistrationStore:
-    """Stores one message in the transaction `db`."""
+class CheckedMessage:
+    """A message that passed the checks without the database, and how it is stored."""
 
-    db: Session
     config: Config
     sets: PermissionSets
     request: Request
     token: TokenIds
     role: RoleArn
 
-    def store(self) -> None:
+    def store(self, db: Session) -> None:
         """Store the registration, once for each request of a stack. Raises VoidMessage."""
         request = self.request
         # With the lock, the second of two simultaneous deliveries sees what the first one stored.
-        tenant = tenant_of_token(self.db, self.token, lock=True)
+        tenant = tenant_of_token(db, self.token, lock=True)
         same = self._of_stack().where(Registration.request_id == request.request_id)
-        if self.db.scalars(same).one_or_none() is not None:
+        if db.scalars(same).one_or_none() is not None:
             return
-        stack = self._stack_after()
+        stack = self._stack_after(db)
         registration = Registration(
             tenant_id=tenant.id, stack_id=request.stack_id, request_id=request.request_id
         )
-        self.db.add(registration)
-        self.db.flush()
+        db.add(registration)
+        db.flush()
         actor = Actor("registration", str(registration.id), "a customer's stack")
-        if not self._apply(actor, tenant, stack):
-            self.db.delete(registration)
+        if not self._apply(db, actor, tenant, stack):
+            db.delete(registration)
 
     def _of_stack(self) -> Select[Registration]:
         return select(Registration).where(
@@ -120,7 +205,7 @@ class RegistrationStore:
             Registration.stack_id == self.request.stack_id,
         )
 
-    def _stack_after(self) -> StackState:
+    def _stack_after(self, db: Session) -> StackState:
         """Return the stack's state after this message.
 
         A Delete soon after a Create, with nothing in between, is the rollback of that creation. SQS
@@ -128,7 +213,7 @@ class RegistrationStore:
         Create that is delivered after a Delete was sent before that Delete.
         """
         times = self._of_stack().with_only_columns(Registration.created_at).limit(2)
-        earlier = self.db.scalars(times).all()
+        earlier = db.scalars(times).all()
         kind = self.request.kind
         if kind == "Delete":
             if len(earlier) == 1 and earlier[0] > now() - _CREATION:
@@ -138,25 +223,21 @@ class RegistrationStore:
             return StackState.ROLLED_BACK
         return StackState.MADE
 
-    def _apply(self, actor: Actor, tenant: Tenant, stack: StackState) -> bool:
+    def _apply(self, db: Session, actor: Actor, tenant: Tenant, stack: StackState) -> bool:
         """Apply the message. Return whether to keep the registration's row.
 
         Beyond the role's limit, the role becomes due, but no row is kept.
         """
-        deleting = self.request.kind == "Delete"
+        request, action = self.request, actions.CONNECTION_REGISTERED_AGAIN
+        deleting = request.kind == "Delete"
         query = connections.to_role(tenant.id, self.role)
-        connection = self.db.scalars(
-            query.with_for_update(of=Connection, key_share=True)
-        ).one_or_none()
-        if connection is None:
-            if deleting:  # kept within the tenant's limit, as the Create may be delivered later
-                return quotas.acquire(self.db, MESSAGES, tenant.id)
-            connection = self._add(actor, tenant)
-            connection.stack = stack
-            self._note(actor, connection)
-            self._record(actor, connection, actions.CONNECTION_REGISTERED)
-            return True
-        action = actions.CONNECTION_REGISTERED_AGAIN
+        existing = db.scalars(query.with_for_update(of=Connection, key_share=True)).one_or_none()
+        if existing is None and deleting:
+            # Kept within the tenant's limit, as the Create may be delivered later
+            return quotas.acquire(db, MESSAGES, tenant.id)
+        connection = existing or self._add(db, actor, tenant)
+        if existing is None:
+            action = actions.CONNECTION_REGISTERED
         if connection.status in {ConnectionStatus.SUSPENDED, ConnectionStatus.DELETED}:
             action = actions.CONNECTION_REGISTRATION_IGNORED
         else:
@@ -166,13 +247,18 @@ class RegistrationStore:
                 connection.stack_id = None
                 action = actions.CONNECTION_STACK_DELETED
             else:
-                self._note(actor, connection)
-        kept = quotas.acquire(self.db, MESSAGES, connection.id)
+                self._note(db, actor, connection)
+        kept = existing is None or quotas.acquire(db, MESSAGES, connection.id)
         if kept:
-            self._record(actor, connection, action)
+            details: StackMessage = {
+                "role_arn": self.role.text,
+                "stack_id": request.stack_id,
+                "request_type": request.kind,
+            }
+            action.record_about(db, actor, connection, details)
         return kept
 
-    def _note(self, actor: Actor, connection: Connection) -> None:
+    def _note(self, db: Session, actor: Actor, connection: Connection) -> None:
         """Store what the stack says about its role.
 
         A proof follows soon. If it can read the role, its result replaces the stack's statement.
@@ -180,16 +266,16 @@ class RegistrationStore:
         request = self.request
         connection.stack_id = request.stack_id
         label = request.property("PermissionSet")
-        SetRequests(self.db, actor, connection).apply_label(self.sets, label, by_tag=False)
+        SetRequests(db, actor, connection).apply_label(self.sets, label, by_tag=False)
         if "AccessUntil" in request.properties:  # not in templates of older releases
             connection.access_until = end_of([request.property("AccessUntil")])
 
-    def _add(self, actor: Actor, tenant: Tenant) -> Connection:
+    def _add(self, db: Session, actor: Actor, tenant: Tenant) -> Connection:
         # Templates of older releases name no permission set; their roles get the default set
         name, _ = read_label(self.request.property("PermissionSet")) or ("", 0)
         try:
-            connection = connections.add_pending(
-                self.db,
+            return connections.add_pending(
+                db,
                 self.config,
                 actor,
                 tenant,
@@ -203,17 +289,3 @@ class RegistrationStore:
             raise VoidMessage("undeclared") from error
         except ConflictError as error:
             raise VoidMessage("suspended") from error
-        connection.make_due(now(), Trigger.REGISTERED)
-        return connection
-
-    def _record(self, actor: Actor, connection: Connection, action: Action[StackMessage]) -> None:
-        action.record_about(
-            self.db,
-            actor,
-            connection,
-            {
-                "role_arn": self.role.text,
-                "stack_id": self.request.stack_id,
-                "request_type": self.request.kind,
-            },
-        )

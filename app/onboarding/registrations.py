@@ -9,14 +9,21 @@ The stack is answered as soon as the message is stored. Otherwise a slow proof w
 CloudFormation roll the stack back.
 """
 
-from collections.abc import Callable, Sequence
+import math
+import queue
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
-from typing import Any, Literal
+from functools import cached_property, partial
+from typing import Any
 from uuid import UUID
 
+from cachetools import TTLCache
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -26,18 +33,17 @@ from app.config import Config
 from app.connections import allowed_roles
 from app.errors import AppError, AwsUnavailableError, CallerFaultError
 from app.health.heartbeats import QueueState
+from app.limits.table import MESSAGES_AGAIN, MESSAGES_AT_ONCE
+from app.limits.token_bucket import TokenBucket
 from app.log import logger
-from app.onboarding.log_limit import LogLimit
-from app.onboarding.message_places import MessagePlaces
-from app.onboarding.refused_stacks import RefusedStacks
 from app.onboarding.registration_store import (
     CheckedMessage,
-    RegistrationStore,
+    RegistrationTokens,
     VoidMessage,
     VoidToken,
+    deployment_of,
     tenant_of_token,
 )
-from app.onboarding.registration_token import RegistrationTokens, deployment_of
 from app.permissions.permission_sets import PermissionSets
 from app.store.database import SYSTEM, Database
 from app.store.models.deployment import deployment_id
@@ -48,6 +54,72 @@ REFUSAL = (
     "The registration was not accepted. Launch the stack from the link that you were given, with"
     " its parameters as they are; if it still fails, ask for a new link."
 )
+_PUT_BACK_DELIVERIES = 3  # a message is put back up to this delivery; two are left for failures
+_JITTER = 2  # seconds
+_LONGEST = 600  # seconds; CloudFormation waits for half an hour
+_THREADS = 2  # threads that answer refused stacks
+_WAITING = 200  # most messages that wait for such a thread
+
+_Refused = queue.Queue[tuple[Message, Request, str | None]]
+
+
+class LogLimit:
+    """A limit on log lines about messages: strangers may send any number of messages.
+
+    It allows one line for each subject in a period, and at most `subjects` lines in all. Threads
+    may share it.
+    """
+
+    def __init__(self, subjects: int, *, per_seconds: int) -> None:
+        self._logged: TTLCache[Hashable, bool] = TTLCache(subjects, per_seconds)
+        self._lock = threading.Lock()
+
+    def acquire(self, subject: Hashable) -> bool:
+        """Return whether to log a line about the subject now, and count it."""
+        with self._lock:
+            if subject in self._logged or len(self._logged) >= self._logged.maxsize:
+                return False
+            self._logged[subject] = True
+            return True
+
+
+class MessagePlaces:
+    """The limit of a tenant's messages that a background worker handles concurrently.
+
+    Messages above the limit are put back into the queue. Everybody who has one of a tenant's kits
+    has a token. Without the limit, a thousand messages of one tenant would delay the next tenant's.
+
+    A message that is put back is not refused: SQS delivers it again after a delay. SQS counts each
+    delivery, and moves a message to the dead-letter queue after five. So from the fourth delivery
+    on, the limit is twice as high.
+    """
+
+    def __init__(self) -> None:
+        self._taken: Counter[UUID] = Counter()
+        self._again = TokenBucket.of(MESSAGES_AGAIN)
+        self._lock = threading.Lock()
+
+    def take(self, tenant_id: UUID, *, deliveries: int) -> bool:
+        """Take a place. Return False if the message must be put back."""
+        places = MESSAGES_AT_ONCE.amount
+        if deliveries > _PUT_BACK_DELIVERIES:
+            places *= 2
+        with self._lock:
+            if self._taken[tenant_id] >= places:
+                return False
+            self._taken[tenant_id] += 1
+            return True
+
+    def leave(self, tenant_id: UUID) -> None:
+        with self._lock:
+            self._taken -= Counter([tenant_id])  # leaves no counts of 0
+
+    def seconds_until_next(self, tenant_id: UUID) -> int:
+        """Return for how many seconds the tenant's next message is put back."""
+        wait = self._again.reserve(tenant_id, patience=_LONGEST)
+        if wait > _LONGEST:  # no slot was reserved
+            return random.randint(1, _LONGEST)  # noqa: S311
+        return min(_LONGEST, math.ceil(wait) + random.randint(1, _JITTER))  # noqa: S311
 
 
 @dataclass(eq=False)
@@ -70,9 +142,17 @@ class Registrations:
     _places: MessagePlaces = field(default_factory=MessagePlaces)
 
     @cached_property
-    def refused(self) -> RefusedStacks:
-        """The refused stacks that this process has not answered yet."""
-        return RefusedStacks(self._queue, self._answers)
+    def _refused(self) -> _Refused:
+        """The refused messages that this process has not answered yet, with the refusals.
+
+        Anybody can publish any number of such messages. Threads of their own answer the stacks, so
+        they delay neither other answers nor the reading of the queue.
+        """
+        refused: _Refused = queue.Queue(_WAITING)
+        for _ in range(_THREADS):
+            answer = partial(self._answer_refused, refused)
+            threading.Thread(target=answer, name="refused-stacks", daemon=True).start()
+        return refused
 
     @cached_property
     def _tokens(self) -> RegistrationTokens:
@@ -117,7 +197,7 @@ class Registrations:
                 try:
                     checked = self._check(request)
                 except VoidMessage as void:
-                    self.refused.answer(message, request, self._refusal_for(request, void))
+                    self._refuse(message, request, void)
                 else:
                     tenant_id = checked.token.tenant_id
                     if self._places.take(tenant_id, deliveries=message.deliveries):
@@ -138,34 +218,19 @@ class Registrations:
         except Unavailable as error:  # SQS delivers the messages again
             logger.warning("registration.postponed", error=type(error).__name__)
 
-    def handle(self, body: str) -> bool | None:
-        """Handle one message and answer its stack. Return True when the message can be deleted.
+    def _request(self, body: str) -> Request | bool:
+        """Return the request, or for a message that gets no answer whether to delete it.
 
-        Returns False when AWS did not take the answer. Returns None for a message that can't be
-        answered, because it is unreadable or its response URL is not AWS's own. SQS delivers a
-        message again a few times after False or None, and then moves it to the dead letters.
-
-        A message for another deployment can be deleted unanswered. That deployment receives it
-        through its own queue, and our FAILED would roll its customer's stack back. Raises
-        StoreUnavailableError.
+        It is deleted if it is for another deployment. That deployment receives it through its own
+        queue, and our FAILED would roll its customer's stack back. It stays if it is unreadable or
+        its response URL is not AWS's own. SQS delivers it again a few times, and then moves it to
+        the dead letters.
         """
-        request = self._request(body)
-        if not isinstance(request, Request):
-            return request
-        refusal = None
-        try:
-            self._register(self._check(request))
-        except VoidMessage as void:
-            refusal = self._refusal_for(request, void)
-        return self._answers().send(request, refusal)
-
-    def _request(self, body: str) -> Request | Literal[True] | None:
-        """Return the request, or what `handle` returns for a message that gets no answer."""
         try:
             request = Request.parse(body, self._config.aws.registration_topic_arn or "")
         except ValueError:
             logger.warning("registration.unreadable")
-            return None
+            return False
         deployment = deployment_of(request.property("RegistrationToken"))
         if deployment not in {None, self._own_id}:
             if self._other_deployments.acquire(deployment):
@@ -173,7 +238,7 @@ class Registrations:
             return True
         if not self._answers().allows(request.response_url):
             logger.warning("registration.strange_response_url", account_id=request.account_id)
-            return None
+            return False
         return request
 
     @cached_property
@@ -191,8 +256,7 @@ class Registrations:
             if self._answers().send(checked.request, None):
                 answered, unanswered_since = message, None
         except VoidMessage as void:
-            refusal = self._refusal_for(checked.request, void)
-            self.refused.answer(message, checked.request, refusal)
+            self._refuse(message, checked.request, void)
             unanswered_since = None
         except (AppError, SQLAlchemyError) as error:  # SQS delivers the message again
             logger.warning("registration.postponed", error=type(error).__name__)
@@ -207,16 +271,41 @@ class Registrations:
         with self._db.read() as db:
             tenant_of_token(db, message.token, lock=False)
         with self._db.write(SYSTEM) as db:
-            RegistrationStore(db, self._config, self._sets, *message).store()
+            message.store(db)
+
+    def _refuse(self, message: Message, request: Request, void: VoidMessage) -> None:
+        """Queue the answer of a refused stack.
+
+        When the queue is full, the message stays with SQS, which delivers it again.
+        """
+        with suppress(queue.Full):
+            self._refused.put_nowait((message, request, self._refusal_for(request, void)))
+
+    def _answer_refused(self, refused: _Refused) -> None:
+        while True:
+            message, request, refusal = refused.get()
+            try:
+                if self._answers().send(request, refusal):
+                    self._queue.delete([message])
+            except Exception as error:  # noqa: BLE001
+                # SQS delivers the message again. The thread must survive.
+                logger.warning("registration.postponed", error=type(error).__name__)
+            finally:
+                refused.task_done()
 
     def _refusal_for(self, request: Request, void: VoidMessage) -> str | None:
         """Return the reason for an answer FAILED; None for a SUCCESS that changes nothing."""
         cause = str(void)
         if self._void_messages.acquire((cause, request.account_id)):
             logger.info("registration.void", cause=cause, account_id=request.account_id)
-        if _must_pass(request, void):
-            return None
-        return REFUSAL
+        # A stack outlives tokens and tenants, so a Delete always succeeds. An Update also succeeds
+        # if its token is void and did not change. FAILED would roll the update back, and the
+        # rollback would send the same token.
+        passes = request.kind == "Delete"
+        if request.kind == "Update" and isinstance(void, VoidToken):
+            token = request.property("RegistrationToken")
+            passes = token != "" and token == request.old_properties.get("RegistrationToken")
+        return None if passes else REFUSAL
 
     def _check(self, request: Request) -> CheckedMessage:
         """Check the request without the database. Raises VoidMessage."""
@@ -229,17 +318,4 @@ class Registrations:
             raise VoidMessage("role") from error
         if (role.partition, role.account_id) != (request.partition, request.account_id):
             raise VoidMessage("account")
-        return CheckedMessage(request, token, role)
-
-
-def _must_pass(request: Request, void: VoidMessage) -> bool:
-    """Return whether the stack is answered with SUCCESS although its message is ignored.
-
-    A stack outlives tokens and tenants, so a Delete always succeeds. An Update also succeeds if its
-    token is void and did not change. FAILED would roll the update back, and the rollback would send
-    the same token.
-    """
-    if request.kind == "Update" and isinstance(void, VoidToken):
-        token = request.property("RegistrationToken")
-        return token != "" and token == request.old_properties.get("RegistrationToken")
-    return request.kind == "Delete"
+        return CheckedMessage(self._config, self._sets, request, token, role)

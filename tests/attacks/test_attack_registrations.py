@@ -25,7 +25,7 @@ from tests.attacks.evidence import (
 from tests.conftest import with_settings
 from tests.support.cast import Customer, path_of
 from tests.support.rows import at_once, registration_token
-from tests.support.stacks import HOSTILE_URLS, TOPIC, Answers, Stack
+from tests.support.stacks import HOSTILE_URLS, TOPIC, Answers, Stack, handle
 
 pytestmark = on_postgresql  # tests/onboarding/test_registrations.py has both
 REASON = {"reason": "an incident"}
@@ -55,7 +55,7 @@ class Desk:
 
     def handle(self, message):
         """The status that the stack got."""
-        assert self.registrations.handle(message)
+        assert handle(self.registrations, message)
         shows_nothing(json.dumps(self.answers.said[-1]))
         return self.answers.statuses[-1]
 
@@ -184,7 +184,7 @@ def test_hammering_costs_no_call_to_sts(world, desk):
     stack = desk.stack({"id": made["tenant_id"]}, made["role_arn"])
     calls = len(world.aws.sts_calls)
     messages = [stack.message() for _ in range(10)] * 2
-    assert at_once([lambda m=m: desk.registrations.handle(m) for m in messages]) == [True] * 20
+    assert at_once([lambda m=m: handle(desk.registrations, m) for m in messages]) == [True] * 20
     assert len(world.aws.sts_calls) == calls
     again = world.audit(tenant_id=made["tenant_id"], action="connection.registered_again")
     assert len(again) == 10, "once for each request, not for each delivery"
@@ -227,7 +227,7 @@ def test_an_address_that_is_not_awss_is_never_called(desk, scene, audit_hook, co
         local = [f"{trap.url}/{stack.stack_id}", f"https://x@{trap.url.removeprefix('http://')}/"]
         for url in [*HOSTILE_URLS, *local]:
             for kind in ("Create", "Update", "Delete") if url in local else ("Create",):
-                assert not at_aws.handle(stack.message(kind, ResponseURL=url)), url
+                assert not handle(at_aws, stack.message(kind, ResponseURL=url)), url
         assert trap.got == []
     events = {"registration.strange_response_url", "registration.unreadable"}
     assert {line["event"] for line in lines} <= events
@@ -239,6 +239,6 @@ def test_a_redirecting_bucket_leads_nowhere(config, app, vendor, scene):
     with Answers() as trap, Answers(301, location=f"{trap.url}/elsewhere") as answers:
         desk = Desk(config, app.extensions["deputy"].db, vendor.registration_queue_url, answers)
         stack = desk.stack(scene.acme, "arn:aws:iam::444455556666:role/deputy-x")
-        assert not desk.registrations.handle(stack.message("Delete"))
+        assert not handle(desk.registrations, stack.message("Delete"))
         assert trap.got == []
         assert answers.got

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import psycopg
 
-from app.onboarding.registration_token import RegistrationTokens
+from app.onboarding.registration_store import RegistrationTokens
 from app.store.database import Database
 from app.store.revisions import KNOWN, revision
 from dev.stack import ROOT

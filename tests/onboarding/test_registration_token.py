@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from app.aws.stack_messages import RegistrationQueue
 from app.cache.sealing import derive_key
-from app.onboarding.registration_token import RegistrationTokens, TokenIds, deployment_of
+from app.onboarding.registration_store import RegistrationTokens, TokenIds, deployment_of
 from app.store.database import Database
 from app.store.models.deployment import deployment_id
 from tests.conftest import with_settings
@@ -24,7 +24,7 @@ from tests.onboarding.test_registrations import Desk
 from tests.support.cast import root_client
 from tests.support.databases import empty_database, migrate, new_database
 from tests.support.rows import tenant_row
-from tests.support.stacks import TOPIC, Answers, Stack
+from tests.support.stacks import TOPIC, Answers, Stack, handle
 
 KEYS = ("first-secret-key-of-the-tests-0123456789", "older-secret-key-of-the-tests-0123456789")
 ROLE = "arn:aws:iam::444455556666:role/deputy-x"
@@ -194,11 +194,11 @@ def test_a_token_of_the_old_form_registers_and_another_deployments_is_deleted_un
     same_keys = RegistrationTokens(KEYS).make(ELSEWHERE, tenant_row(one.db), 1)
     for stack in (one.stranger(), one.stack_with(same_keys)):
         for kind in ("Create", "Update", "Delete"):
-            assert one.registrations.handle(stack.message(kind))
+            assert handle(one.registrations, stack.message(kind))
     assert one.answers.got == []
     for key in (KEYS[0], "k" * 40):
         stack = one.stack_with(old_token(tenant_row(one.db), 1, key))
-        assert one.registrations.handle(stack.message())
+        assert handle(one.registrations, stack.message())
     assert one.answers.statuses == ["SUCCESS", "FAILED"]
 
 
@@ -212,7 +212,7 @@ def test_other_deployments_are_logged_once_an_hour_each_and_twenty_times_in_all(
         with capture_logs() as logged:
             for stack in strangers:
                 for _ in range(2):
-                    assert one.registrations.handle(stack.message())
+                    assert handle(one.registrations, stack.message())
         return [
             line["deployment_id"]
             for line in logged

@@ -23,8 +23,8 @@ from app.config import Config
 from app.errors import AwsUnavailableError, StoreUnavailableError
 from app.factory import create_app
 from app.ids import new_id
-from app.onboarding import message_places
-from app.onboarding.registrations import REFUSAL, Registrations
+from app.onboarding import registrations as handling
+from app.onboarding.registrations import REFUSAL, MessagePlaces, Registrations
 from app.permissions import permission_sets
 from app.store import locks
 from app.store.database import SYSTEM, Database
@@ -47,7 +47,7 @@ from tests.conftest import with_settings
 from tests.onboarding.conftest import opened
 from tests.support.cast import Api, World, root_client
 from tests.support.rows import ADMIN, at_once, connection_row, registration_token, tenant_row
-from tests.support.stacks import TOPIC, Answers, Stack
+from tests.support.stacks import TOPIC, Answers, Stack, handle
 from tests.support.waiting import until, waiting_for_locks
 
 
@@ -91,7 +91,7 @@ class Desk:
 
     def handle(self, message, status="SUCCESS"):
         """Handled for good, and answered so."""
-        assert self.registrations.handle(message)
+        assert handle(self.registrations, message)
         assert self.answers.statuses[-1] == status, self.answers.said[-1]
 
     def _rows(self, row_type, tenant_id=None):
@@ -305,13 +305,13 @@ def test_many_deliveries_at_once_act_once_and_many_requests_for_one_role_make_on
     processes = [desk.process() for _ in range(4)]
     for count, kind in enumerate(("Create", "Delete"), 1):
         message = stack.message(kind)
-        assert at_once([lambda p=p, m=message: p.handle(m) for p in processes]) == [True] * 4
+        assert at_once([lambda p=p, m=message: handle(p, m) for p in processes]) == [True] * 4
         assert len(desk.connections()) == 1
         assert len(desk.actions()) == count
     assert set(desk.answers.statuses) == {"SUCCESS"}
     fresh = desk.stack()
     messages = [fresh.message() for _ in range(4)]
-    assert at_once([lambda m=m: desk.registrations.handle(m) for m in messages]) == [True] * 4
+    assert at_once([lambda m=m: handle(desk.registrations, m) for m in messages]) == [True] * 4
     assert len(desk.connections()) == 2
     again = ["connection.registered_again"] * 3
     assert sorted(desk.actions()[-4:]) == ["connection.registered", *again]
@@ -551,7 +551,7 @@ def test_a_role_has_the_set_of_its_template_and_awaits_approval_in_an_undeclared
 def test_a_full_tenant_takes_no_more_and_loses_none(desk):
     desk.registrations = desk.process(max_connections=1)
     stacks = [desk.stack() for _ in range(4)]
-    at_once([lambda s=s: desk.registrations.handle(s.message()) for s in stacks])
+    at_once([lambda s=s: handle(desk.registrations, s.message()) for s in stacks])
     [connection] = desk.connections()
     assert sorted(desk.answers.statuses) == ["FAILED"] * 3 + ["SUCCESS"]
     [kept] = [stack for stack in stacks if stack.role_arn == connection.role_arn]
@@ -644,7 +644,7 @@ def test_a_token_that_is_not_ours_costs_no_transaction_and_holds_no_answer_back(
         desk.db, ("another-secret-key-of-somebody-else-01",), desk.tenant_id
     )
     role, go_on = desk.stack().role_arn, threading.Event()
-    monkeypatch.setattr("app.onboarding.refused_stacks._WAITING", 3)
+    monkeypatch.setattr("app.onboarding.registrations._WAITING", 3)
 
     class Slow(StackAnswers):
         def send(self, request, refusal):
@@ -663,7 +663,7 @@ def test_a_token_that_is_not_ours_costs_no_transaction_and_holds_no_answer_back(
         assert line.registrations.queue_state.unanswered_at is None
     go_on.set()
     while line.receive():
-        line.registrations.refused.wait()
+        line.registrations._refused.join()
     assert desk.answers.statuses.count("FAILED") >= 9
     assert line.left() == 0
     assert line.left(line.dead_letters) == 0
@@ -675,8 +675,8 @@ def test_of_a_tenants_messages_some_are_worked_on_at_once_and_further_ones_come_
     """They are neither refused nor used up: a message that was put back three times is worked
     on.
     """
-    few = message_places.MESSAGES_AT_ONCE._replace(most=2)
-    monkeypatch.setattr(message_places, "MESSAGES_AT_ONCE", few)
+    few = handling.MESSAGES_AT_ONCE._replace(most=2)
+    monkeypatch.setattr(handling, "MESSAGES_AT_ONCE", few)
     other, put_back = tenant_row(desk.db), []
     inner = line.registrations._queue.put_back
     monkeypatch.setattr(
@@ -697,7 +697,7 @@ def test_of_a_tenants_messages_some_are_worked_on_at_once_and_further_ones_come_
 
 
 def test_the_further_a_tenants_backlog_reaches_the_later_a_message_comes_again():
-    tenant, queued = new_id(), message_places.MessagePlaces()
+    tenant, queued = new_id(), MessagePlaces()
     waits = [queued.seconds_until_next(tenant) for _ in range(3_000)]
     assert max(waits[:30]) <= 4
     assert 95 <= waits[-1] <= 105

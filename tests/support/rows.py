@@ -17,7 +17,7 @@ from app.clock import now
 from app.identity.principals import ApiKeyPrincipal
 from app.identity.scopes import ALL_SCOPES, Scope
 from app.ids import RoleArn, new_external_id, new_id
-from app.onboarding.registration_token import RegistrationTokens
+from app.onboarding.registration_store import RegistrationTokens
 from app.store.database import SYSTEM
 from app.store.models import (
     Connection,

@@ -8,6 +8,8 @@ import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from app.onboarding.registration_store import VoidMessage
+
 BUCKET = "cloudformation-custom-resource-response-useast1"
 HOST = f"{BUCKET}.s3.amazonaws.com"
 PATH = (
@@ -15,6 +17,19 @@ PATH = (
     "?X-Amz-Date=1&X-Amz-Signature=ab%2Fc"
 )
 TOPIC = "arn:aws:sns:us-east-1:111122223333:registrations"
+
+
+def handle(registrations, body):
+    """Handle one message in this thread. Return whether it can be deleted."""
+    request = registrations._request(body)
+    if isinstance(request, bool):
+        return request
+    refusal = None
+    try:
+        registrations._register(registrations._check(request))
+    except VoidMessage as void:
+        refusal = registrations._refusal_for(request, void)
+    return registrations._answers().send(request, refusal)
 
 
 class Answers:
