@@ -115,7 +115,7 @@ _answers_template = bp.response(
 @_answers_template
 def get_template(query: JsonObject) -> Response:
     """Read the CloudFormation template before launching it."""
-    return _yaml(services.onboarding.template(**query))
+    return _yaml(services.onboarding.rendered(**query).role)
 
 
 @bp.route("/v1/templates/customer-org.yaml", methods=["GET"])
@@ -124,7 +124,7 @@ def get_template(query: JsonObject) -> Response:
 @_answers_template
 def get_organization_template(query: JsonObject) -> Response:
     """Read the template that creates the role in an organisation's accounts."""
-    return _yaml(services.onboarding.organization_template(**query))
+    return _yaml(services.onboarding.rendered(**query).organization)
 
 
 def _yaml(template: Any) -> Response:

@@ -19,7 +19,7 @@ from app.config import Config
 from app.connections import allowed_roles, kit_names
 from app.errors import ConflictError, NotFoundError
 from app.identity import Principal, ensure_room, one_or_not_found, owned, tenant_of
-from app.ids import RoleArn, kit_role_name
+from app.ids import RoleArn
 from app.limits.table import CONNECTIONS, SEARCHES
 from app.permissions.permission_sets import PermissionSet, PermissionSets
 from app.proofs.verification import PATIENCE, Verification
@@ -146,9 +146,8 @@ class Connections:
         """
         chosen, config = self._sets.choose(permission_set).name, self._config
         with self._db.read() as db:
-            suffix = kit_names.kit_suffix(db, config, self._sets, tenant_id, chosen)
-        name = kit_role_name(config.aws.role_prefix, tenant_id, suffix)
-        return f"arn:{config.aws.broker.partition}:iam::{account_id}:role/{name}"
+            names = kit_names.new_names(db, config, self._sets, tenant_id, chosen)
+        return f"arn:{config.aws.broker.partition}:iam::{account_id}:role/{names.role}"
 
     def create(
         self,

@@ -1,52 +1,64 @@
-"""The names that the onboarding kit gives to a tenant's roles.
+"""The names that the onboarding kit gives to a tenant's roles and their stacks.
 
 A tenant's roles of different permission sets never get the same name.
 """
 
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.config import Config
-from app.ids import kit_role_name
+from app.ids import RoleArn, kit_role_name, kit_stack_names
 from app.permissions.permission_sets import PermissionSets
 from app.store.models import Connection
 
 
-def kit_suffix(
-    db: Session, config: Config, sets: PermissionSets, tenant_id: UUID, name: str
-) -> str:
-    """Return the suffix of the names of a tenant's new role and stack of a permission set.
+class KitNames(NamedTuple):
+    """The names of a role, of its stack, and of the stack for a whole organization."""
 
-    The suffix is empty for the default permission set, and the permission set's name for the
-    others. The default one also gets its name as suffix if a role of another permission set has the
-    name without a suffix. A role may have it because it keeps its name when DEFAULT_PERMISSION_SET
-    changes or when it moves to another permission set. With the same name, the kit's script would
-    give that role the default set's rights. Deleted connections count, because a role outlives its
-    connection.
+    role: str
+    stack: str
+    organization_stack: str
+
+
+def _names(config: Config, tenant_id: UUID, suffix: str) -> KitNames:
+    parts = config.aws.role_prefix, tenant_id, suffix
+    return KitNames(kit_role_name(*parts), *kit_stack_names(*parts))
+
+
+def new_names(
+    db: Session, config: Config, sets: PermissionSets, tenant_id: UUID, permission_set: str
+) -> KitNames:
+    """Return the names of a tenant's new role of a permission set.
+
+    They end in the permission set's name, unless it is the default permission set. The default one
+    is named too if a role of another permission set has the name without a suffix. A role may have
+    it because it keeps its name when DEFAULT_PERMISSION_SET changes or when it moves to another
+    permission set. With the same name, the kit's script would give that role the default set's
+    rights. Deleted connections count, because a role outlives its connection.
     """
-    if suffix := sets.suffix(name):
-        return suffix
-    plain = f"/{kit_role_name(config.aws.role_prefix, tenant_id)}"
-    taken = select(Connection.id).where(
-        Connection.tenant_id == tenant_id,
-        Connection.permission_set != name,
-        Connection.role_arn.endswith(plain, autoescape=True),
-    )
-    return f"-{name}" if db.scalar(taken.limit(1)) else ""
+    suffix = sets.suffix(permission_set)
+    if not suffix:
+        plain = f"/{kit_role_name(config.aws.role_prefix, tenant_id)}"
+        taken = select(Connection.id).where(
+            Connection.tenant_id == tenant_id,
+            Connection.permission_set != permission_set,
+            Connection.role_arn.endswith(plain, autoescape=True),
+        )
+        if db.scalar(taken.limit(1)):
+            suffix = f"-{permission_set}"
+    return _names(config, tenant_id, suffix)
 
 
-def made_suffix(db: Session, config: Config, tenant_id: UUID, name: str) -> str | None:
-    """Return the suffix of the name of the tenant's newest role of a permission set.
+def names_of(config: Config, tenant_id: UUID, role_arn: str, new: KitNames) -> KitNames:
+    """Return the names of a role that exists. `new`: those of a new role.
 
-    Roles of deleted connections count. Returns None if the kit made no such role.
+    A role that the kit did not name gets the stacks' names of a new role.
     """
-    plain = kit_role_name(config.aws.role_prefix, tenant_id)
-    of_the_kit = select(Connection.role_arn).where(
-        Connection.tenant_id == tenant_id,
-        Connection.permission_set == name,
-        Connection.role_arn.contains(f"/{plain}", autoescape=True),
-    )
-    newest = db.scalar(of_the_kit.order_by(Connection.id.desc()).limit(1))
-    return newest and newest.rpartition("/")[2].removeprefix(plain)
+    name = RoleArn.parse(role_arn).name
+    beginning = kit_role_name(config.aws.role_prefix, tenant_id)
+    if name.startswith(beginning):
+        return _names(config, tenant_id, name.removeprefix(beginning))
+    return new._replace(role=name)

@@ -6,27 +6,24 @@ the role as it was created.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
+from urllib.parse import quote, urlencode
 from uuid import UUID
 
-from sqlalchemy import Row, select
+from sqlalchemy import select
 
 from app.aws import templates
-from app.aws.templates import Template
-from app.config import Broker, Config
-from app.connections.kit_names import kit_suffix
+from app.config import Broker, Config, ConfigError
+from app.connections.kit_names import KitNames, names_of, new_names
 from app.errors import ValidationFailedError
 from app.identity import Principal, tenant_of
-from app.ids import RoleArn, kit_role_name, kit_stack_names
 from app.onboarding import kit_scripts
-from app.onboarding.kit_scripts import KitRole, update_command
-from app.onboarding.launch_url import ensure_console, launch_url, stack_url
-from app.onboarding.publication import Publication
+from app.onboarding.kit_scripts import KitRole
+from app.onboarding.publication import Publication, Rendered, SetVersions
 from app.onboarding.registration_store import RegistrationTokens
-from app.onboarding.set_versions import SetVersions
 from app.permissions.permission_sets import PermissionSet, PermissionSets, managed_policy_arn
-from app.store.database import Database, Session
-from app.store.models import Approval, Connection, Tenant, live_of
+from app.store.database import Database
+from app.store.models import Approval, Connection, live_of
 from app.store.models.deployment import deployment_id
 
 # Parameters that an update keeps. With another RoleName, it would create another role.
@@ -38,6 +35,12 @@ KEPT = (
     "OrganizationalUnitIds",
     "CallAs",
 )
+# Hosts of AWS's consoles, which botocore's data does not have
+_CONSOLES = {
+    "aws": "console.aws.amazon.com",
+    "aws-us-gov": "console.amazonaws-us-gov.com",
+    "aws-cn": "console.amazonaws.cn",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,17 +96,6 @@ class Kit:
     update: KitUpdate
 
 
-class _RoleNames(NamedTuple):
-    """The names of a role, its two stacks and its template's parameters.
-
-    The first stack is for one account, the second for an organisation. The role may exist already.
-    """
-
-    role: str
-    stacks: tuple[str, str]
-    parameters: frozenset[str]
-
-
 class Onboarding:
     """The service that builds kits."""
 
@@ -117,7 +109,7 @@ class Onboarding:
         self._db = db
         self._publication = publication
         self._config = config
-        ensure_console(config)
+        _ensure_console(config)
         self.sets = sets
         self.versions = SetVersions(db, sets)
         self._tokens = RegistrationTokens(config.database.secret_keys)
@@ -126,19 +118,12 @@ class Onboarding:
         """Return the regions in which a customer's stack may run."""
         return sorted(templates.regions(self._config.aws.broker.partition))
 
-    def template(self, permission_set: str | None = None) -> Template:
-        """Return the template for one account.
+    def rendered(self, permission_set: str | None = None) -> Rendered:
+        """Return the templates for one account and for a whole organisation.
 
         Raises ValidationFailedError for an unknown permission set.
         """
-        return self._publication.roles[self.sets.choose(permission_set).name]
-
-    def organization_template(self, permission_set: str | None = None) -> Template:
-        """Return the template for a whole organisation.
-
-        Raises ValidationFailedError for an unknown permission set.
-        """
-        return self._publication.organizations[self.sets.choose(permission_set).name]
+        return self._publication.rendered[self.sets.choose(permission_set).name]
 
     def kit(
         self,
@@ -153,120 +138,124 @@ class Onboarding:
         Raises NotFoundError, ValidationFailedError.
         """
         region, chosen = self._region(region), self.sets.choose(permission_set)
-        tenant, next_external_id, token, suffix, row = self._read(principal, tenant_id, chosen)
-        bucket, template = self._publication.bucket, self._publication.roles[chosen.name]
-        urls = bucket.url(template), bucket.url(self._publication.organizations[chosen.name])
-        names = self._names(tenant_id, suffix, chosen)
-        existing = self._existing_names(tenant_id, suffix, row) if row else names
-        role = self._role(names.role, tenant.external_id or "", next_external_id, chosen)
-        values = {"ExternalId": role.external_id, "NextExternalId": next_external_id or ""}
-        values |= self._registration(token, region)
-        parameters = values | {"RoleName": role.name}
-        if next_external_id is None:
-            del parameters["NextExternalId"]
-        launch = partial(launch_url, self._config, region)
+        values, names = self._read(principal, tenant_id, chosen, region)
+        existing, origin = self._existing(tenant_id, chosen, names)
+        aws, rendered = self._config.aws, self._publication.rendered[chosen.name]
+        url = self._publication.bucket.url(rendered.role)
+        organization_url = self._publication.bucket.url(rendered.organization)
+        role = self._role(names.role, values, chosen)
+        home = _home(self._config, region)
+        launch = partial(_launch_url, home, values | {"RoleName": role.name})
+        stacks = {existing.stack: url, existing.organization_stack: organization_url}
         return Kit(
             external_id=role.external_id,
-            next_external_id=next_external_id,
-            broker_principal_arn=self._config.aws.broker.arn,
+            next_external_id=values["NextExternalId"] or None,
+            broker_principal_arn=aws.broker.arn,
             role_name=role.name,
-            stack_name=names.stacks[0],
+            stack_name=names.stack,
             region=region,
-            partition=self._config.aws.broker.partition,
+            partition=aws.broker.partition,
             permission_set=chosen.name,
             permission_set_version=chosen.version,
-            template_url=urls[0],
-            template_version=template.version,
-            launch_stack_url=launch(urls[0], names.stacks[0], parameters),
-            organization_launch_url=launch(urls[1], names.stacks[1], parameters),
-            registers_itself=region == self._config.aws.registration_region,
+            template_url=url,
+            template_version=rendered.role.version,
+            launch_stack_url=launch(url, names.stack),
+            organization_launch_url=launch(organization_url, names.organization_stack),
+            registers_itself="RegistrationToken" in values,
             trust_policy=role.trust,
             terraform=kit_scripts.terraform(role),
             aws_cli=kit_scripts.aws_cli(role),
-            update=self._update(region, urls, values, role._replace(name=existing.role), existing),
+            update=self._update(region, stacks, values, role._replace(name=existing.role), origin),
         )
 
     def _update(
         self,
         region: str,
-        urls: tuple[str, str],
+        stacks: dict[str, str],
         values: dict[str, str],
         role: KitRole,
-        existing: _RoleNames,
+        origin: PermissionSet | None,
     ) -> KitUpdate:
         """Return the update of the existing role to what the kit asks for.
 
-        The customer supplies the values of parameters that the role's template did not have.
+        `stacks`: the URL of the new template, by the name of the stack. `origin`: the set of the
+        role's present template, None if unknown. The customer supplies the values of parameters
+        that this template did not have.
         """
-        kept = [*KEPT]
-        to_fill_in: list[str] = []
+        present = {parameter["name"] for parameter in origin.parameters} if origin else set[str]()
+        kept, to_fill_in = [*KEPT], list[str]()
         for parameter in role.parameters:
-            names = kept if parameter["name"] in existing.parameters else to_fill_in
+            names = kept if parameter["name"] in present else to_fill_in
             names.append(parameter["name"])
         values = {name: f"<{name}>" for name in to_fill_in} | values
+        home, parameters = _home(self._config, region), kit_scripts.updated_parameters(values, kept)
         stack, whole = (
             StackUpdate(
                 name=name,
-                console_url=stack_url(self._config, region, name),
-                aws_cli=update_command(region, name, url, values, kept=kept),
+                console_url=f"{home}#/stacks?{urlencode({'filteringText': name})}",
+                aws_cli=kit_scripts.filled(
+                    "update-stack.sh.jinja",
+                    region=region,
+                    stack=name,
+                    template_url=url,
+                    parameters=parameters,
+                ),
                 parameters=values,
                 to_fill_in=to_fill_in,
             )
-            for name, url in zip(existing.stacks, urls, strict=True)
+            for name, url in stacks.items()
         )
         return KitUpdate(stack, whole, kit_scripts.terraform(role), kit_scripts.aws_cli(role))
 
-    def _names(self, tenant_id: UUID, suffix: str, origin: PermissionSet | None) -> _RoleNames:
-        """Return the kit's names of a role. `origin`: the set of its template, None if unknown."""
-        parameters: frozenset[str] = frozenset()
-        if origin is not None:
-            parameters = frozenset(parameter["name"] for parameter in origin.parameters)
-        parts = self._config.aws.role_prefix, tenant_id, suffix
-        return _RoleNames(kit_role_name(*parts), kit_stack_names(*parts), parameters)
+    def _existing(
+        self, tenant_id: UUID, chosen: PermissionSet, new: KitNames
+    ) -> tuple[KitNames, PermissionSet | None]:
+        """Return the names of the tenant's existing role, and the set of its template.
 
-    def _existing_names(
-        self, tenant_id: UUID, suffix: str, row: Row[str, str, int | None]
-    ) -> _RoleNames:
-        name = RoleArn.parse(row.role_arn).name
-        beginning = kit_role_name(self._config.aws.role_prefix, tenant_id)
-        if name.startswith(beginning):
-            suffix = name.removeprefix(beginning)
-        origin = self.versions.of(row.permission_set, row.permission_set_version)
-        return self._names(tenant_id, suffix, origin)._replace(role=name)
+        It is the newest role that is asked to move to the chosen set, or else that has it. Without
+        such a role, the names are those of a new one.
+        """
+        role = select(
+            Connection.role_arn, Connection.permission_set, Connection.permission_set_version
+        )
+        newest = role.where(live_of(tenant_id)).order_by(Connection.id.desc()).limit(1)
+        moving = newest.join(Approval, Approval.id == Connection.move_id)
+        moving = moving.where(Approval.permission_set == chosen.name)
+        settled = newest.where(Connection.permission_set == chosen.name)
+        with self._db.read() as db:
+            row = db.execute(moving).one_or_none() or db.execute(settled).one_or_none()
+        if row is None:
+            return new, chosen
+        role_arn, name, version = row
+        return names_of(self._config, tenant_id, role_arn, new), self.versions.of(name, version)
 
     def _read(
-        self, principal: Principal, tenant_id: UUID, chosen: PermissionSet
-    ) -> tuple[Tenant, str | None, str, str, Row[str, str, int | None] | None]:
-        """Return what the kit needs from the database.
+        self, principal: Principal, tenant_id: UUID, chosen: PermissionSet, region: str
+    ) -> tuple[dict[str, str], KitNames]:
+        """Return the values of a stack's parameters, and the names of a new role.
 
-        The items are the tenant, its next External ID, its registration token, the suffix of a new
-        role's name, and its existing role for the chosen set. Raises NotFoundError.
+        Raises NotFoundError.
         """
+        aws = self._config.aws
         with self._db.read() as db:
             tenant = tenant_of(db, principal, tenant_id)
-            generation = tenant.registration_generation
-            # The token of a link's page contains the link's id: revoking the link voids the token.
-            link_id = principal.link_id
-            token = self._tokens.make(deployment_id(db), tenant_id, generation, link_id=link_id)
-            suffix = kit_suffix(db, self._config, self.sets, tenant_id, chosen.name)
-            next_external_id = tenant.next.value if tenant.next else None
-            row = _existing_role(db, tenant_id, chosen.name)
-            return tenant, next_external_id, token, suffix, row
+            next_external_id = tenant.next.value if tenant.next else ""
+            values = {"ExternalId": tenant.external_id or "", "NextExternalId": next_external_id}
+            if aws.registration_topic_arn and region == aws.registration_region:
+                # A stack can only name a topic of its own region. The token of a link's page
+                # contains the link's id: revoking the link voids the token.
+                values["RegistrationTopicArn"] = aws.registration_topic_arn
+                values["RegistrationToken"] = self._tokens.make(
+                    deployment_id(db),
+                    tenant_id,
+                    tenant.registration_generation,
+                    link_id=principal.link_id,
+                )
+            return values, new_names(db, self._config, self.sets, tenant_id, chosen.name)
 
-    def _registration(self, token: str, region: str) -> dict[str, str]:
-        """Return the parameters with which a stack registers its role.
-
-        A stack can only name a topic of its own region.
-        """
-        topic = self._config.aws.registration_topic_arn
-        if topic is None or region != self._config.aws.registration_region:
-            return {}
-        return {"RegistrationTopicArn": topic, "RegistrationToken": token}
-
-    def _role(
-        self, name: str, external_id: str, next_external_id: str | None, chosen: PermissionSet
-    ) -> KitRole:
+    def _role(self, name: str, values: dict[str, str], chosen: PermissionSet) -> KitRole:
         config, partition = self._config, self._config.aws.broker.partition
+        external_id = values["ExternalId"]
         managed = chosen.managed_policy_arns(partition)
         published = {
             managed_policy_arn(partition, name) for name in self.versions.managed_policies()
@@ -282,7 +271,7 @@ class Onboarding:
             external_id=external_id,
             region=config.aws.region,
             max_seconds=templates.role_seconds(config),
-            trust=trust_policy(config.aws.broker, external_id, next_external_id),
+            trust=trust_policy(config.aws.broker, external_id, values["NextExternalId"]),
             policy=chosen.policy(partition),
             permission_set=chosen.label,
             managed=tuple(managed),
@@ -310,16 +299,43 @@ class Onboarding:
         raise ValidationFailedError({"region": [message]})
 
 
-def _existing_role(
-    db: Session, tenant_id: UUID, permission_set: str
-) -> Row[str, str, int | None] | None:
-    """Return the tenant's newest role that is asked to move to the set, or else that has it."""
-    role = select(Connection.role_arn, Connection.permission_set, Connection.permission_set_version)
-    newest = role.where(live_of(tenant_id)).order_by(Connection.id.desc()).limit(1)
-    moving = newest.join(Approval, Approval.id == Connection.move_id)
-    moving = moving.where(Approval.permission_set == permission_set)
-    settled = newest.where(Connection.permission_set == permission_set)
-    return db.execute(moving).one_or_none() or db.execute(settled).one_or_none()
+def _ensure_console(config: Config) -> None:
+    """Check that the region and a known console belong to the broker's partition.
+
+    Raises ConfigError for a partition whose console is unknown, or a region outside the partition.
+    """
+    ours, theirs = config.aws.broker.partition, templates.partition_of(config.aws.region)
+    if theirs != ours:
+        place = f"the partition {theirs}" if theirs else "no partition that is known here"
+        raise ConfigError(
+            f"AWS_REGION: {config.aws.region} is in {place}, but DEPUTY_BROKER_PRINCIPAL_ARN in"
+            f" {ours}. A deployment serves the one partition of its broker, and its region must"
+            " be there."
+        )
+    if config.aws.console_url is None and ours not in _CONSOLES:
+        raise ConfigError(
+            f"DEPUTY_CONSOLE_URL: must be set: the console of the partition {ours} is not known"
+            " here."
+        )
+
+
+def _home(config: Config, region: str) -> str:
+    """Return the URL of CloudFormation's console in a region."""
+    partition = config.aws.broker.partition
+    console = config.aws.console_url or f"https://{region}.{_CONSOLES[partition]}"
+    return f"{console}/cloudformation/home?region={region}"
+
+
+def _launch_url(home: str, parameters: dict[str, str], template_url: str, stack_name: str) -> str:
+    """Return a launch URL, which is AWS's quick-create link.
+
+    It opens the console with a template and those parameters that have a value. Everything after #
+    is one fragment, which has its own query.
+    """
+    fields = {"templateURL": template_url, "stackName": stack_name}
+    fields |= {f"param_{name}": value for name, value in parameters.items() if value}
+    query = urlencode(fields, quote_via=quote, safe="")
+    return f"{home}#/stacks/create/review?{query}"
 
 
 def trust_policy(

@@ -129,26 +129,17 @@ def filled(template: str, **values: Any) -> str:
     return _templates.get_template(template).render(values)
 
 
-def update_command(
-    region: str, stack: str, template_url: str, values: dict[str, str], *, kept: list[str]
-) -> str:
-    """Return a command that updates a stack to this template and these parameter values.
+def updated_parameters(values: dict[str, str], kept: list[str]) -> str:
+    """Return the parameters for an update of a stack, as a query on its description.
 
-    Parameters in `kept` keep their values. The command asks the stack which of them it has, because
-    CloudFormation refuses the previous value of a new parameter. CloudFormation resets each
-    parameter that the command leaves out to its default.
+    The stack gets these values, and parameters in `kept` keep theirs. The query asks the stack
+    which of them it has, because CloudFormation refuses the previous value of a new parameter.
+    CloudFormation resets each parameter that is left out to its default.
     """
     given = [{"ParameterKey": name, "ParameterValue": value} for name, value in values.items()]
-    parameters = (
+    return (
         f"[Stacks[0].Parameters[?contains(`{json.dumps(kept)}`, ParameterKey)]"
         f".{{ParameterKey: ParameterKey, UsePreviousValue: `true`}}, `{json.dumps(given)}`][]"
-    )
-    return filled(
-        "update-stack.sh.jinja",
-        region=region,
-        stack=stack,
-        template_url=template_url,
-        parameters=parameters,
     )
 
 

@@ -18,12 +18,13 @@ from typing import NamedTuple
 from uuid import UUID
 
 from cachetools import LRUCache
-from sqlalchemy import bindparam, func, or_, select
+from sqlalchemy import bindparam, func, select
 
 from app.audit import actions
 from app.clock import now
 from app.config import Config
-from app.connections import allowed_roles, connections, kit_names
+from app.connections import allowed_roles, connections
+from app.connections.kit_names import names_of, new_names
 from app.errors import ConflictError, NotFoundError, ValidationFailedError
 from app.identity import (
     LinkPrincipal,
@@ -37,14 +38,14 @@ from app.identity import (
     tenant_of,
 )
 from app.identity.families import Ending, Making
-from app.ids import ACCOUNT_ID_PATTERN, kit_role_name, kit_stack_names
+from app.ids import ACCOUNT_ID_PATTERN, kit_role_name
 from app.limits.rates import Rates
 from app.limits.table import LINKS
 from app.onboarding.kit import Onboarding
 from app.proofs import verification
 from app.settings.checks import DAY
 from app.store.database import Database, until_committed
-from app.store.models import Connection, OnboardingLink, Tenant, Trigger
+from app.store.models import Connection, OnboardingLink, Tenant, TenantStatus, Trigger
 from app.store.pages import Page, page
 
 LINK_DAYS = 30  # customers' IAM teams take weeks
@@ -56,13 +57,14 @@ _ACCOUNT = re.compile(ACCOUNT_ID_PATTERN, re.ASCII)
 _NEITHER = "Enter a role ARN or a 12-digit account ID."
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 _LINKS = 10_000  # most links in a process's memory
-# Built once, for speed.
-_BY_DIGEST = select(
-    OnboardingLink.id,
-    OnboardingLink.tenant_id,
-    OnboardingLink.revoked_at,
-    OnboardingLink.expires_at,
-).where(OnboardingLink.digest == bindparam("digest"))
+# Built once, for speed: anybody may send any number of requests with made-up tokens.
+_BY_DIGEST = (
+    select(OnboardingLink, Tenant).join(Tenant).where(OnboardingLink.digest == bindparam("digest"))
+)
+
+
+# The link's id, and its tenant's id if the link opens a page. A request counts for both.
+_Ids = tuple[UUID, UUID | None]
 
 
 class Visit(NamedTuple):
@@ -93,11 +95,8 @@ class Links:
     _verification: verification.Verification
     _config: Config
     _rates: Rates
-    # By a link's digest: the link's id, and its tenant's id if the link opens a page. A request is
-    # counted for both. So requests beyond the limit are refused without the database.
-    _ids: LRUCache[bytes, tuple[UUID, UUID | None]] = field(
-        default_factory=lambda: LRUCache(_LINKS)
-    )
+    # By a link's digest. Requests beyond the limit are refused without the database.
+    _ids: LRUCache[bytes, _Ids] = field(default_factory=lambda: LRUCache(_LINKS))
     _lock: threading.Lock = field(default_factory=threading.Lock)  # protects _ids
 
     def create(
@@ -194,32 +193,30 @@ class Links:
             raise NotFoundError
         # A look-up by digest takes a time that reveals nothing about the token
         digest = digest_of(token)
-        link_id, tenant_id = self._ids_of(digest)
-        self._rates.acquire_page(link_id, tenant_id)
-        query = live_links().where(OnboardingLink.digest == digest)
-        with self._db.read() as db:
-            row = db.execute(query).unique().one_or_none()
         with self._lock:
-            self._ids[digest] = link_id, row[0].tenant_id if row else None
-        if row is None:
+            ids = self._ids.get(digest)
+        if ids is None:
+            ids, _, _ = self._read(digest)
+        self._rates.acquire_page(*ids)
+        (link_id, tenant_id), link, tenant = self._read(digest)
+        if tenant_id is None:
             raise NotFoundError
-        link, tenant = row
-        return Visit(LinkPrincipal(tenant.id, link.id, request_id, client_address), tenant, link)
+        return Visit(LinkPrincipal(tenant_id, link_id, request_id, client_address), tenant, link)
 
-    def _ids_of(self, digest: bytes) -> tuple[UUID, UUID | None]:
-        """Return the ids of a link and its tenant, from memory or the database.
+    def _read(self, digest: bytes) -> tuple[_Ids, OnboardingLink, Tenant]:
+        """Return a link, its tenant, and the ids for which its requests count.
 
         Raises NotFoundError.
         """
-        with self._lock:
-            if digest in self._ids:
-                return self._ids[digest]
         with self._db.read() as db:
-            row = db.execute(_BY_DIGEST, {"digest": digest}).one_or_none()
+            row = db.execute(_BY_DIGEST, {"digest": digest}).unique().one_or_none()
         if row is None:
             raise NotFoundError
-        opens = row.revoked_at is None and row.expires_at > now()
-        return row.id, row.tenant_id if opens else None
+        link, tenant = row
+        ids = link.id, tenant.id if _opens_page(link, tenant) else None
+        with self._lock:
+            self._ids[digest] = ids
+        return ids, link, tenant
 
     def leftovers(self, token: str) -> Leftovers | None:
         """Return the leftovers of a tenant that was deleted in the last 30 days.
@@ -228,34 +225,29 @@ class Links:
         """
         if not _TOKEN.fullmatch(token):
             return None
+        digest = digest_of(token)
         with self._lock:
-            if digest_of(token) not in self._ids:  # no link ever had this token
+            if digest not in self._ids:  # no link ever had this token
                 return None
-        query = (
-            select(OnboardingLink.region, OnboardingLink.permission_set, Tenant)
-            .join(Tenant, Tenant.id == OnboardingLink.tenant_id)
-            .where(
-                OnboardingLink.digest == digest_of(token),
-                or_(
-                    OnboardingLink.revoked_at.is_(None),
-                    OnboardingLink.revoked_at >= Tenant.deleted_at,
-                ),
-                OnboardingLink.expires_at > Tenant.deleted_at,
-                Tenant.deleted_at > now() - _LEFTOVERS_SHOWN,
-            )
+        _, link, tenant = self._read(digest)
+        deleted_at, revoked_at = tenant.deleted_at, link.revoked_at
+        if deleted_at is None or deleted_at <= now() - _LEFTOVERS_SHOWN:
+            return None
+        if link.expires_at <= deleted_at or (revoked_at and revoked_at < deleted_at):
+            return None
+        config, permission_set = self._config, link.permission_set
+        beginning = kit_role_name(config.aws.role_prefix, tenant.id)
+        of_the_kit = select(Connection.role_arn).where(  # roles of deleted connections count
+            Connection.tenant_id == tenant.id,
+            Connection.permission_set == permission_set,
+            Connection.role_arn.contains(f"/{beginning}", autoescape=True),
         )
         with self._db.read() as db:
-            row = db.execute(query).unique().one_or_none()
-            if row is None:
-                return None
-            region, permission_set, tenant = row
-            suffix = kit_names.made_suffix(db, self._config, tenant.id, permission_set)
-            if suffix is None:
-                suffix = kit_names.kit_suffix(
-                    db, self._config, self._onboarding.sets, tenant.id, permission_set
-                )
-        parts = self._config.aws.role_prefix, tenant.id, suffix
-        return Leftovers(tenant.name, kit_role_name(*parts), *kit_stack_names(*parts), region)
+            names = new_names(db, config, self._onboarding.sets, tenant.id, permission_set)
+            newest = db.scalar(of_the_kit.order_by(Connection.id.desc()).limit(1))
+        if newest:
+            names = names_of(config, tenant.id, newest, names)
+        return Leftovers(tenant.name, *names, link.region)
 
     def stop_looking(self, visit: Visit, connection_id: UUID) -> None:
         """End the search for a role of which only the account was given, and delete its row.
@@ -310,3 +302,9 @@ class Links:
         return self._connections.create(
             principal, tenant_id, role_arn=role_arn, permission_set=permission_set
         )
+
+
+def _opens_page(link: OnboardingLink, tenant: Tenant) -> bool:
+    """Return whether the link opens a page. `live_links` is the same in SQL."""
+    live = link.revoked_at is None and link.expires_at > now()
+    return live and tenant.status is TenantStatus.ACTIVE

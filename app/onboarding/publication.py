@@ -1,20 +1,34 @@
-"""The publication of this configuration: two templates and a document of each permission set.
+"""The publication of permission sets, and the record of the versions that were published.
 
-Publishing needs neither the database nor the secret keys. Deputy itself records a version once the
-bucket serves all three as Deputy's own configuration renders them (set_versions.py).
+Publishing uploads two templates and a document of each permission set. It needs neither the
+database nor the secret keys. Deputy itself records a version once the bucket serves all three as
+Deputy's own configuration renders them. Nothing else changes the record. It holds what this
+configuration renders: the bucket's content is only compared with that, and never stored.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
+from typing import NamedTuple
 
+from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
+
+from app.audit import WORKER, actions
 from app.aws import templates
 from app.aws.errors import Unavailable
 from app.aws.templates import Published, Template, TemplateBucket
 from app.config import TemplateConfig
-from app.errors import ConflictError
+from app.errors import ConflictError, NotFoundError, ValidationFailedError
 from app.log import logger
-from app.onboarding.set_versions import refusal
-from app.permissions.permission_sets import PermissionSet, PermissionSets, read_document
+from app.permissions.difference import Difference, difference
+from app.permissions.permission_sets import PermissionSet, PermissionSets, read_document, read_label
+from app.permissions.set_fields import VERSION_MAX
+from app.store.database import SYSTEM, Database, Session
+from app.store.models import PermissionSetVersion
 
+_PLACE = "The database"
 _REPLACED = (
     "The bucket has other content than this release's under the addresses below, and customers"
     " would launch it. Do not release until you know who uploaded it, and it is removed."
@@ -30,6 +44,14 @@ _IGNORED = (
 )
 
 
+class Rendered(NamedTuple):
+    """What this configuration renders for one permission set."""
+
+    role: Template
+    organization: Template
+    document: Template
+
+
 class Publication:
     """The templates and documents of this configuration.
 
@@ -43,13 +65,11 @@ class Publication:
         """
         self.bucket = TemplateBucket(config)
         self._sets = sets
-        self.roles: dict[str, Template] = {}
-        self.organizations: dict[str, Template] = {}
-        self._documents: dict[str, Template] = {}
+        self.rendered: dict[str, Rendered] = {}
         for name, chosen in sets.items():
-            role = self.roles[name] = templates.render(config, chosen)
-            self.organizations[name] = templates.render_organization(config, role, chosen)
-            self._documents[name] = templates.render_document(chosen)
+            role = templates.render(config, chosen)
+            organization = templates.render_organization(config, role, chosen)
+            self.rendered[name] = Rendered(role, organization, templates.render_document(chosen))
         self.ignored: set[str] = set()  # one sentence for each document that publishing ignored
 
     def publish(self) -> list[tuple[str, Published]]:
@@ -60,17 +80,16 @@ class Publication:
         template's name. Raises app.aws.errors.Unavailable.
         """
         self._ensure_raised()
-        states = self._upload([*self.roles.values(), *self.organizations.values()])
-        return states + self._upload(self._documents.values())
+        roles, organizations, documents = self._objects()
+        return self._upload(roles + organizations) + self._upload(documents)
+
+    def _objects(self) -> Iterable[tuple[Template, ...]]:
+        """Return all roles' templates, then all organizations', then all documents."""
+        return zip(*self.rendered.values(), strict=True)
 
     def _upload(self, objects: Iterable[Template]) -> list[tuple[str, Published]]:
-        states = []
-        replaced = []
-        for each in objects:
-            url, state = self.bucket.url(each), self.bucket.publish(each)
-            states.append((url, state))
-            if state is Published.DIFFERS:
-                replaced.append(url)
+        states = [(self.bucket.url(each), self.bucket.publish(each)) for each in objects]
+        replaced = [url for url, state in states if state is Published.DIFFERS]
         if replaced:
             # Another pipeline may have published the version at the same moment
             self._ensure_raised()
@@ -82,14 +101,13 @@ class Publication:
 
         Raises app.aws.errors.Unavailable.
         """
-        objects = [*self.roles.values(), *self.organizations.values(), *self._documents.values()]
+        objects = chain.from_iterable(self._objects())
         return [(self.bucket.url(each), self.bucket.published(each)) for each in objects]
 
     def serves(self, name: str) -> bool:
         """Return whether the bucket serves exactly what this configuration renders for the set."""
-        expected = (self._documents[name], self.roles[name], self.organizations[name])
         try:
-            return {*map(self.bucket.published, expected)} == {Published.YES}
+            return {*map(self.bucket.published, self.rendered[name])} == {Published.YES}
         except Unavailable as error:
             logger.warning("permission_set.unread", permission_set=name, error=str(error))
             return False
@@ -104,9 +122,7 @@ class Publication:
         A set that writes is compared with all versions, because a name that was ever read-only must
         not get a version that writes.
         """
-        first_version = chosen.version
-        if chosen.access == "write":
-            first_version = 1
+        first_version = 1 if chosen.access == "write" else chosen.version
         versions = {}
         for version, text in self.bucket.documents(chosen.name, first_version).items():
             published = read_document(text, chosen.name, version)
@@ -115,3 +131,166 @@ class Publication:
             else:
                 versions[version] = published
         return refusal(chosen, versions, "The bucket")
+
+
+@dataclass(eq=False)
+class SetVersions:
+    """The record of published versions, and its comparisons."""
+
+    _db: Database
+    _sets: PermissionSets
+    # The names of AWS's policies that published versions ask for, by the number of versions
+    _managed: dict[int, set[str]] = field(default_factory=dict)
+    _refused: set[str] = field(default_factory=set)  # names whose refusal this process has logged
+
+    def refusals(self) -> dict[str, str]:
+        """Return, by the set's name, the reason why its version can't be recorded.
+
+        Sets without a conflict with earlier versions are left out.
+        """
+        refusals, _ = self._compare()
+        return refusals
+
+    def _compare(self) -> tuple[dict[str, str], list[PermissionSet]]:
+        """Return the refusals, and the sets that are to be recorded."""
+        refusals: dict[str, str] = {}
+        missing: list[PermissionSet] = []
+        with self._db.read() as db:
+            for name, chosen in self._sets.items():
+                versions = _versions(db, name)
+                if sentence := refusal(chosen, versions, _PLACE):
+                    refusals[name] = sentence
+                elif versions.get(chosen.version) != replace(chosen, administrator=False):
+                    missing.append(chosen)
+        return refusals, missing
+
+    def record_published(self, serves: Callable[[str], bool]) -> bool:
+        """Record the version of each set that is published. Return whether none is left to record.
+
+        `serves`: whether the bucket has exactly what this configuration renders for the set. Raises
+        StoreUnavailableError.
+        """
+        refusals, missing = self._compare()
+        for name in refusals.keys() - self._refused:
+            logger.error("permission_set.not_recorded", permission_set=name, detail=refusals[name])
+        self._refused |= refusals.keys()
+        published = [chosen for chosen in missing if serves(chosen.name)]
+        for chosen in published:
+            with suppress(IntegrityError):  # another background worker recorded it just now
+                self._record(chosen)
+        return published == missing
+
+    def _record(self, chosen: PermissionSet) -> None:
+        """Store a new version and its event. An existing version only gets new descriptions."""
+        with self._db.write(SYSTEM) as db:
+            if refusal(chosen, _versions(db, chosen.name), _PLACE):
+                return
+            row = db.get(PermissionSetVersion, (chosen.name, chosen.version))
+            if row is None:
+                row = PermissionSetVersion(name=chosen.name, version=chosen.version)
+                db.add(row)
+                actions.PERMISSION_SET_PUBLISHED.record(
+                    db,
+                    WORKER,
+                    {
+                        "permission_set": chosen.name,
+                        "permission_set_version": chosen.version,
+                        "access": chosen.access,
+                    },
+                )
+            content = asdict(chosen)
+            # The previous release can't read it, and it does not change what the version asks for
+            del content["administrator"]
+            row.content = content
+
+    def managed_policies(self) -> set[str]:
+        """Return the names of AWS's policies that any published version of any set asked for.
+
+        Versions are never deleted, and publishing refuses to change their policies. So the policies
+        are read again only when the number of versions has changed.
+        """
+        with self._db.read() as db:
+            count = db.scalars(select(func.count()).select_from(PermissionSetVersion)).one()
+            if count not in self._managed:
+                lists = db.scalars(select(PermissionSetVersion.content["managed_policies"]))
+                self._managed[count] = {policy["name"] for policy in chain.from_iterable(lists)}
+        return self._managed[count]
+
+    def list(self, name: str) -> list[PermissionSetVersion]:
+        """Return the published versions of the name, newest first.
+
+        Raises NotFoundError if no set ever had the name.
+        """
+        # PostgreSQL refuses some characters as text
+        if read_label(f"{name}@1") is None:
+            raise NotFoundError
+        query = select(PermissionSetVersion).where(PermissionSetVersion.name == name)
+        with self._db.read() as db:
+            rows = list(db.scalars(query.order_by(PermissionSetVersion.version.desc())))
+        if not rows and name not in self._sets:
+            raise NotFoundError
+        return rows
+
+    def difference(self, name: str, before: int, after: int) -> Difference:
+        """Return the difference between two published versions.
+
+        Raises NotFoundError as `list` does, and ValidationFailedError for a version that was not
+        published.
+        """
+        published = {row.version: _set_of(row) for row in self.list(name)}
+        message = "Nothing was published yet."
+        if published:
+            message = f"Must be one of: {', '.join(map(str, sorted(published)))}."
+        errors = {}
+        for field_name, version in (("from", before), ("to", after)):
+            if version not in published:
+                errors[field_name] = [message]
+        if errors:
+            raise ValidationFailedError(errors)
+        return difference(published[before], published[after])
+
+    def of(self, name: str, version: int | None) -> PermissionSet | None:
+        """Return the set as published, or else the current one; None if there is neither."""
+        current = self._sets.get(name)
+        if version is None or (current and current.version == version):
+            return current
+        with self._db.read() as db:
+            row = db.get(PermissionSetVersion, (name, version))
+        return _set_of(row) if row else current
+
+
+def refusal(chosen: PermissionSet, versions: Mapping[int, PermissionSet], place: str) -> str | None:
+    """Return why the set can't be published under its version; None if it can.
+
+    `versions`: the published ones. `place`: what has these versions, as the subject of a sentence.
+    """
+    reading = [version for version, published in versions.items() if published.access == "read"]
+    if chosen.access == "write" and reading:
+        return (
+            f"{chosen.name}: access: {place} has version {max(reading)} with access: read. The"
+            " vendor's approval, and keys that are limited to some sets, rely on that word. Give"
+            " the file of the set that writes another name, and ask for it with PATCH"
+            " …/connections/{c}."
+        )
+    latest, same = max(versions, default=0), versions.get(chosen.version)
+    if same is not None and same.document() != chosen.document():
+        sentence = f"{place} has version {chosen.version}, which asks for something else."
+    elif same is None and chosen.version < latest:
+        sentence = f"{place} has version {latest} already."
+    else:
+        return None
+    way_out = f"Raise version to {latest + 1}."
+    if latest >= VERSION_MAX:
+        way_out = "Give the file of the set another name."
+    return f"{chosen.name}: version: {sentence} {way_out}"
+
+
+def _versions(db: Session, name: str) -> dict[int, PermissionSet]:
+    rows = db.scalars(select(PermissionSetVersion).where(PermissionSetVersion.name == name))
+    return {row.version: _set_of(row) for row in rows}
+
+
+def _set_of(row: PermissionSetVersion) -> PermissionSet:
+    # JSON has no tuples
+    lists = {name: tuple(value) for name, value in row.content.items() if isinstance(value, list)}
+    return PermissionSet(**row.content | lists)

@@ -276,7 +276,7 @@ def test_what_somebody_else_put_there_is_never_recorded(publishing_vendor, part,
     template = (
         render_document(started.onboarding.sets[publishing_vendor.name])
         if part == "document"
-        else publication.roles[publishing_vendor.name]
+        else publication.rendered[publishing_vendor.name].role
     )
     publishing_vendor.put(template.key, body.format(template.body))
     with pytest.raises(ConflictError):
@@ -284,7 +284,7 @@ def test_what_somebody_else_put_there_is_never_recorded(publishing_vendor, part,
     if part == "role":  # and all else is as it should be
         publishing_vendor.put(
             render_document(started.onboarding.sets[publishing_vendor.name]).key,
-            publication._documents[publishing_vendor.name].body,
+            publication.rendered[publishing_vendor.name].document.body,
         )
     assert not publishing_vendor.record(started)
     assert publishing_vendor.recorded() == []
