@@ -279,9 +279,7 @@ def create_connection(body: JsonObject, tenant_id: UUID) -> Connection:
     account on the same schedule, and answers `pending`. AWS gives the same answer for an absent
     role and for one that refuses.
     """
-    connections = services.connections
-    make = connections.find_in_account if "account_id" in body else connections.create
-    return make(_trying_a_role(tenant_id), tenant_id, **body)
+    return services.connections.create(_trying_a_role(tenant_id), tenant_id, **body)
 
 
 @bp.operation("GET", _ALL, "connections:read", _ConnectionPage, takes=ConnectionQuery)

@@ -4,8 +4,7 @@ A new connection is pending until it is proven, and so is a resumed one. docs/ar
 the invariants.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
@@ -107,37 +106,14 @@ def _ensure_few_searches(db: Session, tenant_id: UUID) -> None:
     ensure_room(db, searches, SEARCHES)
 
 
+@dataclass(eq=False)
 class Connections:
     """Creates, reads, suspends, resumes and deletes connections."""
 
-    def __init__(
-        self, db: Database, verification: Verification, config: Config, sets: PermissionSets
-    ) -> None:
-        self._db = db
-        self._verification = verification
-        self._config = config
-        self._sets = sets
-
-    def find_in_account(
-        self,
-        principal: Principal,
-        tenant_id: UUID,
-        *,
-        account_id: str,
-        permission_set: str | None = None,
-    ) -> Connection:
-        """Create a pending connection to the kit's role in an account, and return it.
-
-        Background proofs look for the role, because AWS gives the same answer for an absent role
-        and for a role that refuses us. Raises the same errors as `create`. Raises RateLimitedError
-        for too many searches, so that a tenant can't scan accounts.
-        """
-        role_arn = self.kit_role_arn(tenant_id, account_id, permission_set)
-        with self._insert(principal, tenant_id, role_arn, permission_set) as (db, connection):
-            _ensure_few_searches(db, tenant_id)
-            connection.found_by_account = True
-            connection.make_due(now(), Trigger.CREATED)
-        return self.get(principal, tenant_id, connection.id)
+    _db: Database
+    _verification: Verification
+    _config: Config
+    _sets: PermissionSets
 
     def kit_role_arn(self, tenant_id: UUID, account_id: str, permission_set: str | None) -> str:
         """Return the ARN of the role that the onboarding kit makes in that account.
@@ -154,28 +130,24 @@ class Connections:
         principal: Principal,
         tenant_id: UUID,
         *,
-        role_arn: str,
+        role_arn: str = "",
+        account_id: str = "",
         permission_set: str | None = None,
     ) -> Connection:
-        """Create a connection, prove it once and return it.
+        """Create a connection to a role, prove it once and return it.
 
-        The connection stays pending if the proof does not succeed. Raises ValidationFailedError,
-        RoleNotAllowedError, NotFoundError and SuspendedError. Raises ConflictError if the tenant
-        has a live connection to this role, or if the vendor deleted that connection or suspended
-        one in the same account.
+        The connection stays pending if the proof does not succeed. With an account's id instead of
+        a role's ARN, the role is the kit's in that account. Then only background proofs look for
+        the role, because AWS gives the same answer for an absent role and for a role that refuses
+        us.
+
+        Raises ValidationFailedError, RoleNotAllowedError, NotFoundError and SuspendedError. Raises
+        ConflictError if the tenant has a live connection to this role, or if the vendor deleted
+        that connection or suspended one in the same account. Raises RateLimitedError for too many
+        connections, and for too many searches, so that a tenant can't scan accounts.
         """
-        with self._insert(principal, tenant_id, role_arn, permission_set) as (_, connection):
-            connection.due_at = now() + _OWN_PROOF
-        return self._verification.verify(
-            principal, tenant_id, connection.id, trigger=Trigger.CREATED, patience=PATIENCE
-        )
-
-    @contextmanager
-    def _insert(
-        self, principal: Principal, tenant_id: UUID, role_arn: str, permission_set: str | None
-    ) -> Iterator[tuple[Session, Connection]]:
-        """Add a connection in a transaction. The body of the `with` sets when it becomes due."""
-        role = allowed_roles.allowed_role(self._config, role_arn)
+        arn = role_arn or self.kit_role_arn(tenant_id, account_id, permission_set)
+        role = allowed_roles.allowed_role(self._config, arn)
         chosen = self._sets.choose(permission_set)
         try:
             with self._db.write(principal) as db:
@@ -191,13 +163,23 @@ class Connections:
                     permission_set=chosen,
                     approved=principal.is_vendor,
                 )
-                yield db, connection
+                if account_id:
+                    _ensure_few_searches(db, tenant_id)
+                    connection.found_by_account = True
+                    connection.make_due(now(), Trigger.CREATED)
+                else:
+                    connection.due_at = now() + _OWN_PROOF
                 actions.CONNECTION_CREATED.record_about(
                     db, principal.actor, connection, {"role_arn": role.text}
                 )
         except IntegrityError as error:
             # The unique constraint on (tenant, role) refuses the second of two concurrent requests.
             raise ConflictError(_THERE_ALREADY) from error
+        if account_id:
+            return self.get(principal, tenant_id, connection.id)
+        return self._verification.verify(
+            principal, tenant_id, connection.id, trigger=Trigger.CREATED, patience=PATIENCE
+        )
 
     def _clear_tombstone(
         self, db: Session, principal: Principal, tenant_id: UUID, role: RoleArn
@@ -231,15 +213,6 @@ class Connections:
     def get(self, principal: Principal, tenant_id: UUID, connection_id: UUID) -> Connection:
         with self._db.read() as db:
             return owned(db, principal, tenant_id, connection_id)
-
-    def with_role(self, principal: Principal, tenant_id: UUID, role: RoleArn) -> Connection | None:
-        """Return the tenant's live connection to this role, or None.
-
-        Raises NotFoundError for a tenant that the principal can't see.
-        """
-        with self._db.read() as db:
-            tenant_of(db, principal, tenant_id)
-            return db.scalars(to_role(tenant_id, role).where(live_of(tenant_id))).one_or_none()
 
     @until_committed
     def suspend(

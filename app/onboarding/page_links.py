@@ -45,7 +45,7 @@ from app.onboarding.kit import Onboarding
 from app.proofs import verification
 from app.settings.checks import DAY
 from app.store.database import Database, until_committed
-from app.store.models import Connection, OnboardingLink, Tenant, TenantStatus, Trigger
+from app.store.models import Connection, OnboardingLink, Tenant, TenantStatus, Trigger, live_of
 from app.store.pages import Page, page
 
 LINK_DAYS = 30  # customers' IAM teams take weeks
@@ -281,26 +281,27 @@ class Links:
 
         `text`: the role's ARN, or an account id. An account id starts a search for the kit's role
         in that account. Raises ValidationFailedError for any other text. Also raises what
-        Connections.create, Connections.find_in_account and Verification.verify raise.
+        Connections.create and Verification.verify raise.
         """
         principal, tenant_id = visit.principal, visit.tenant.id
-        role_arn, permission_set = text, visit.link.permission_set
+        given, permission_set = {"role_arn": text}, visit.link.permission_set
+        role_arn = text
         if _ACCOUNT.fullmatch(text):
+            given = {"account_id": text}
             role_arn = self._connections.kit_role_arn(tenant_id, text, permission_set)
         if not role_arn.startswith("arn:"):
             raise ValidationFailedError({"role_arn": [_NEITHER]})
         # Checked before the database, because PostgreSQL refuses some characters as text
         role = allowed_roles.allowed_role(self._config, role_arn)
-        if existing := self._connections.with_role(principal, tenant_id, role):
+        with self._db.read() as db:
+            query = connections.to_role(tenant_id, role).where(live_of(tenant_id))
+            existing = db.scalars(query).one_or_none()
+        if existing:
             return self._verification.verify(
                 principal, tenant_id, existing.id, trigger=Trigger.REQUESTED
             )
-        if role_arn != text:
-            return self._connections.find_in_account(
-                principal, tenant_id, account_id=text, permission_set=permission_set
-            )
         return self._connections.create(
-            principal, tenant_id, role_arn=role_arn, permission_set=permission_set
+            principal, tenant_id, permission_set=permission_set, **given
         )
 
 
