@@ -22,8 +22,7 @@ from app.identity.principals import (
 from app.identity.scopes import Scope
 from app.ids import new_id
 from app.services import Services
-from app.store.models import ApiKey, OnboardingLink
-from app.store.models.suspension import Suspension
+from app.store.models import ApiKey, OnboardingLink, Suspension
 from tests.conftest import OPERATOR
 from tests.support.rows import ADMIN, link_row, tenant_row
 

@@ -24,6 +24,7 @@ from app.store.models import (
     ExternalIdRow,
     ExternalIdState,
     Proof,
+    Suspension,
     Tenant,
     TenantStatus,
     Trigger,
@@ -31,7 +32,6 @@ from app.store.models import (
 )
 from app.store.models.proof_schedule import Interval
 from app.store.models.states import after_proof
-from app.store.models.suspension import Suspension
 
 WHY = Suspension("operator", bound=False, reason="x")
 NOW = datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)

@@ -14,21 +14,36 @@ The rows of deleted tenants and connections are kept, so their ids and External 
 to another tenant.
 """
 
-from app.store.models.api_key import ApiKey
-from app.store.models.approval import Approval, ApprovalDecision
-from app.store.models.audit import ISSUED, NOT_ISSUED, NOT_ISSUED_TO, AuditEvent
 from app.store.models.connection import IN_ROUTINE, URGENT, Connection, Proof, live_of
-from app.store.models.deployment import BackgroundWorker, Configuration, PermissionSetVersion
-from app.store.models.limits import QuotaUse
-from app.store.models.onboarding import OnboardingLink, Registration
-from app.store.models.rotation import ExternalIdCheck, Rotation
+from app.store.models.deployment import (
+    ISSUED,
+    NOT_ISSUED,
+    NOT_ISSUED_TO,
+    AuditEvent,
+    BackgroundWorker,
+    Configuration,
+    PermissionSetVersion,
+    QuotaUse,
+)
 from app.store.models.states import (
     ConnectionStatus,
     ExternalIdState,
     TenantStatus,
     Trigger,
     Verdict,
-    ensure_active,
 )
-from app.store.models.suspension import Suspension
-from app.store.models.tenant import ExternalIdRow, Tenant, TenantAccount, TenantOwned, folded
+from app.store.models.tenant import (
+    ApiKey,
+    Approval,
+    ApprovalDecision,
+    ExternalIdCheck,
+    ExternalIdRow,
+    OnboardingLink,
+    Registration,
+    Rotation,
+    Suspension,
+    Tenant,
+    TenantAccount,
+    TenantOwned,
+    folded,
+)

@@ -5,8 +5,17 @@ from datetime import datetime
 from typing import Annotated, Any, ClassVar
 from uuid import UUID
 
-from sqlalchemy import JSON, Enum, ForeignKeyConstraint, Index, MetaData, String, TextClause, text
-from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column
+from sqlalchemy import (
+    JSON,
+    ClauseElement,
+    Enum,
+    ForeignKeyConstraint,
+    Index,
+    MetaData,
+    String,
+    false,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column, relationship
 
 from app.clock import now
 from app.ids import new_id
@@ -20,6 +29,7 @@ Text128 = Annotated[str, mapped_column(String(128))]
 Text200 = Annotated[str, mapped_column(String(200))]
 Text512 = Annotated[str, mapped_column(String(512))]
 CreatedAt = Annotated[datetime, mapped_column(default=now)]
+Flag = Annotated[bool, mapped_column(default=False, server_default=false())]
 
 
 class Base(DeclarativeBase):
@@ -68,18 +78,15 @@ def same_tenant(column: str, table: str, **options: Any) -> ForeignKeyConstraint
     )
 
 
-def index_where(name: str, *columns: str, where: TextClause, unique: bool = False) -> Index:
+def index_where(name: str, *columns: Any, where: ClauseElement, unique: bool = False) -> Index:
     """Return a partial index, for SQLite and PostgreSQL."""
     return Index(name, *columns, unique=unique, sqlite_where=where, postgresql_where=where)
 
 
-def unique_where(name: str, column: str, condition: str) -> Index:
-    return index_where(name, column, where=text(condition), unique=True)
+def row_in(column: str, target: str, lazy: Any) -> Mapped[Any]:
+    """Return the read-only relationship to the row of `target` whose id is in `column`.
 
-
-def in_code_points(length: int) -> String:
-    """Return a text type that every database compares and sorts by code points.
-
-    An index on such a column can serve searches by prefix.
+    Both are names of classes and columns, for example `Connection.proof_id`.
     """
-    return String(length, collation="C").with_variant(String(length), "sqlite")
+    join = f"foreign({column}) == {target}.id"
+    return relationship(primaryjoin=join, lazy=lazy, viewonly=True)

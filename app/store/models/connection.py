@@ -1,7 +1,7 @@
 """The tables of connections (a tenant's link to one IAM role) and of their proofs."""
 
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from sqlalchemy import (
@@ -10,11 +10,10 @@ from sqlalchemy import (
     Index,
     String,
     UniqueConstraint,
-    false,
     literal_column,
     text,
 )
-from sqlalchemy.orm import Mapped, foreign, mapped_column, relationship
+from sqlalchemy.orm import Mapped, declared_attr, mapped_column, relationship
 from sqlalchemy.sql import ColumnElement
 
 from app.clock import now
@@ -24,19 +23,27 @@ from app.store.models import states
 from app.store.models.base import (
     Base,
     CreatedAt,
+    Flag,
     Identified,
     Text12,
+    Text64,
     Text128,
     Text512,
     index_where,
+    row_in,
     same_tenant,
     state_column,
 )
 from app.store.models.proof_schedule import SETTLING, Interval, ProofSchedule, first_after
-from app.store.models.role_sets import RoleSets
 from app.store.models.states import ConnectionStatus, StackState, Trigger, Verdict
-from app.store.models.suspension import Suspendable, Suspension
-from app.store.models.tenant import ExternalIdRow, Tenant, TenantOwned
+from app.store.models.tenant import (
+    Approval,
+    ExternalIdRow,
+    Suspendable,
+    Suspension,
+    Tenant,
+    TenantOwned,
+)
 
 _REPORTS_APART = timedelta(minutes=1)
 _FRESH = timedelta(days=1)  # maximum age of a proof with which `approve` verifies a connection
@@ -65,6 +72,110 @@ class Proof(Identified, TenantOwned, Base):
     count: Mapped[int] = mapped_column(default=1, server_default=text("1"))
 
 
+class RoleSets:
+    """The columns of a connection for its permission sets and for the open requests for them.
+
+    app/approvals/approvals.py opens and decides the requests.
+    """
+
+    # The connection's own permission set
+    permission_set: Mapped[Text64]
+    # The version of its own permission set that the role has, according to the role's tag or stack
+    permission_set_version: Mapped[int | None]
+    # A permission set that the role has, other than the connection's own, according to the tag that
+    # a proof last read
+    tagged_set: Mapped[Text64 | None]
+    # Such a permission set according to a later message of the stack
+    stack_set: Mapped[Text64 | None]
+    # Whether a session of the role may read the role itself, as the last proof that tried found
+    reads_itself: Mapped[bool | None]
+    # The request for its own permission set, while it waits for approval. A verified connection has
+    # none. This column and `move_id` are no foreign keys, because approvals refer to connections.
+    approval_id: Mapped[UUID | None]
+    # The request to move the role to another permission set, until the role has that one
+    move_id: Mapped[UUID | None]
+    approved_set = cast("str | None", None)  # no column: the permission set that was approved last
+
+    @declared_attr
+    def approval(cls) -> Mapped[Approval | None]:  # noqa: N805  SQLAlchemy passes the class
+        return row_in("Connection.approval_id", "Approval", "selectin")
+
+    @declared_attr
+    def move(cls) -> Mapped[Approval | None]:  # noqa: N805
+        return row_in("Connection.move_id", "Approval", "selectin")
+
+    def set_approval(self, request: Approval | None) -> None:
+        self.approval, self.approval_id = request, request.id if request else None
+
+    def set_move(self, request: Approval | None) -> None:
+        self.move, self.move_id = request, request.id if request else None
+
+    @property
+    def awaiting_approval(self) -> bool:
+        """Return whether its own permission set waits for the vendor's approval."""
+        return self.approval_id is not None
+
+    @property
+    def requests_to_approve(self) -> dict[str, Approval]:
+        """The requests that wait for the vendor's approval, by the names of the permission sets.
+
+        There can be two: for its own permission set, and for the one that the role is to move to.
+        Until the move is approved, the connection keeps its own permission set.
+        """
+        requests = filter(None, (self.approval, self.move))
+        return {request.permission_set: request for request in requests if request.waits}
+
+    @property
+    def sets_to_approve(self) -> list[str]:
+        return list(self.requests_to_approve)
+
+    @property
+    def awaits_approval(self) -> bool:
+        return bool(self.sets_to_approve)
+
+    @property
+    def wanted_permission_set(self) -> str | None:
+        """The permission set that the role is to move to; None if no move is requested."""
+        return self.move.permission_set if self.move else None
+
+    @property
+    def permission_sets(self) -> frozenset[str]:
+        """The connection's own permission set, and the others that its role is known to have.
+
+        An API key may use the connection only if the key is for all of them.
+        """
+        return frozenset(filter(None, (self.permission_set, self.tagged_set, self.stack_set)))
+
+    def note_set(self, name: str, *, by_tag: bool) -> None:
+        """Record that the role has this permission set, according to its tag or a stack's message.
+
+        A tag replaces what was recorded before. A message only adds a permission set that was
+        requested, because everybody with the tenant's registration token can send a message.
+        """
+        if by_tag:
+            self.tagged_set, self.stack_set = name, None
+        elif name == self.wanted_permission_set != self.stack_set:
+            self.tagged_set, self.stack_set = self.tagged_set or self.stack_set, name
+        self._forget_own_set()
+
+    def change_set(self, name: str, version: int) -> None:
+        """Make this permission set the connection's own.
+
+        A role that proofs can read counts as having the old permission set too, until its tag names
+        the new one.
+        """
+        if self.reads_itself:
+            self.tagged_set = self.tagged_set or self.permission_set
+        self.permission_set, self.permission_set_version = name, version
+        self._forget_own_set()
+
+    def _forget_own_set(self) -> None:
+        if self.tagged_set == self.permission_set:
+            self.tagged_set = None
+        if self.stack_set == self.permission_set:
+            self.stack_set = None
+
+
 class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
     """A tenant's link to one IAM role. ConnectionStatus shows its states and their transitions.
 
@@ -90,18 +201,7 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
         # The list sorted by urgency reads one range of this index for each urgency
         # (app/connections/listing.py). Counting a tenant's connections by status uses it too.
         Index("ix_connections_standing", "tenant_id", "status", "refuses", "id"),
-        # One index for each kind of claim of the proof queue. URGENT and IN_ROUTINE, at the end of
-        # this module, are the same conditions.
-        index_where(
-            "ix_connections_due_urgent",
-            "due_at",
-            where=text("due_for <> 'scheduled' OR status = 'pending'"),
-        ),
-        index_where(
-            "ix_connections_due_routine",
-            "due_at",
-            where=text("due_for = 'scheduled' AND status <> 'pending'"),
-        ),
+        # The two other indexes for claims of the proof queue are at the end of this module.
         index_where("ix_connections_due_first", "due_at", where=text("proof_id IS NULL")),
         index_where("ix_connections_moving", "tenant_id", "id", where=text("move_id IS NOT NULL")),
     )
@@ -120,12 +220,12 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
     verified_at: Mapped[datetime | None]
     # True if only the account was given, so that Deputy searches the account for the kit's role.
     # The number of such searches per tenant is limited.
-    found_by_account: Mapped[bool] = mapped_column("sought", default=False, server_default=false())
+    found_by_account: Mapped[Flag] = mapped_column("sought")
     stack: Mapped[StackState | None] = state_column(StackState, "stack")
     # The stack that last registered the role; None if it is unknown
     stack_id: Mapped[Text512 | None]
     # True for a pending connection whose role refused the latest proof, which the customer can fix
-    refuses: Mapped[bool] = mapped_column(default=False, server_default=false())
+    refuses: Mapped[Flag]
     created_at: Mapped[CreatedAt]
     deleted_at: Mapped[datetime | None]
     # True if a key that is bound to the tenant deleted it. Otherwise only the vendor may revive it.
@@ -135,9 +235,7 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
     external_id_row: Mapped[ExternalIdRow] = relationship(
         lazy="joined", innerjoin=True, viewonly=True
     )
-    proof: Mapped[Proof | None] = relationship(
-        primaryjoin=lambda: foreign(Connection.proof_id) == Proof.id, lazy="joined", viewonly=True
-    )
+    proof: Mapped[Proof | None] = row_in("Connection.proof_id", "Proof", "joined")
 
     @property
     def external_id(self) -> str:
@@ -318,8 +416,10 @@ def live_of(tenant_id: UUID) -> ColumnElement[bool]:
     return (Connection.tenant_id == tenant_id) & (Connection.status != ConnectionStatus.DELETED)
 
 
-# The conditions of the indexes ix_connections_due_routine and ix_connections_due_urgent, as column
-# expressions
+# The proof queue claims proofs of two kinds, each by an index of its own. The values are literals,
+# because the database does not use a partial index for a query with parameters.
 _SCHEDULED, _PENDING = literal_column("'scheduled'", String), literal_column("'pending'", String)
 IN_ROUTINE = (Connection.due_for == _SCHEDULED) & (Connection.status != _PENDING)
 URGENT = (Connection.due_for != _SCHEDULED) | (Connection.status == _PENDING)
+index_where("ix_connections_due_routine", Connection.due_at, where=IN_ROUTINE)
+index_where("ix_connections_due_urgent", Connection.due_at, where=URGENT)

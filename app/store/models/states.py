@@ -19,6 +19,11 @@ class TenantStatus(enum.StrEnum):
     SUSPENDED = "suspended"
     DELETED = "deleted"
 
+    def ensure_active(self) -> None:
+        """Raise SuspendedError for a tenant that is not active."""
+        if self is not TenantStatus.ACTIVE:
+            raise SuspendedError("This tenant is suspended; resume it first.")
+
 
 class ExternalIdState(enum.StrEnum):
     """The states of an External ID. `next` and `retiring` occur only in a rotation.
@@ -130,12 +135,6 @@ class Trigger(enum.StrEnum):
 ROUTINE = frozenset({Trigger.SCHEDULED, Trigger.ISSUING, Trigger.ROTATION})
 
 
-def ensure_active(status: TenantStatus) -> None:
-    """Raise SuspendedError for a tenant that is not active."""
-    if status is not TenantStatus.ACTIVE:
-        raise SuspendedError("This tenant is suspended; resume it first.")
-
-
 WITHDRAWN = (
     "Its External ID was withdrawn; update its role, so that it accepts the one in the onboarding"
     " kit."
@@ -181,7 +180,7 @@ def ensure_issues(connection: "Connection", tenant_status: TenantStatus) -> None
 
     Raises SuspendedError, ConnectionNotVerifiedError or ExternalIdWithdrawnError.
     """
-    ensure_active(tenant_status)
+    tenant_status.ensure_active()
     connection.ensure_not_suspended()
     if connection.status is ConnectionStatus.PENDING and connection.awaiting_approval:
         raise ConnectionNotVerifiedError(AWAITING_APPROVAL)

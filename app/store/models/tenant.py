@@ -1,30 +1,44 @@
-"""The tables of tenants, of their External IDs, and of the accounts that they declare."""
+"""The tables of tenants and of what is theirs, except connections and their proofs.
 
+These are External IDs with their rotations, declared accounts, API keys, onboarding links, stacks'
+registrations, and approvals. Suspensions, which connections have too, are here as well.
+"""
+
+import enum
 import unicodedata
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, String, UniqueConstraint, false, text
-from sqlalchemy.orm import Mapped, declared_attr, mapped_column, relationship, validates
+from sqlalchemy import JSON, ForeignKey, Index, String, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, mapped_column, relationship, validates
 
+from app.clock import now
 from app.errors import ConflictError
 from app.store.models.base import (
     Base,
     CreatedAt,
+    Flag,
     Identified,
     Text12,
+    Text16,
+    Text64,
+    Text128,
     Text200,
-    in_code_points,
+    Text512,
     index_where,
+    row_in,
+    same_tenant,
     state_column,
-    unique_where,
 )
-from app.store.models.states import ExternalIdState, TenantStatus, ensure_active
-from app.store.models.suspension import Suspendable, Suspension
+from app.store.models.states import ExternalIdState, RotationState, TenantStatus
 
 NAME_MAX = 200  # characters
+# Every database compares and sorts such a text by code points. So an index can serve searches by
+# prefix.
+_CODE_POINTS = String(NAME_MAX, collation="C").with_variant(String(NAME_MAX), "sqlite")
 AFTER_ALL_LETTERS = "\U0010ffff"  # Unicode's last code point, which no text contains
+ROTATING = text("state IN ('next', 'retiring')")  # the condition of a partial index
 
 
 def folded(name: str) -> str:
@@ -39,6 +53,54 @@ def _in_state(state: str, **options: Any) -> Any:
     return relationship(primaryjoin=join, viewonly=True, **options)
 
 
+class Suspension(NamedTuple):
+    """A suspension. `by`: the kind of actor. `bound`: whether the actor is bound to one tenant."""
+
+    by: str
+    bound: bool
+    reason: str
+
+
+class Suspendable:
+    """The columns of a suspension, which are None when the row is not suspended."""
+
+    suspended_at: Mapped[datetime | None]
+    suspended_by: Mapped[Text16 | None]
+    suspended_by_bound: Mapped[bool | None]
+    suspended_reason: Mapped[Text200 | None]
+
+    @property
+    def suspended(self) -> dict[str, Any] | None:
+        """The time, the kind of actor and the reason of the suspension; None without one."""
+        if self.suspended_at is None:
+            return None
+        return {"at": self.suspended_at, "by": self.suspended_by, "reason": self.suspended_reason}
+
+    def ensure_may_undo(self, *, bound: bool) -> None:
+        """Raise ConflictError if the vendor suspended the row and `bound` is True.
+
+        A tenant must not undo the vendor's suspension, neither by resuming the row nor by deleting
+        it and adding it again.
+        """
+        if bound and self.suspended_at is not None and not self.suspended_by_bound:
+            raise ConflictError("The vendor suspended this, and has to resume it first.")
+
+    def begin_suspension(self, suspension: Suspension) -> None:
+        """Suspend the row now.
+
+        Raises ConflictError when the row is suspended already. The vendor may replace a bound key's
+        suspension by its own, because a bound key could undo the first one.
+        """
+        if self.suspended_at is not None and (suspension.bound or not self.suspended_by_bound):
+            raise ConflictError("This is suspended already.")
+        self.suspended_at = now()
+        self.suspended_by, self.suspended_by_bound, self.suspended_reason = suspension
+
+    def end_suspension(self) -> None:
+        self.suspended_at = self.suspended_by = None
+        self.suspended_by_bound = self.suspended_reason = None
+
+
 class Tenant(Identified, Suspendable, Base):
     """One customer of the vendor."""
 
@@ -46,14 +108,16 @@ class Tenant(Identified, Suspendable, Base):
     # A reference is the vendor's own id for a customer. It can be used again when its tenant is
     # deleted.
     __table_args__ = (
-        unique_where("uq_tenants_live_reference", "reference", "deleted_at IS NULL"),
+        index_where(
+            "uq_tenants_live_reference", "reference", where=text("deleted_at IS NULL"), unique=True
+        ),
         Index("ix_tenants_name_folded", "name_folded", "id"),
         Index("ix_tenants_status", "status", "id"),
         Index("ix_tenants_made_by", "made_by", "created_at"),
     )
 
     name: Mapped[Text200]
-    name_folded: Mapped[str] = mapped_column(in_code_points(NAME_MAX), server_default=text("''"))
+    name_folded: Mapped[str] = mapped_column(_CODE_POINTS, server_default=text("''"))
     reference: Mapped[Text200 | None]
     status: Mapped[TenantStatus] = state_column(TenantStatus, "status", default=TenantStatus.ACTIVE)
     created_at: Mapped[CreatedAt]
@@ -63,7 +127,7 @@ class Tenant(Identified, Suspendable, Base):
     registration_generation: Mapped[int] = mapped_column(default=1, server_default=text("1"))
 
     # True if the tenant's roles may only be in its declared accounts (app/tenants/tenants.py)
-    declares_accounts: Mapped[bool] = mapped_column(default=False, server_default=false())
+    declares_accounts: Mapped[Flag]
     # No column: the declared accounts, if app/tenants/tenants.py has read them
     accounts = cast("list[str] | None", None)
 
@@ -94,7 +158,7 @@ class Tenant(Identified, Suspendable, Base):
         self.end_suspension()
 
     def ensure_active(self) -> None:
-        ensure_active(self.status)
+        self.status.ensure_active()
 
 
 class TenantOwned:
@@ -103,12 +167,7 @@ class TenantOwned:
     Read connections through `identity.tenancy.owned`, which filters by tenant.
     """
 
-    @declared_attr
-    def tenant_id(cls) -> Mapped[UUID]:  # noqa: N805  SQLAlchemy passes the class
-        return mapped_column(ForeignKey("tenants.id"))
-
-
-ROTATING = text("state IN ('next', 'retiring')")  # the condition of a partial index
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"))
 
 
 class ExternalIdRow(Identified, TenantOwned, Base):
@@ -117,8 +176,12 @@ class ExternalIdRow(Identified, TenantOwned, Base):
     __tablename__ = "external_ids"
     __table_args__ = (
         UniqueConstraint("tenant_id", "id"),  # target of the composite foreign key of connections
-        unique_where("uq_external_ids_one_current", "tenant_id", "state = 'current'"),
-        unique_where("uq_external_ids_one_next", "tenant_id", "state = 'next'"),
+        index_where(
+            "uq_external_ids_one_current", "tenant_id", where=text("state = 'current'"), unique=True
+        ),
+        index_where(
+            "uq_external_ids_one_next", "tenant_id", where=text("state = 'next'"), unique=True
+        ),
         index_where("ix_external_ids_rotating", "tenant_id", where=ROTATING),
     )
 
@@ -134,6 +197,71 @@ class ExternalIdRow(Identified, TenantOwned, Base):
         return self.withdrawn_at is not None or self.state is ExternalIdState.RETIRED
 
 
+class Rotation(Identified, TenantOwned, Base):
+    """The replacement of a tenant's External ID by another one.
+
+    The states of the two External IDs show the rotation's progress.
+    """
+
+    __tablename__ = "rotations"
+    __table_args__ = (
+        same_tenant("external_id_id", "external_ids"),
+        same_tenant("next_external_id_id", "external_ids"),
+        Index("ix_rotations_tenant_id", "tenant_id", "id"),
+    )
+
+    external_id_id: Mapped[UUID]
+    next_external_id_id: Mapped[UUID]
+    emergency: Mapped[bool]
+    # True if a key that is bound to the tenant started it. Only then may such a key abandon it.
+    by_bound: Mapped[bool | None]
+    started_at: Mapped[CreatedAt]
+    # Since when all verified connections have switched. A day later the rotation completes itself.
+    ready_at: Mapped[datetime | None]
+
+    old: Mapped[ExternalIdRow] = row_in("Rotation.external_id_id", "ExternalIdRow", "joined")
+    new: Mapped[ExternalIdRow] = row_in("Rotation.next_external_id_id", "ExternalIdRow", "joined")
+
+    @property
+    def is_open(self) -> bool:
+        """Return whether it is open or ready, so that it can still be completed."""
+        return self.new.state is ExternalIdState.NEXT
+
+    def state(self, waiting: int) -> RotationState:
+        """Return the state of a tenant's latest rotation.
+
+        `waiting`: the number of verified connections that have not switched.
+        """
+        if self.is_open:
+            return RotationState.OPEN if waiting else RotationState.READY
+        if self.new.state is ExternalIdState.RETIRED:
+            return RotationState.ABANDONED
+        if self.old.state is ExternalIdState.RETIRED:
+            return RotationState.RETIRED
+        return RotationState.RETIRING
+
+
+class ExternalIdCheck(TenantOwned, Base):
+    """How a connection's role answered to an External ID other than the connection's own.
+
+    The other External ID is the next one or the retiring one. `accepted_at`: since when the role
+    passes proofs with it. `refused_at` and `refused_again_at`: two times at which the role refused
+    it, but accepted the connection's own. They are at least a minute apart.
+    """
+
+    __tablename__ = "external_id_trials"
+    __table_args__ = (
+        same_tenant("connection_id", "connections", ondelete="CASCADE"),
+        same_tenant("external_id_id", "external_ids"),
+    )
+
+    connection_id: Mapped[UUID] = mapped_column(primary_key=True)
+    external_id_id: Mapped[UUID] = mapped_column(primary_key=True)
+    accepted_at: Mapped[datetime | None]
+    refused_at: Mapped[datetime | None]
+    refused_again_at: Mapped[datetime | None]
+
+
 class TenantAccount(TenantOwned, Base):
     """An AWS account that a tenant declared.
 
@@ -145,3 +273,119 @@ class TenantAccount(TenantOwned, Base):
 
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
     account_id: Mapped[Text12] = mapped_column(primary_key=True)
+
+
+class ApiKey(Identified, Base):
+    """An API key.
+
+    Only the SHA-256 of its text is stored: 256 random bits need no slow hash and no salt.
+    """
+
+    __tablename__ = "api_keys"
+
+    # The 16 hex digits in the key's text, which are not secret
+    lookup: Mapped[Text16] = mapped_column(unique=True)
+    digest: Mapped[bytes]
+    name: Mapped[Text200]
+    # Bits of identity.scopes.Scope, so that a subset test is one comparison, also in SQL
+    scope_bits: Mapped[int]
+    # The scopes that a key with keys:delegate may give to other keys
+    may_give_bits: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    # The only tenant that the key may act for; None: any tenant
+    tenant_id: Mapped[UUID | None] = mapped_column(ForeignKey("tenants.id"), index=True)
+    # The names of the permission sets that the key is for; None: all permission sets
+    permission_sets: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))
+    # The key that created this key; None: the operator created it
+    made_by: Mapped[UUID | None] = mapped_column(index=True)
+    # The successor, which inherited the keys and links that this key created
+    replaced_by: Mapped[UUID | None] = mapped_column(index=True)
+    created_at: Mapped[CreatedAt]
+    last_used_at: Mapped[datetime | None]  # rounded down to the hour (app/identity/key_uses.py)
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class Registration(Identified, TenantOwned, Base):
+    """A stack's message that took effect. The row keeps a second delivery from taking effect.
+
+    The unique constraint includes the tenant. Without it, another tenant could send a message with
+    the same ids first, and this tenant's message would count as a second delivery.
+    """
+
+    __tablename__ = "registrations"
+    __table_args__ = (UniqueConstraint("tenant_id", "stack_id", "request_id"),)
+
+    stack_id: Mapped[Text512]
+    request_id: Mapped[Text128]
+    created_at: Mapped[CreatedAt]
+
+
+class OnboardingLink(Identified, TenantOwned, Base):
+    """A URL that opens one tenant's onboarding page without a sign-in.
+
+    Only the SHA-256 of its token is stored.
+    """
+
+    __tablename__ = "onboarding_links"
+    __table_args__ = (Index("ix_onboarding_links_tenant", "tenant_id", "id"),)
+
+    digest: Mapped[bytes] = mapped_column(unique=True)
+    permission_set: Mapped[Text64]
+    region: Mapped[str] = mapped_column(String(32))  # the region that the page preselects
+    made_by: Mapped[UUID | None] = mapped_column(index=True)  # an API key; None: the operator
+    created_at: Mapped[CreatedAt]
+    expires_at: Mapped[datetime]
+    revoked_at: Mapped[datetime | None]
+
+
+class ApprovalSubject(enum.StrEnum):
+    PERMISSION_SET = "permission_set"
+
+
+class ApprovalDecision(enum.StrEnum):
+    """The decision on a request. Only the vendor can approve a request."""
+
+    APPROVED = "approved"
+    NOT_NEEDED = "not_needed"  # the permission set only reads, or the tenant declared the account
+    WITHDRAWN = "withdrawn"
+
+
+class Approval(Identified, TenantOwned, Base):
+    """A request for a permission set of a connection, and the decision on the request.
+
+    The vendor has to approve some requests. `Connection.approval` is the waiting request for the
+    connection's own permission set. `Connection.move` is the request to move the role to another
+    permission set, until the role has it or the request is withdrawn. All other rows are history.
+    """
+
+    __tablename__ = "approvals"
+    __table_args__ = (
+        same_tenant("connection_id", "connections", ondelete="CASCADE"),
+        Index("ix_approvals_connection_id", "connection_id"),
+    )
+
+    connection_id: Mapped[UUID]
+    subject: Mapped[ApprovalSubject] = state_column(
+        ApprovalSubject, "subject", default=ApprovalSubject.PERMISSION_SET
+    )
+    permission_set: Mapped[Text64]
+    # For a move: which version of the requested permission set the role has; None: it has none yet
+    version: Mapped[int | None]
+    reason: Mapped[Text200]
+    asked_by: Mapped[Text16]  # the kind of actor
+    asked_by_id: Mapped[Text64 | None]
+    asked_at: Mapped[CreatedAt]
+    decision: Mapped[ApprovalDecision | None] = state_column(ApprovalDecision, "decision")
+    decided_by: Mapped[Text16 | None]
+    decided_by_id: Mapped[Text64 | None]
+    decided_at: Mapped[datetime | None]
+
+    @property
+    def waits(self) -> bool:
+        return self.decision is None
+
+    def decide(self, decision: ApprovalDecision, actor_kind: str, actor_id: str | None) -> None:
+        """Store the decision and its actor. Do nothing if the request is decided already."""
+        if self.waits:
+            self.decision, self.decided_at = decision, now()
+            self.decided_by, self.decided_by_id = actor_kind, actor_id
