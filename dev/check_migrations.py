@@ -21,8 +21,7 @@ from sqlalchemy.orm import Session
 
 from app.store import revocation
 from app.store.database import SYSTEM, Database
-from app.store.migrations import alembic_config
-from app.store.revisions import KNOWN
+from app.store.migrations import KNOWN, alembic_config
 from dev.postgres import Postgres
 
 _CONTRACTS = {

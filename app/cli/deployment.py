@@ -26,7 +26,7 @@ from app.cli.operator import (
 from app.health.checks import HealthCheck, HealthFinding, Status, failed, ok
 from app.proofs.proof_queue import ProofQueue
 from app.store.database import store_errors
-from app.store.revisions import KNOWN, revision
+from app.store.migrations import KNOWN, TableInUseError, revision, upgrade
 
 
 @ROOT.verb(text=lambda row: [f"Deputy {row['version']}, database schema {row['schema']}"])
@@ -47,9 +47,6 @@ def _describe_migration(row: Row) -> Iterator[str]:
 @ROOT.verb(text=_describe_migration)
 def migrate() -> Row:
     """Migrate the database to this release's schema. Safe to repeat."""
-    # Imported lazily: see app/store/revisions.py
-    from app.store.migrations import TableInUseError, upgrade  # noqa: PLC0415
-
     db = services.db
     with store_errors():
         before = revision(db)

@@ -18,7 +18,7 @@ from app.errors import StoreUnavailableError
 from app.health import heartbeats
 from app.health.checks import HealthCheck, HealthFinding, Status, failed, ok, skipped, warning
 from app.store.database import CLOCKS_APART, Database, database_now
-from app.store.revisions import KNOWN, revision
+from app.store.migrations import KNOWN, revision
 
 _PATIENCE = 1.0  # seconds that readiness waits for a check that the process does not need
 _START = "Start one (flask --app wsgi worker), or look at its log."

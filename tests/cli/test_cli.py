@@ -22,8 +22,8 @@ from app.identity.scopes import ALL_SCOPES, Scope
 from app.ids import new_id
 from app.services import Services
 from app.store.database import SYSTEM
+from app.store.migrations import KNOWN, revision
 from app.store.models import ApiKey, Tenant
-from app.store.revisions import KNOWN, revision
 from tests.attacks.evidence import on_sqlite
 from tests.cli.conftest import Cli
 from tests.conftest import OPERATOR, make_config

@@ -10,7 +10,7 @@ import psycopg
 
 from app.onboarding.registration_store import RegistrationTokens
 from app.store.database import Database
-from app.store.revisions import KNOWN, revision
+from app.store.migrations import KNOWN, revision
 from dev.stack import ROOT
 from tests.attacks.evidence import on_postgresql
 from tests.support.cast import Api

@@ -2,7 +2,7 @@
 
 import shutil
 
-from app.store.revisions import KNOWN
+from app.store.migrations import KNOWN
 from dev.stack import ROOT
 
 _PARTS = (
