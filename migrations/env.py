@@ -5,10 +5,11 @@ settings.
 from typing import Any, Literal
 
 from alembic import context
+from sqlalchemy import Connection
 
 from app.config import Config
 from app.store import models  # noqa: F401  the tables
-from app.store.database import Database, UtcDateTime, without_limits
+from app.store.database import Database, UtcDateTime, postgresql_limits
 from app.store.models.base import Base
 
 
@@ -26,13 +27,27 @@ def include_name(name: str | None, kind: str, _parents: Any) -> bool:
     return kind != "table" or not (name or "").startswith("audit_events_")
 
 
+def lift_limits(connection: Connection) -> None:
+    """Lift the time limits of this connection, for migrations.
+
+    Invalidate the connection afterwards, or the pool reuses it without limits. The lock timeout is
+    short, because all requests that need the table wait behind a migration that waits for a lock.
+    """
+    if connection.dialect.name == "postgresql":
+        version = connection.connection.dbapi_connection.info.server_version  # type: ignore[union-attr]
+        for name in postgresql_limits(version):
+            connection.exec_driver_sql(f"SET {name} = 0")
+        connection.exec_driver_sql("SET lock_timeout = '300ms'")
+        connection.commit()
+
+
 engine = (
     context.config.attributes.get("engine")
     or Database(Config.from_environment().database.database_url).engine
 )
 
 with engine.connect().execution_options(deputy_writes=True) as connection:
-    without_limits(connection)
+    lift_limits(connection)
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,

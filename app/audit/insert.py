@@ -22,6 +22,7 @@ from sqlalchemy.dialects import postgresql
 
 from app.audit.events import Event
 from app.clock import now
+from app.concurrency.gevent import off_hub
 from app.errors import StoreUnavailableError
 from app.store.database import LONGEST, Database, as_json
 from app.store.models import AuditEvent
@@ -64,7 +65,8 @@ _CHANGES = (
     " revocation_counter <= {0} LIMIT {0}"
 )
 
-# The revocations up to the present counter, and the events that were not stored
+# What storing the valid events of a batch returns: the revocations up to the present counter, and
+# the events that were not stored
 _Inserted = tuple[RevocationLog, list[Event]]
 
 
@@ -78,7 +80,7 @@ class AuditBatch:
     def __init__(self, db: Database) -> None:
         self.history = RevocationLog()
         self._db = db
-        self._store: _BatchStore | None = None
+        self._store: _Sqlite | _Postgresql | None = None
         event.listen(db.engine, "engine_disposed", lambda _: self._forget())
 
     def commit(self, events: Sequence[Event]) -> frozenset[UUID]:
@@ -142,13 +144,6 @@ class _BatchStore:
 
     def __init__(self, db: Database) -> None:
         self.connection = db.dedicated()
-
-    def is_there(self) -> bool:
-        return True
-
-    def insert(self, events: Sequence[Event], history: RevocationLog) -> _Inserted:
-        """Store the valid events. Return the advanced history, and the events not stored."""
-        raise NotImplementedError
 
     def advance(self, history: RevocationLog, counter: int) -> RevocationLog:
         """Read the revocations up to this counter, and return the history with them."""
@@ -222,6 +217,9 @@ class _Postgresql(_BatchStore):
 class _Sqlite(_BatchStore):
     placeholder = "?"
 
+    def is_there(self) -> bool:
+        return True
+
     def insert(self, events: Sequence[Event], history: RevocationLog) -> _Inserted:
         # The rows are built before the write lock is taken, because other transactions wait for it
         rows = {event.id: _sqlite_row(event) for event in events}
@@ -237,7 +235,7 @@ class _Sqlite(_BatchStore):
             self.connection.execute(_SQLITE, [as_json([rows[event.id] for event in valid])])
             return latest, lost
 
-        inserted: _Inserted = self.connection.run_batch(insert)
+        inserted: _Inserted = off_hub(self.connection.run_batch, insert)
         return inserted
 
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
-from typing import Any, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, Protocol
 
 import orjson
 from sqlalchemy import (
@@ -29,21 +29,22 @@ from sqlalchemy import (
     create_engine,
     event,
     func,
+    make_url,
     select,
 )
 from sqlalchemy.exc import (
     DBAPIError,
     InterfaceError,
     OperationalError,
-    SQLAlchemyError,
     TimeoutError as PoolTimeoutError,
 )
 from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeDecorator
 
 from app import metrics
+from app.concurrency.gevent import P, Result
 from app.errors import ConflictError, StoreUnavailableError
-from app.store.sqlite import PRAGMAS, SqliteConnection, WriteLock, create_private
+from app.store.sqlite import SqliteConnection, WriteLock
 
 _UNREACHABLE = "The database can't be reached right now; try again."
 # PostgreSQL's error codes serialization_failure, deadlock_detected and lock_not_available
@@ -72,10 +73,10 @@ def database_now(db: Session) -> datetime:
 
     On SQLite it is the machine's clock.
     """
+    clock = func.clock_timestamp(type_=UtcDateTime)
     if db.get_bind().dialect.name == "sqlite":
-        text = db.scalars(select(func.strftime("%Y-%m-%dT%H:%M:%f+00:00", "now"))).one()
-        return datetime.fromisoformat(text)
-    return db.scalars(select(func.clock_timestamp(type_=DateTime(timezone=True)))).one()
+        clock = func.strftime("%Y-%m-%d %H:%M:%f", "now", type_=UtcDateTime)
+    return db.scalars(select(clock)).one()
 
 
 def as_json(value: Any) -> str:
@@ -92,10 +93,8 @@ class UtcDateTime(TypeDecorator[datetime]):
     impl = DateTime(timezone=True)
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None or dialect.name != "sqlite":
-            return value
-        return value.astimezone(UTC).replace(tzinfo=None)
+    def process_bind_param(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
+        return value and value.astimezone(UTC)  # SQLite stores it without the zone
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         if value is None:
@@ -103,18 +102,14 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
 
 
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
-
-
-def until_committed(stop: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+def until_committed(stop: Callable[P, Result]) -> Callable[P, Result]:
     """Retry a use case that revokes, suspends or deletes when its transaction collides.
 
     Nobody should have to send such a request twice.
     """
 
     @functools.wraps(stop)
-    def repeat(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+    def repeat(*args: P.args, **kwargs: P.kwargs) -> Result:
         for _ in range(_TRIES - 1):
             try:
                 return stop(*args, **kwargs)
@@ -152,9 +147,13 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        self.engine, self._long_reads = _engine(url)
-        self._long_reading = self.engine.execution_options(deputy_takes_long=True)
-        self._writing = self.engine.execution_options(deputy_writes=True)
+        # On PostgreSQL the number of concurrent long reads is not limited
+        self._long_reads: AbstractContextManager[Any] = nullcontext()
+        if url.startswith("sqlite"):
+            self._long_reads = threading.BoundedSemaphore(_LONG_READS)
+            self.engine = _sqlite(url)
+        else:
+            self.engine = _postgresql(url)
 
     @contextmanager
     def read(self, *, long: bool = False) -> Iterator[Session]:
@@ -163,10 +162,10 @@ class Database:
         `long`: True for queries that may read many rows. On SQLite such queries run off the gevent
         hub, so they do not delay the process's other requests. Raises StoreUnavailableError.
         """
-        engine, place = self.engine, _NO_LIMIT
-        if long:
-            engine, place = self._long_reading, self._long_reads
-        with place, store_errors(), Session(engine, expire_on_commit=False) as session:
+        place = self._long_reads if long else nullcontext()
+        with place, store_errors(), Session(self.engine, expire_on_commit=False) as session:
+            if long:
+                session.connection(execution_options={"deputy_takes_long": True})
             yield session
 
     @contextmanager
@@ -179,10 +178,11 @@ class Database:
         """
         with (
             store_errors(),
-            Session(self._writing, expire_on_commit=False) as session,
+            Session(self.engine, expire_on_commit=False) as session,
             session.begin(),
         ):
-            session.connection()  # begins the transaction; on SQLite this waits for the write lock
+            # This begins the transaction. On SQLite it waits for the write lock.
+            session.connection(execution_options={"deputy_writes": True})
             began = time.monotonic()
             writer.reauthorize(session)
             yield session
@@ -196,13 +196,12 @@ class Database:
         Raises StoreUnavailableError.
         """
         with store_errors():
-            fairy = self.engine.raw_connection()
-            connection = fairy.driver_connection
-            fairy.detach()
-            return connection
+            connection = self.engine.raw_connection()
+            connection.detach()
+            return connection.dbapi_connection
 
 
-def sqlstate(error: SQLAlchemyError) -> str | None:
+def sqlstate(error: Exception) -> str | None:
     """Return PostgreSQL's error code (SQLSTATE); None if the error has none."""
     return getattr(getattr(error, "orig", None), "sqlstate", None)
 
@@ -216,7 +215,7 @@ def store_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (OperationalError, InterfaceError, PoolTimeoutError) as error:
+    except (OperationalError, InterfaceError, PoolTimeoutError, sqlite3.OperationalError) as error:
         if sqlstate(error) in _COLLISIONS:
             raise ConflictError(_COLLIDED) from error
         raise StoreUnavailableError(_UNREACHABLE) from error
@@ -232,20 +231,6 @@ def postgresql_limits(server_version: int) -> dict[str, float]:
         "transaction_timeout" if server_version >= 170000 else "idle_in_transaction_session_timeout"
     )
     return {"statement_timeout": min(_STATEMENT_SECONDS, LONGEST), whole: LONGEST}
-
-
-def without_limits(connection: Connection) -> None:
-    """Lift the time limits of this connection, for migrations.
-
-    Invalidate the connection afterwards, or the pool reuses it without limits. The lock timeout is
-    short, because all requests that need the table wait behind a migration that waits for a lock.
-    """
-    if connection.dialect.name == "postgresql":
-        version = connection.connection.dbapi_connection.info.server_version  # type: ignore[union-attr]
-        for name in postgresql_limits(version):
-            connection.exec_driver_sql(f"SET {name} = 0")
-        connection.exec_driver_sql("SET lock_timeout = '300ms'")
-        connection.commit()
 
 
 class _TimedPool(QueuePool):
@@ -265,14 +250,9 @@ _OPTIONS: Any = {
     "max_overflow": 16,
     "pool_timeout": 1.5,
 }
-# On PostgreSQL the number of concurrent long reads is not limited
-_NO_LIMIT: AbstractContextManager[Any] = nullcontext()
 
 
-def _engine(url: str) -> tuple[Engine, AbstractContextManager[Any]]:
-    """Return the engine, and a semaphore that limits its concurrent long reads."""
-    if url.startswith("sqlite"):
-        return _sqlite(url), threading.BoundedSemaphore(_LONG_READS)
+def _postgresql(url: str) -> Engine:
     engine = create_engine(url, pool_pre_ping=True, connect_args=_POSTGRESQL_WAITS, **_OPTIONS)
 
     @event.listens_for(engine, "connect")
@@ -282,37 +262,25 @@ def _engine(url: str) -> tuple[Engine, AbstractContextManager[Any]]:
             dbapi.execute("SELECT set_config(%s, %s, false)", (name, f"{int(seconds * 1000)}ms"))
         dbapi.commit()
 
-    return engine, _NO_LIMIT
+    return engine
 
 
 def _sqlite(url: str) -> Engine:
-    settings = {"check_same_thread": False, "factory": SqliteConnection}
+    settings = {
+        "factory": functools.partial(SqliteConnection, WriteLock(make_url(url).database or "")),
+        "isolation_level": None,  # `_begin` sends BEGIN
+        "check_same_thread": False,
+    }
     engine = create_engine(url, connect_args=settings, **_OPTIONS)
-    path = engine.url.database or ""
-    lock = WriteLock(path)
-
-    @event.listens_for(engine, "do_connect")
-    def _create(*_: Any) -> None:
-        create_private(path)
-
-    @event.listens_for(engine, "connect")
-    def _connect(dbapi: Any, _record: Any) -> None:
-        dbapi.write_lock = lock
-        dbapi.isolation_level = None  # `_begin` sends BEGIN
-        for pragma in PRAGMAS:
-            dbapi.execute(pragma)
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         options = connection.get_execution_options()
-        dbapi = cast("SqliteConnection", connection.connection.dbapi_connection)
+        dbapi: Any = connection.connection.dbapi_connection
         dbapi.takes_long = options.get("deputy_takes_long", False)
-        if not options.get("deputy_writes", False):
-            connection.exec_driver_sql("BEGIN")
-            return
-        try:
+        if options.get("deputy_writes"):
             dbapi.begin_writing()
-        except sqlite3.OperationalError as error:
-            raise OperationalError("BEGIN IMMEDIATE", None, error) from error
+        else:
+            dbapi.execute("BEGIN")
 
     return engine

@@ -6,6 +6,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from app import metrics
@@ -15,7 +16,7 @@ from app.concurrency.gevent import Result, off_hub
 _LOCK_SECONDS = 10  # how long a transaction waits for the write lock
 _TRIES = 4  # attempts to take the file lock without blocking
 _BUSY_TIMEOUT = f"PRAGMA busy_timeout={_LOCK_SECONDS * 1000}"
-PRAGMAS = (
+_PRAGMAS = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",  # an audit row must survive a power cut before credentials leave
     "PRAGMA foreign_keys=ON",  # off by default; invariant 3 (docs/architecture.md) needs them
@@ -26,14 +27,14 @@ PRAGMAS = (
 )
 
 
-def create_private(path: str) -> None:
+def _create_private(path: str) -> None:
     """Create the database's file, unless it exists, with access for its owner only.
 
-    SQLite gives the files -wal and -shm the same mode. O_EXCL is needed because an existing file
-    must not be opened here: closing it would release this process's locks on it.
+    SQLite gives the files -wal and -shm the same mode. An existing file must not be opened here:
+    closing it would release this process's locks on it.
     """
     with suppress(OSError):  # the file exists; SQLite reports other errors itself
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        Path(path).touch(0o600, exist_ok=False)
 
 
 class FileLock:
@@ -52,33 +53,27 @@ class FileLock:
         self._paths = f"{path}.turnstile", f"{path}.lock"
         self._files: list[int] = []
 
-    def acquire(self, flags: int = 0) -> None:
-        """Take the lock. Block the thread until it is free.
+    def acquire(self, *, blocking: bool = True) -> bool:
+        """Take the lock, and return True. Block the thread until it is free.
 
-        With the flag `fcntl.LOCK_NB`, raise BlockingIOError at once if the lock is not free or
-        another writer waits for it. Raises sqlite3.OperationalError when a lock file can't be used.
+        Without `blocking`, return False at once if the lock is not free or another writer waits for
+        it. Raises sqlite3.OperationalError when a lock file can't be used.
         """
+        flags = fcntl.LOCK_EX if blocking else fcntl.LOCK_EX | fcntl.LOCK_NB
         try:
             for path in self._paths[len(self._files) :]:
-                self._files.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+                self._files.append(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
             turnstile, lock = self._files
-            fcntl.flock(turnstile, fcntl.LOCK_EX | flags)
+            fcntl.flock(turnstile, flags)
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | flags)
+                fcntl.flock(lock, flags)
             finally:
                 fcntl.flock(turnstile, fcntl.LOCK_UN)
         except BlockingIOError:
-            raise
+            return False
         except OSError as error:
             message = f"no lock on {self._paths[-1]}: {error.strerror}"
             raise sqlite3.OperationalError(message) from error
-
-    def try_acquire(self) -> bool:
-        """Take the lock if it is free and no writer waits for it. Return whether it was taken."""
-        try:
-            self.acquire(fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
         return True
 
     def release(self) -> None:
@@ -110,7 +105,7 @@ class WriteLock:
             raise sqlite3.OperationalError("database is locked")
         try:
             for _ in range(_TRIES):
-                if self._file.try_acquire():
+                if self._file.acquire(blocking=False):
                     break
                 off_hub(self._wait)
             else:
@@ -147,34 +142,33 @@ class WriteLock:
 class SqliteConnection(sqlite3.Connection):
     """A connection that holds the write lock from `begin_writing` to the end of the transaction."""
 
-    write_lock: WriteLock  # set for each connection of an engine
-    takes_long = False  # set for each transaction; True: its queries run off the hub
-    _held: WriteLock | None = None
-    _batch_lock: FileLock | None = None
+    takes_long = False  # set for a transaction; True: its queries run off the hub
+    _holds_lock = False
 
-    # The overridden method takes a factory, which SQLAlchemy does not pass
+    def __init__(self, write_lock: WriteLock, path: str, **options: Any) -> None:
+        """Open the file. `write_lock`: the lock of all connections of an engine."""
+        self._write_lock = write_lock
+        self._batch_lock = FileLock(write_lock.path)
+        _create_private(path)
+        super().__init__(path, **options)
+        for pragma in _PRAGMAS:
+            self.execute(pragma)
+
+    # The overridden method takes a factory, which nobody passes
     def cursor(self, *_: Any) -> "SqliteCursor":  # type: ignore[override]
-        """Return a cursor for SQLAlchemy.
-
-        Statements that are executed on the connection itself run in the calling thread.
-        """
         return SqliteCursor(self)
-
-    def execute(self, sql: str, parameters: Any = ()) -> sqlite3.Cursor:
-        return sqlite3.Cursor(self).execute(sql, parameters)
 
     def begin_writing(self) -> None:
         """Take the write lock and begin an immediate transaction.
 
         Raises sqlite3.OperationalError when the lock is not free in time.
         """
-        self.write_lock.acquire()
-        self._held = self.write_lock
+        self._write_lock.acquire()
+        self._holds_lock = True
         try:
             self._begin()
         except BaseException:
-            self._held.release()
-            self._leave()
+            self.rollback()
             raise
 
     def _begin(self) -> None:
@@ -193,15 +187,10 @@ class SqliteConnection(sqlite3.Connection):
             self.execute(_BUSY_TIMEOUT)
 
     def run_batch(self, work: Callable[[], Result]) -> Result:
-        """Run `work` in one writing transaction, in a thread off the hub.
+        """Run `work` in one writing transaction. Call this method off the hub.
 
         The same thread waits for the file lock and releases it.
         """
-        return off_hub(self._batch, work)
-
-    def _batch(self, work: Callable[[], Result]) -> Result:
-        if self._batch_lock is None:
-            self._batch_lock = FileLock(self.write_lock.path)
         self._batch_lock.acquire()
         try:
             self.execute("BEGIN IMMEDIATE")
@@ -230,8 +219,7 @@ class SqliteConnection(sqlite3.Connection):
     def close(self) -> None:
         self._end(super().close)
         self._leave()
-        if self._batch_lock is not None:
-            self._batch_lock.close()
+        self._batch_lock.close()
 
     def __del__(self) -> None:
         """Close the connection, because Python 3.13 warns about connections that are left open.
@@ -246,13 +234,14 @@ class SqliteConnection(sqlite3.Connection):
         try:
             work()
         finally:
-            if self._held is not None:
-                self._held.release()
+            if self._holds_lock:
+                self._write_lock.release()
 
     def _leave(self) -> None:
-        held, self._held = self._held, None
-        if held is not None:
-            held.leave()
+        self.takes_long = False
+        if self._holds_lock:
+            self._holds_lock = False
+            self._write_lock.leave()
 
 
 class SqliteCursor(sqlite3.Cursor):

@@ -30,7 +30,7 @@ def test_who_releases_the_lock_and_wants_it_again_lets_the_one_that_waits_go_fir
     thread.start()
     until(lambda: not is_turnstile_free(tmp_path / "db.turnstile"))
     busy.release()
-    assert not busy.try_acquire() or got.is_set(), (
+    assert not busy.acquire(blocking=False) or got.is_set(), (
         "the one that waits is in the turnstile until it has the lock"
     )
     thread.join(30)
@@ -39,9 +39,9 @@ def test_who_releases_the_lock_and_wants_it_again_lets_the_one_that_waits_go_fir
 
 def test_a_lock_is_tried_without_waiting(tmp_path):
     one, other = FileLock(f"{tmp_path}/db"), FileLock(f"{tmp_path}/db")
-    assert one.try_acquire()
-    assert not other.try_acquire()
+    assert one.acquire(blocking=False)
+    assert not other.acquire(blocking=False)
     one.release()
-    assert other.try_acquire()
+    assert other.acquire(blocking=False)
     other.close()
     one.close()
