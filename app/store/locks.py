@@ -33,31 +33,27 @@ class Lock(enum.IntEnum):
     CONNECTION = 7304  # protects the connection's row
 
 
-_SHARE = text("SELECT pg_advisory_xact_lock_shared(:lock, :number)")
-_HOLD = text(
-    "SELECT pg_advisory_xact_lock(:lock, number) FROM unnest(CAST(:numbers AS integer[])) AS number"
-)
+_NUMBERS = "(:lock, number) FROM unnest(CAST(:numbers AS integer[])) AS number"
+_SHARE = text(f"SELECT pg_advisory_xact_lock_shared{_NUMBERS}")
+_HOLD = text(f"SELECT pg_advisory_xact_lock{_NUMBERS}")
 
 
-def share(db: Session, lock: Lock, subject: UUID | None = None) -> None:
-    """Take the lock on `subject` in shared mode, until the transaction ends.
+def share(db: Session, lock: Lock, *subjects: UUID) -> None:
+    """Take the locks on these subjects in shared mode, until the transaction ends.
 
     `MAKING` is a single lock, without a subject.
     """
-    _execute(db, _SHARE, lock=lock.value, number=_number(lock, subject))
+    _take(db, _SHARE, lock, subjects)
 
 
 def hold(db: Session, lock: Lock, *subjects: UUID) -> None:
     """Take the locks on these subjects in exclusive mode, until the transaction ends."""
-    numbers = {_number(lock, subject) for subject in subjects or (None,)}
-    _execute(db, _HOLD, lock=lock.value, numbers=sorted(numbers))
+    _take(db, _HOLD, lock, subjects)
 
 
-def _number(lock: Lock, subject: UUID | None) -> int:
-    """Return the advisory lock's second number, from the random last bits of the subject's id."""
-    return 0 if subject is None else subject.int % (_CALLERS if lock is Lock.CALLER else _ROWS)
-
-
-def _execute(db: Session, statement: TextClause, **values: object) -> None:
+def _take(db: Session, statement: TextClause, lock: Lock, subjects: tuple[UUID, ...]) -> None:
+    """Take the locks. Their second numbers are from the random last bits of the subjects' ids."""
     if db.get_bind().dialect.name == "postgresql":
-        db.execute(statement, values)
+        most = _CALLERS if lock is Lock.CALLER else _ROWS
+        numbers = sorted({subject.int % most for subject in subjects}) or [0]
+        db.execute(statement, {"lock": lock.value, "numbers": numbers})

@@ -20,10 +20,8 @@ class Page(NamedTuple, Generic[Row]):
 
 def with_values(query: Select[Row], **values: object) -> Select[Row]:
     """Restrict the query to rows with these column values; a value of None means any."""
-    for name, value in values.items():
-        if value is not None:
-            query = query.filter_by(**{name: value})
-    return query
+    given = {name: value for name, value in values.items() if value is not None}
+    return query.filter_by(**given)
 
 
 def page(

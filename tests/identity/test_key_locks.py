@@ -19,7 +19,6 @@ from app.limits.table import KEYS
 from app.services import Services
 from app.store import locks
 from app.store.database import SYSTEM
-from app.store.locks import Lock
 from app.store.models import ApiKey, OnboardingLink, Tenant
 from tests.attacks.evidence import on_postgresql
 from tests.conftest import OPERATOR
@@ -165,12 +164,8 @@ def besieged(app) -> Place:
 @pytest.fixture
 def elsewhere(besieged) -> uuid.UUID:
     """A tenant that does not share the lock of the besieged."""
-    own = locks._number(Lock.CALLER, besieged.tenant_id)
-    return next(
-        found
-        for found in iter(lambda: tenant_row(besieged.db), None)
-        if locks._number(Lock.CALLER, found) != own
-    )
+    tenants = iter(lambda: tenant_row(besieged.db), None)
+    return next(found for found in tenants if (found.int - besieged.tenant_id.int) % locks._CALLERS)
 
 
 def write_once(besieged, caller):
