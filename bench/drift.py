@@ -52,12 +52,13 @@ def measure(stage: Stage) -> None:
 def _unnoticed(interval: Interval) -> Iterator[float]:
     """Yield for each role the hours from its loosening to the beginning of its next proof."""
     began = datetime(2026, 1, 1, tzinfo=UTC)
-    rounds = 3 * interval.every  # the first is ignored: due times begin at random
+    every = timedelta(seconds=interval.seconds)
+    rounds = 3 * every  # the first is ignored: due times begin at random
     due, loosened = [], {}
     for _ in range(_CONNECTIONS):
         connection_id = new_id()
-        due.append((next_slot(connection_id, began, interval.every), connection_id))
-        loosened[connection_id] = began + interval.every + random.random() * interval.every  # noqa: S311
+        due.append((next_slot(connection_id, began, interval.seconds), connection_id))
+        loosened[connection_id] = began + every + random.random() * every  # noqa: S311
     heapq.heapify(due)
     free = began
     while due and free < began + rounds:
@@ -66,4 +67,4 @@ def _unnoticed(interval: Interval) -> Iterator[float]:
         free = start + timedelta(seconds=_CALLS * _PLACE / (_BUDGET / 2))
         if connection_id in loosened and start >= loosened[connection_id]:
             yield (start - loosened.pop(connection_id)).total_seconds() / 3600
-        heapq.heappush(due, (next_slot(connection_id, start, interval.every), connection_id))
+        heapq.heappush(due, (next_slot(connection_id, start, interval.seconds), connection_id))

@@ -218,7 +218,7 @@ class ProofQueue:
         return True
 
     def _wait_for_next_slot(self, claim: Claim, lease: datetime | None) -> None:
-        slot = next_slot(claim.connection_id, now(), self.interval.current().every)
+        slot = next_slot(claim.connection_id, now(), self.interval.current().seconds)
         own = Connection.id == claim.connection_id, Connection.due_at == lease
         with self._db.write(SYSTEM) as db:
             db.execute(update(Connection).where(*own).values(due_at=slot))

@@ -9,6 +9,7 @@ from app.store.models.proof_schedule import SETTLING, Interval, first_after, nex
 
 SINCE = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 HOUR = timedelta(hours=1)
+HOURLY = partial(next_slot, seconds=3600)
 
 
 def offsets(following, begin=0.0):
@@ -40,22 +41,20 @@ def test_a_first_proof_is_repeated_after_2_and_15_minutes():
 
 def test_slots_come_once_in_an_interval_and_a_little_late():
     connection = new_id()
-    at = next_slot(connection, SINCE, HOUR)
+    at = HOURLY(connection, SINCE)
     for delay in (0.5, 700, 0.5, 2000, 0.5, 3000, 0.5):
         before = at + timedelta(seconds=delay)
-        at = next_slot(connection, before, HOUR)
+        at = HOURLY(connection, before)
         assert HOUR / 4 <= at - before <= HOUR * 1.3
 
 
 def test_slots_are_jittered_and_spread_over_the_interval_however_late_the_proofs_were():
     """After an outage all connections are proven within minutes: their next slots are no wave."""
-    slots = Counter(
-        int(next_slot(new_id(), SINCE, HOUR).timestamp() % 3600 // 360) for _ in range(6_000)
-    )
+    slots = Counter(int(HOURLY(new_id(), SINCE).timestamp() % 3600 // 360) for _ in range(6_000))
     assert len(slots) == 10
     assert max(slots.values()) < 1.5 * min(slots.values())
     connection = new_id()
-    assert len({next_slot(connection, SINCE, HOUR) for _ in range(50)}) > 40
+    assert len({HOURLY(connection, SINCE) for _ in range(50)}) > 40
 
 
 def test_the_interval_grows_in_quarters_with_the_connections():

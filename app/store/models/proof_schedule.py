@@ -45,10 +45,6 @@ class Interval(NamedTuple):
         return cls(configured, math.ceil(configured * quarters / 4), connections)
 
     @property
-    def every(self) -> timedelta:
-        return timedelta(seconds=self.seconds)
-
-    @property
     def pause(self) -> timedelta:
         """The backoff after an inconclusive proof, or after a role's first refusal."""
         return timedelta(seconds=min(_MINUTE, self.configured))
@@ -84,15 +80,14 @@ def next_search(since: datetime, tried_at: datetime) -> datetime | None:
     return due_at if due_at <= since + timedelta(days=SEARCH_DAYS) else None
 
 
-def next_slot(connection_id: UUID, checked_at: datetime, every: timedelta) -> datetime:
+def next_slot(connection_id: UUID, checked_at: datetime, seconds: int) -> datetime:
     """Return the time of a connection's next routine proof.
 
-    Each connection has one slot in each interval, at a position that its id decides. So the proofs
-    are spread evenly, even if many were late, as after a restart. Jitter delays the proof by up to
-    a twentieth of the interval. A slot within the next quarter of the interval is skipped, so that
-    no slot is used twice.
+    Each connection has one slot in each interval of so many seconds, at a position that its id
+    decides. So the proofs are spread evenly, even if many were late, as after a restart. Jitter
+    delays the proof by up to a twentieth of the interval. A slot within the next quarter of the
+    interval is skipped, so that no slot is used twice.
     """
-    seconds = every.total_seconds()
     # The last bits of a UUIDv7 are random
     slot = (connection_id.int & 0xFFFFFFFF) / 2**32 * seconds
     number = math.ceil((checked_at.timestamp() + seconds / 4 - slot) / seconds)
@@ -152,7 +147,7 @@ class ProofSchedule(Identified):
         if status is ConnectionStatus.PENDING:
             self.due_at = next_search(since, checked_at)
             return
-        due_at = next_slot(self.id, checked_at, interval.every)
+        due_at = next_slot(self.id, checked_at, interval.seconds)
         # A sum would overflow if access_until is the last possible date, so subtract instead.
         if self.access_until and checked_at - _LATE < self.access_until < due_at:
             due_at = self.access_until + _LATE
