@@ -1,10 +1,59 @@
 """The registry of audit actions: when an event is written, its details and its outcomes."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Generic, Self, TypeVar
+from uuid import UUID
 
 from app.audit import details
-from app.audit.events import Action
-from app.store.models import ISSUED
+from app.audit.events import Actor, Event, Outcome, record
+from app.store.database import Session
+from app.store.models import ISSUED, Connection
+
+D = TypeVar("D", bound=Mapping[str, Any])
+ACTIONS: dict[str, "Action[Any]"] = {}  # by their names
+DETAILS: dict[str, Any] = {}  # the JSON Schema of each detail, by the detail's name
+
+
+class Action(str, Generic[D]):
+    """The name of an action (`noun.verb`), and the description of its events.
+
+    `when`: a sentence that says when an event is written. `schema`: the JSON Schema of the events'
+    details. `outcomes`: the possible outcomes, beginning with the usual one.
+    """
+
+    __slots__ = ("outcomes", "schema", "when")
+    when: str
+    schema: dict[str, Any]
+    outcomes: tuple[Outcome, ...]
+
+    def __new__(cls, name: str, when: str, kind: type[D], *outcomes: Outcome) -> Self:
+        """Declare an action. `kind`: the type of its events' details."""
+        action = super().__new__(cls, name)
+        action.when, action.outcomes = when, outcomes or ("ok",)
+        action.schema = details.schema_of(kind)
+        ACTIONS[name] = action
+        DETAILS.update(action.schema["properties"])
+        return action
+
+    def event(
+        self, actor: Actor, details: D, *, outcome: Outcome | None = None, **fields: Any
+    ) -> Event:
+        """Create an event of this action.
+
+        `outcome`: None for the usual outcome. `fields`: further fields of `Event`.
+        """
+        return Event(actor, self, details, outcome or self.outcomes[0], **fields)
+
+    def record(
+        self, db: Session, actor: Actor, details: D, tenant_id: UUID | None = None, **fields: Any
+    ) -> None:
+        """Store an event of this action in this transaction. `fields`: as of `event`."""
+        record(db, self.event(actor, details, tenant_id=tenant_id, **fields))
+
+    def record_about(self, db: Session, actor: Actor, connection: Connection, details: D) -> None:
+        """Store an event of this action, about this connection, in this transaction."""
+        self.record(db, actor, details, connection.tenant_id, connection_id=connection.id)
+
 
 TENANT_CREATED = Action("tenant.created", "A tenant was made.", details.TenantDescription)
 TENANT_CHANGED = Action(
@@ -206,25 +255,15 @@ REFUSALS = {
     noun: Action(
         f"{noun}.refused", f"A request {about} was refused.", details.Refusal, "refused", "failed"
     )
-    for noun, about in (
-        ("tenant", "about a tenant"),
-        ("rotation", "about a rotation"),
-        ("onboarding", "for a kit"),
-        ("permission_set", "about permission sets"),
-        ("onboarding_link", "about onboarding links"),
-        ("connection", "about a connection"),
-        ("credentials", "for credentials"),
-        ("api_key", "about API keys"),
-        ("audit_event", "for audit events"),
-    )
-}
-_DECLARED = [value for value in [*vars().values()] if isinstance(value, Action)]
-ACTIONS: dict[str, Action[Any]] = {
-    str(action): action for action in (*_DECLARED, *REFUSALS.values())
-}
-# The JSON Schema of each detail, by the detail's name
-DETAILS: dict[str, Any] = {
-    name: schema
-    for action in ACTIONS.values()
-    for name, schema in action.schema["properties"].items()
+    for noun, about in {
+        "tenant": "about a tenant",
+        "rotation": "about a rotation",
+        "onboarding": "for a kit",
+        "permission_set": "about permission sets",
+        "onboarding_link": "about onboarding links",
+        "connection": "about a connection",
+        "credentials": "for credentials",
+        "api_key": "about API keys",
+        "audit_event": "for audit events",
+    }.items()
 }

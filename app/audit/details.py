@@ -1,30 +1,11 @@
-"""The details of audit events: one type per kind of details, with a description of each field.
+"""The details of audit events: one type per kind of details, and the meaning of each detail.
 
 A detail's name has the same meaning in every event. At run time, details are plain dicts; mypy
-checks the code that creates them. docs/api.md and the OpenAPI document are generated from these
-types.
+checks the code that creates them. docs/api.md and the OpenAPI document are generated from this
+module.
 """
 
-from typing import Annotated, Any, Literal, TypedDict, get_args, get_origin, get_type_hints
-
-_Name = Annotated[str, "The name of the tenant or of the API key."]
-_Reference = Annotated[str | None, "The vendor's own id of the tenant."]
-_Accounts = Annotated[
-    int | None, "How many accounts the tenant declares. `null`: its roles may be in any account."
-]
-_Was = Annotated[str, "The status of the tenant or the connection before this event."]
-_Status = Annotated[str, "The status of the connection after this event."]
-_Reason = Annotated[
-    str | None, "The reason that was given. A key of the tenant reads `null` for the vendor's."
-]
-_ExternalId = Annotated[
-    str, "The External ID that is replaced, or the one that a connection switched to."
-]
-_PermissionSet = Annotated[
-    str, "The permission set. In `connection.approved`: the connection's, before the approval."
-]
-_SetVersion = Annotated[int | None, "The version of the permission set, if it is known."]
-_ExpiresAt = Annotated[str, "When the link or the session expires."]
+from typing import Any, Literal, TypedDict, get_origin, get_type_hints
 
 
 class NoDetails(TypedDict):
@@ -32,69 +13,67 @@ class NoDetails(TypedDict):
 
 
 class TenantDescription(TypedDict):
-    name: _Name
-    reference: _Reference
-    accounts: _Accounts
+    name: str
+    reference: str | None
+    accounts: int | None
 
 
 class TenantDescriptionChange(TypedDict, total=False):
-    name: _Name
-    reference: _Reference
-    accounts: _Accounts
+    name: str
+    reference: str | None
+    accounts: int | None
 
 
 class TenantStatusChange(TypedDict):
-    was: _Was
-    reason: _Reason
+    was: str
+    reason: str | None
 
 
 class TenantDeletion(TypedDict):
-    was: _Was
-    connections_deleted: Annotated[int, "How many connections were deleted with the tenant."]
-    api_keys_revoked: Annotated[int, "How many API keys were revoked with the tenant."]
+    was: str
+    connections_deleted: int
+    api_keys_revoked: int
 
 
 class VoidedRegistrations(TypedDict):
-    generation: Annotated[int, "The generation that registration tokens must name from now on."]
+    generation: int
 
 
 class RotatedIds(TypedDict):
-    external_id: _ExternalId
-    next_external_id: Annotated[str, "The External ID that replaces it."]
+    external_id: str
+    next_external_id: str
 
 
 class RotationStart(RotatedIds):
-    reason: _Reason
-    emergency: Annotated[bool, "Whether nothing is issued with the old External ID."]
+    reason: str | None
+    emergency: bool
 
 
 class ExternalIdRetirement(RotatedIds, total=False):
-    connections_not_seen_to_refuse_it: Annotated[
-        int, "How many roles were not seen to refuse the External ID."
-    ]
-    warning: Annotated[str, "A sentence about what was not proven."]
+    connections_not_seen_to_refuse_it: int
+    warning: str
 
 
 class LinkReference(TypedDict):
-    onboarding_link_id: Annotated[str, "The id of the link."]
+    onboarding_link_id: str
 
 
 class LinkCreation(LinkReference):
-    permission_set: _PermissionSet
-    expires_at: _ExpiresAt
+    permission_set: str
+    expires_at: str
 
 
 class RoleReference(TypedDict):
-    role_arn: Annotated[str, "The ARN of the role."]
+    role_arn: str
 
 
 class StatusChange(TypedDict):
-    was: _Was
-    version: Annotated[int, "The version of the connection after this event. It only increases."]
+    was: str
+    version: int
 
 
 class ConnectionSuspension(StatusChange):
-    reason: _Reason
+    reason: str | None
 
 
 class ConnectionDeletion(RoleReference, StatusChange):
@@ -102,113 +81,89 @@ class ConnectionDeletion(RoleReference, StatusChange):
 
 
 class SetApproval(StatusChange):
-    status: _Status
-    approved: Annotated[str | None, "The permission set that was approved."]
-    permission_set: _PermissionSet
-    wanted_permission_set: Annotated[
-        str | None, "The permission set that the role was to move to, before the approval."
-    ]
+    status: str
+    approved: str | None
+    permission_set: str
+    wanted_permission_set: str | None
 
 
 class SetRequest(TypedDict):
-    permission_set: _PermissionSet
-    awaiting_approval: Annotated[bool, "Whether this permission set waits for the vendor."]
+    permission_set: str
+    awaiting_approval: bool
 
 
-SetMove = TypedDict(
-    "SetMove",
-    {
-        "from": Annotated[str, "The permission set before the move."],
-        "to": Annotated[str, "The permission set after the move."],
-        "permission_set_version": _SetVersion,
-    },
-)
+SetMove = TypedDict("SetMove", {"from": str, "to": str, "permission_set_version": int | None})
 
 
 class RoleDrift(TypedDict, total=False):
-    last_proven_at: Annotated[str, "When the role had last passed a proof."]
-    found_at: Annotated[str, "When a proof found that the role had changed."]
-    exposed_for_seconds_at_most: Annotated[int, "The seconds between these two times."]
+    last_proven_at: str
+    found_at: str
+    exposed_for_seconds_at_most: int
 
 
 class ProofResult(StatusChange, RoleDrift):
-    status: _Status
-    verdict: Annotated[str, "The verdict of the proof."]
-    checks: Annotated[dict[str, str], "The outcome of each check, by its name."]
+    status: str
+    verdict: str
+    checks: dict[str, str]
 
 
 class StackMessage(RoleReference):
-    stack_id: Annotated[str, "The ARN of the stack."]
-    request_type: Annotated[
-        Literal["Create", "Update", "Delete"],
-        "What CloudFormation does with the stack: `Create`, `Update` or `Delete`.",
-    ]
+    stack_id: str
+    request_type: Literal["Create", "Update", "Delete"]
 
 
 class RefusalReport(TypedDict):
-    status: _Status
+    status: str
 
 
 class ExternalIdSwitch(TypedDict):
-    external_id: _ExternalId
+    external_id: str
 
 
 class DiagnosisOutcome(TypedDict):
-    steps: Annotated[
-        dict[str, str],
-        "The outcome of each step, by its name. The vendor's steps together are `vendor`.",
-    ]
+    steps: dict[str, str]
 
 
 class CanarySight(TypedDict):
-    seen: Annotated[str, "What the canary shows."]
-    next: Annotated[str, "What to do, or empty."]
+    seen: str
+    next: str
 
 
 class DatabaseRestore(TypedDict):
-    reaches: Annotated[str | None, "When the newest event of the copy was made."]
+    reaches: str | None
 
 
 class Issuance(TypedDict):
-    access_key_id: Annotated[str, "The access key id of the session; never its secret key."]
-    expires_at: _ExpiresAt
-    duration_seconds: Annotated[int, "The duration that the session was opened for."]
-    source: Annotated[
-        Literal["sts", "cache"],
-        "`sts`: AWS was called for this request. `cache`: the session was there already.",
-    ]
-    session_name: Annotated[str, "The name of the session, as in the customer's CloudTrail."]
-    reason: _Reason
+    access_key_id: str
+    expires_at: str
+    duration_seconds: int
+    source: Literal["sts", "cache"]
+    session_name: str
+    reason: str | None
 
 
 class KeyReference(TypedDict):
-    api_key_id: Annotated[str, "The id of the key."]
-    name: _Name
+    api_key_id: str
+    name: str
 
 
 class KeyCreation(KeyReference):
-    scopes: Annotated[list[str], "The scopes of the key."]
-    may_give: Annotated[
-        list[str] | None, "The scopes that it may give to keys. `null` without `keys:delegate`."
-    ]
-    permission_sets: Annotated[
-        list[str] | None, "The permission sets that the key is for. `null`: all."
-    ]
+    scopes: list[str]
+    may_give: list[str] | None
+    permission_sets: list[str] | None
 
 
 class KeyReplacement(KeyReference):
-    successor_id: Annotated[str, "The id of the new key."]
-    grace_seconds: Annotated[int, "How long the old key still works."]
+    successor_id: str
+    grace_seconds: int
 
 
 class RevokedFamily(TypedDict):
-    keys_revoked: Annotated[int, "How many keys were revoked with this one."]
-    links_revoked: Annotated[int, "How many onboarding links were revoked with the key."]
-    registrations: Annotated[int, "How many tenants' registration tokens the key could read."]
-    api_key_ids: Annotated[list[str], "The first hundred keys that were revoked with this one."]
-    onboarding_link_ids: Annotated[
-        list[str], "The first hundred links that were revoked with the key."
-    ]
+    keys_revoked: int
+    links_revoked: int
+    registrations: int
+    api_key_ids: list[str]
+    onboarding_link_ids: list[str]
 
 
 class KeyRevocation(KeyReference, RevokedFamily):
@@ -216,28 +171,94 @@ class KeyRevocation(KeyReference, RevokedFamily):
 
 
 class SetPublication(TypedDict):
-    permission_set: _PermissionSet
-    permission_set_version: _SetVersion
-    access: Annotated[Literal["read", "write"], "What the permission set does: `read` or `write`."]
+    permission_set: str
+    permission_set_version: int | None
+    access: Literal["read", "write"]
 
 
 class RefusedRequest(TypedDict):
-    code: Annotated[str, "The code of the problem in the answer."]
-    method: Annotated[str, "The method of the request."]
-    route: Annotated[str, "The path of the request, with placeholders."]
-    path: Annotated[dict[str, str], "The ids in the path, by placeholder."]
-    fields: Annotated[list[str], "The fields in `errors`, 20 at most."]
+    code: str
+    method: str
+    route: str
+    path: dict[str, str]
+    fields: list[str]
 
 
 class Refusal(RefusedRequest, total=False):
-    more_fields: Annotated[int, "How many further fields there were."]
+    more_fields: int
 
 
 class RefusalCount(TypedDict):
-    count: Annotated[int, "How many requests were refused."]
-    codes: Annotated[dict[str, int], "How many requests were refused with each code."]
+    count: int
+    codes: dict[str, int]
 
 
+_MEANINGS = {
+    "name": "The name of the tenant or of the API key.",
+    "reference": "The vendor's own id of the tenant.",
+    "accounts": "How many accounts the tenant declares. `null`: its roles may be in any account.",
+    "was": "The status of the tenant or the connection before this event.",
+    "reason": "The reason that was given. A key of the tenant reads `null` for the vendor's.",
+    "connections_deleted": "How many connections were deleted with the tenant.",
+    "api_keys_revoked": "How many API keys were revoked with the tenant.",
+    "generation": "The generation that registration tokens must name from now on.",
+    "external_id": "The External ID that is replaced, or the one that a connection switched to.",
+    "next_external_id": "The External ID that replaces it.",
+    "emergency": "Whether nothing is issued with the old External ID.",
+    "connections_not_seen_to_refuse_it": "How many roles were not seen to refuse the External ID.",
+    "warning": "A sentence about what was not proven.",
+    "onboarding_link_id": "The id of the link.",
+    "permission_set": (
+        "The permission set. In `connection.approved`: the connection's, before the approval."
+    ),
+    "expires_at": "When the link or the session expires.",
+    "role_arn": "The ARN of the role.",
+    "version": "The version of the connection after this event. It only increases.",
+    "status": "The status of the connection after this event.",
+    "approved": "The permission set that was approved.",
+    "wanted_permission_set": (
+        "The permission set that the role was to move to, before the approval."
+    ),
+    "awaiting_approval": "Whether this permission set waits for the vendor.",
+    "from": "The permission set before the move.",
+    "to": "The permission set after the move.",
+    "permission_set_version": "The version of the permission set, if it is known.",
+    "last_proven_at": "When the role had last passed a proof.",
+    "found_at": "When a proof found that the role had changed.",
+    "exposed_for_seconds_at_most": "The seconds between these two times.",
+    "verdict": "The verdict of the proof.",
+    "checks": "The outcome of each check, by its name.",
+    "stack_id": "The ARN of the stack.",
+    "request_type": "What CloudFormation does with the stack: `Create`, `Update` or `Delete`.",
+    "steps": "The outcome of each step, by its name. The vendor's steps together are `vendor`.",
+    "seen": "What the canary shows.",
+    "next": "What to do, or empty.",
+    "reaches": "When the newest event of the copy was made.",
+    "access_key_id": "The access key id of the session; never its secret key.",
+    "duration_seconds": "The duration that the session was opened for.",
+    "source": "`sts`: AWS was called for this request. `cache`: the session was there already.",
+    "session_name": "The name of the session, as in the customer's CloudTrail.",
+    "api_key_id": "The id of the key.",
+    "scopes": "The scopes of the key.",
+    "may_give": "The scopes that it may give to keys. `null` without `keys:delegate`.",
+    "permission_sets": "The permission sets that the key is for. `null`: all.",
+    "successor_id": "The id of the new key.",
+    "grace_seconds": "How long the old key still works.",
+    "keys_revoked": "How many keys were revoked with this one.",
+    "links_revoked": "How many onboarding links were revoked with the key.",
+    "registrations": "How many tenants' registration tokens the key could read.",
+    "api_key_ids": "The first hundred keys that were revoked with this one.",
+    "onboarding_link_ids": "The first hundred links that were revoked with the key.",
+    "access": "What the permission set does: `read` or `write`.",
+    "code": "The code of the problem in the answer.",
+    "method": "The method of the request.",
+    "route": "The path of the request, with placeholders.",
+    "path": "The ids in the path, by placeholder.",
+    "fields": "The fields in `errors`, 20 at most.",
+    "more_fields": "How many further fields there were.",
+    "count": "How many requests were refused.",
+    "codes": "How many requests were refused with each code.",
+}
 _TEXT, _TEXTS = {"type": "string"}, {"type": "array", "items": {"type": "string"}}
 _SCHEMAS: dict[Any, dict[str, Any]] = {
     bool: {"type": "boolean"},
@@ -255,9 +276,8 @@ _SCHEMAS: dict[Any, dict[str, Any]] = {
 def schema_of(details: Any) -> dict[str, Any]:
     """Return the JSON Schema of a type of details."""
     properties = {}
-    for name, hint in get_type_hints(details, include_extras=True).items():
-        kind, description = get_args(hint)
+    for name, kind in get_type_hints(details).items():
         schema = _TEXT if get_origin(kind) is Literal else _SCHEMAS[kind]
-        properties[name] = schema | {"description": description}
+        properties[name] = schema | {"description": _MEANINGS[name]}
     required = sorted(details.__required_keys__, key=[*properties].index)
     return {"type": "object", "properties": properties, "required": required}

@@ -1,19 +1,17 @@
-"""Audit events and their parts: the actor, the action, its details, and its outcome."""
+"""Audit events and their actors. app/audit/actions.py has the actions and creates the events."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Generic, Literal, NamedTuple, Self, TypeVar
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
-from app.audit.details import schema_of
 from app.clock import now
 from app.ids import new_id
 from app.store.database import Session
-from app.store.models import AuditEvent, Connection
+from app.store.models import AuditEvent
 
 Outcome = Literal["ok", "refused", "failed"]
-D = TypeVar("D", bound=Mapping[str, Any])
 
 
 class Actor(NamedTuple):
@@ -21,7 +19,7 @@ class Actor(NamedTuple):
 
     It is an API key, the holder of an onboarding link, the operator at the machine, the background
     worker, or a customer's stack that registers its role. Tenants see nothing about a new kind of
-    actor until app/audit/visibility.py lists that kind.
+    actor until app/audit/log.py lists that kind.
     """
 
     kind: Literal["api_key", "onboarding_link", "operator", "worker", "registration"]
@@ -32,55 +30,6 @@ class Actor(NamedTuple):
 
 
 WORKER = Actor("worker", None, "background worker")
-
-
-class Action(str, Generic[D]):
-    """The name of an action (`noun.verb`), and the description of its events.
-
-    app/audit/actions.py has all actions. `when`: a sentence that says when an event is written.
-    `details`: the type of the events' details. `outcomes`: the possible outcomes, beginning with
-    the usual one.
-    """
-
-    __slots__ = ("details", "outcomes", "when")
-    when: str
-    details: type[D]
-    outcomes: tuple[Outcome, ...]
-
-    def __new__(cls, name: str, when: str, details: type[D], *outcomes: Outcome) -> Self:
-        action = super().__new__(cls, name)
-        action.when, action.details, action.outcomes = when, details, outcomes or ("ok",)
-        return action
-
-    @property
-    def schema(self) -> dict[str, Any]:
-        """The JSON Schema of the details of this action's events."""
-        return schema_of(self.details)
-
-    def event(
-        self, actor: Actor, details: D, *, outcome: Outcome | None = None, **fields: Any
-    ) -> "Event":
-        """Create an event of this action.
-
-        `outcome`: None for the usual outcome. `fields`: further fields of `Event`.
-        """
-        return Event(actor, self, details, outcome or self.outcomes[0], **fields)
-
-    def record(
-        self,
-        db: Session,
-        actor: Actor,
-        details: D,
-        tenant_id: UUID | None = None,
-        connection_id: UUID | None = None,
-    ) -> None:
-        """Store an event of this action in this transaction."""
-        event = self.event(actor, details, tenant_id=tenant_id, connection_id=connection_id)
-        record(db, event)
-
-    def record_about(self, db: Session, actor: Actor, connection: Connection, details: D) -> None:
-        """Store an event of this action, about this connection, in this transaction."""
-        self.record(db, actor, details, connection.tenant_id, connection.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +43,7 @@ class Event:
     """
 
     actor: Actor
-    action: Action[Any]
+    action: str
     details: Mapping[str, Any] = field(default_factory=dict)
     outcome: Outcome = "ok"
     tenant_id: UUID | None = None
