@@ -350,8 +350,8 @@ def test_a_grant_requires_its_two_halves():
 
 
 WRITERS = """
+app/audit/log.py record_restore  # the operator
 app/audit/months.py _step
-app/audit/restored.py record_restore  # the operator
 app/background/housekeeping.py _delete_oldest
 app/background/housekeeping.py _set_retention
 app/health/heartbeats.py beat

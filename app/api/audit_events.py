@@ -1,5 +1,6 @@
 """The audit log."""
 
+from functools import partial
 from typing import Any
 
 from marshmallow import fields
@@ -92,6 +93,5 @@ def list_audit_events(query: JsonObject) -> JsonObject:
     filters = filters_of(query)
     if "action" in filters:
         filters["actions"] = (filters.pop("action"),)
-    audit = services.audit
-    read = audit.feed if "after" in query else audit.events
+    read = partial(services.audit.events, oldest_first="after" in query)
     return paged(query, read, principal().tenant_scope, EventFilter(**filters))

@@ -1,24 +1,34 @@
 """The audit log: who did what, when, to which connection, and with what outcome.
 
-The log never contains a secret. `Action.record` writes into the caller's transaction, so a change
-and its event are stored together or not at all. Issuances and refusals change nothing else. Their
-events are stored by group commit, in transactions of their own.
+Tenants see their events without the details of some actors (`_hide_actors`). The log never contains
+a secret. `Action.record` writes into the caller's transaction, so a change and its event are stored
+together or not at all. Issuances and refusals change nothing else. Their events are stored by group
+commit, in transactions of their own.
 """
 
+import secrets
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, Select, and_, func, literal, select
+from sqlalchemy import ARRAY, ColumnElement, Select, and_, func, literal, select, update
 
-from app.audit.events import Event
+from app.audit import actions
+from app.audit.events import Actor, Event
 from app.audit.insert import AuditBatch
-from app.audit.visibility import hide_actors
 from app.concurrency.group_commit import GroupCommit
 from app.errors import NotFoundError, ValidationFailedError
 from app.ids import first_id_at
-from app.store.database import CLOCKS_APART, LONGEST, Database, Session, database_now
-from app.store.models import ISSUED, NOT_ISSUED, NOT_ISSUED_TO, AuditEvent, Connection
+from app.store.database import CLOCKS_APART, LONGEST, SYSTEM, Database, Session, database_now
+from app.store.models import (
+    ISSUED,
+    NOT_ISSUED,
+    NOT_ISSUED_TO,
+    ApiKey,
+    AuditEvent,
+    Configuration,
+    Connection,
+)
 from app.store.pages import Page, page
 from app.store.revocation_log import RevocationLog
 
@@ -26,8 +36,12 @@ FEED_SECONDS = LONGEST + CLOCKS_APART  # no transaction can add an event that is
 ID_AND_TIME = timedelta(seconds=5)  # maximum difference of the time in an event's id and its `at`
 PATIENCE = 1.5  # seconds that a request waits for a group commit
 _WINDOW = 5_000  # maximum of events that are read for a page whose filter has no index
-
-_EventPage = Page[AuditEvent]
+_FEED_HAS_ALL = "A feed has all API keys; leave out either after or api_key_id."
+# These kinds of actors, and its own API keys, a tenant sees with all details.
+_SHOWN = frozenset({"onboarding_link", "registration", "worker"})
+# A tenant sees these kinds of actors without their name, client address and reason. It sees nothing
+# of any other kind.
+_VENDORS = frozenset({"api_key", "operator"})
 
 
 class EventFilter(NamedTuple):
@@ -87,76 +101,96 @@ class AuditLog:
         *,
         limit: int,
         after: UUID | None,
-    ) -> _EventPage:
-        """Return a page of events, newest first.
+        oldest_first: bool = False,
+    ) -> Page[AuditEvent]:
+        """Return a page of events after the event `after`, newest first.
 
         `tenant_scope`: the tenant that the reading principal is confined to, if any. The principal
-        then sees only this tenant's events, and only the actors that app/audit/visibility.py
-        allows. Raises NotFoundError for a filter with another tenant.
+        then sees only this tenant's events, and not all details of their actors. Raises
+        NotFoundError for a filter with another tenant.
 
         With a filter by API key or address, a page may be short or empty although more pages
         follow.
+
+        With `oldest_first`, the pages are a feed. Ids sort by creation, but transactions commit in
+        another order. So the feed shows an event only when it is older, by the database's clock,
+        than any open transaction can be. After that no event with a lower id can appear, and a
+        consumer that continues from its last event misses none. Raises ValidationFailedError for a
+        filter without an index, because an empty page would have no last event to continue from.
         """
-        return self._read(tenant_scope, event_filter, limit, after, oldest_first=False)
-
-    def feed(
-        self, tenant_scope: UUID | None, event_filter: EventFilter, *, limit: int, after: UUID
-    ) -> _EventPage:
-        """Return a page of events, oldest first, from the event that follows `after`.
-
-        Apart from the order, it works like `events`. Ids sort by creation, but transactions commit
-        in another order. So an event is shown only when it is older, by the database's clock, than
-        any open transaction can be. After that no event with a lower id can appear, and a consumer
-        that continues from its last event misses none.
-
-        Raises ValidationFailedError for a filter without an index, because an empty page would have
-        no last event to continue from.
-        """
-        if event_filter.unindexed:
-            raise ValidationFailedError(
-                {"after": ["A feed has all API keys; leave out either after or api_key_id."]}
-            )
-        return self._read(tenant_scope, event_filter, limit, after, oldest_first=True)
-
-    def _read(
-        self,
-        tenant_scope: UUID | None,
-        event_filter: EventFilter,
-        limit: int,
-        after: UUID | None,
-        *,
-        oldest_first: bool,
-    ) -> _EventPage:
         if tenant_scope is not None and event_filter.tenant_id not in {None, tenant_scope}:
             raise NotFoundError
+        if oldest_first and event_filter.unindexed:
+            raise ValidationFailedError({"after": [_FEED_HAS_ALL]})
         event_filter = event_filter._replace(tenant_id=event_filter.tenant_id or tenant_scope)
         with self._db.read(long=True) as db:
             if _is_in_vain(db, event_filter):
                 return Page([], None)
-            before, end = _ids(event_filter)
-            last = None
+            low, high = _ids(event_filter)
             if oldest_first:
                 # The clock is read before the events. So every transaction that could add an event
                 # older than `settled` has ended when the events are read.
                 settled = first_id_at(database_now(db) - timedelta(seconds=FEED_SECONDS))
-                first, bounds = max(after or before, before), [AuditEvent.id < min(end, settled)]
+                low, high = max(after or low, low), min(high, settled)
             else:
-                first = min(after or end, end)
-                if event_filter.unindexed:
-                    last = _end_of_window(db, event_filter, before, first)
-                bounds = [AuditEvent.id > (last or before), *event_filter.unindexed]
+                high = min(after or high, high)
+            query = _matching(db, event_filter, oldest_first=oldest_first)
+            query = query.where(AuditEvent.id < high)
+            last = None
+            if event_filter.unindexed:
+                last = _end_of_window(db, query.where(AuditEvent.id > low))
             events = page(
                 db,
-                _matching(db, event_filter, oldest_first=oldest_first).where(*bounds),
+                query.where(AuditEvent.id > (last or low), *event_filter.unindexed),
                 AuditEvent.id,
                 limit=limit,
-                after=first,
+                after=None,
                 either=_either(event_filter),
                 oldest_first=oldest_first,
             )
             if last is not None and events.after is None:
                 events = events._replace(after=UUID(int=last.int + 1))
-            return hide_actors(db, tenant_scope, events)
+            if tenant_scope is not None:
+                _hide_actors(db, tenant_scope, events.items)
+            return events
+
+
+def record_restore(db: Database, actor: Actor) -> datetime | None:
+    """Record that a backup was restored, and invalidate what processes keep in memory.
+
+    Return the time of the newest event in the backup. Raises StoreUnavailableError.
+    """
+    with db.write(SYSTEM) as session:
+        newest = session.scalar(select(AuditEvent.at).order_by(AuditEvent.id.desc()).limit(1))
+        # A process may have entries that were read at higher counters than the backup's. These
+        # counters must not be used again, even if the same backup is restored twice. So the
+        # increment is random.
+        away = 2**40 + secrets.randbelow(2**40)
+        session.execute(
+            update(Configuration).values(revocation_counter=Configuration.revocation_counter + away)
+        )
+        reaches = newest.isoformat(timespec="seconds") if newest else None
+        actions.DATABASE_RESTORED.record(session, actor, {"reaches": reaches})
+        return newest
+
+
+def _hide_actors(db: Session, tenant_id: UUID, events: list[AuditEvent]) -> None:
+    """Remove from the events what a principal of this tenant may not see."""
+    keys = {
+        UUID(event.actor_id) for event in events if event.actor_kind == "api_key" and event.actor_id
+    }
+    query = select(ApiKey.id).where(ApiKey.id.in_(keys), ApiKey.tenant_id == tenant_id)
+    own = {("api_key", str(key_id)) for key_id in db.scalars(query)}
+    for event in events:
+        db.expunge(event)  # the changes below must not be stored
+        kind = event.actor_kind
+        if kind in _SHOWN or (kind, event.actor_id) in own:
+            continue
+        event.actor_name, event.client_address = "the vendor", None
+        if kind not in _VENDORS:
+            event.actor_id, event.request_id, event.details = None, None, {}
+        elif "reason" in event.details:
+            event.details |= {"reason": None}
 
 
 # The columns with an index that also sorts by id. The first of them that is in a filter decides
@@ -168,9 +202,7 @@ _OWNERS: tuple[Any, ...] = (
 )
 
 
-def _matching(
-    db: Session, event_filter: EventFilter, *, oldest_first: bool = False
-) -> Select[AuditEvent]:
+def _matching(db: Session, event_filter: EventFilter, *, oldest_first: bool) -> Select[AuditEvent]:
     """Select the events in one range of an index. `_either` and `unindexed` narrow it further."""
     query, in_order = select(AuditEvent), False
     for column in _OWNERS:
@@ -208,15 +240,12 @@ def _either(event_filter: EventFilter) -> list[ColumnElement[bool]]:
     return [_has_action(event_filter, action) for action in event_filter.actions]
 
 
-def _end_of_window(
-    db: Session, event_filter: EventFilter, before: UUID, first: UUID
-) -> UUID | None:
-    """Return an id below which no event is read for one page; None if the range is short.
+def _end_of_window(db: Session, query: Select[AuditEvent]) -> UUID | None:
+    """Return an id below which no event is read for one page; None if the query selects few events.
 
     At most _WINDOW events are read. A statement that reads a long range to its end could exceed the
     statement timeout.
     """
-    query = _matching(db, event_filter).where(AuditEvent.id > before, AuditEvent.id < first)
     ids = query.with_only_columns(AuditEvent.id).order_by(AuditEvent.id.desc())
     last = db.scalar(ids.offset(_WINDOW - 1).limit(1))
     return last and UUID(int=last.int - 1)
@@ -228,12 +257,12 @@ def _ids(event_filter: EventFilter) -> tuple[UUID, UUID]:
     There is no index by time, but an id begins with the time, and every index ends with the id. A
     query always has both limits, because SQLite chooses the index by the number of conditions.
     """
-    before, end = UUID(int=0), UUID(int=2**128 - 1)
+    low, high = UUID(int=0), UUID(int=2**128 - 1)
     if event_filter.since is not None:
-        before = UUID(int=max(0, first_id_at(event_filter.since - ID_AND_TIME).int - 1))
+        low = UUID(int=max(0, first_id_at(event_filter.since - ID_AND_TIME).int - 1))
     if event_filter.until is not None:
-        end = first_id_at(event_filter.until + ID_AND_TIME)
-    return before, end
+        high = first_id_at(event_filter.until + ID_AND_TIME)
+    return low, high
 
 
 def _is_first(db: Session, column: Any, value: Any) -> Any:

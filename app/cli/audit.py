@@ -148,7 +148,7 @@ def tail(since: datetime | None, **conditions: Any) -> Iterator[list[Row]]:
 
     An event is shown about 20 seconds after it was made, and none is missed.
     """
-    feed = partial(services.audit.feed, None, EventFilter(**conditions))
+    feed = partial(services.audit.events, None, EventFilter(**conditions), oldest_first=True)
     after = first_id_at(since or now() - timedelta(minutes=1))
     try:
         while True:

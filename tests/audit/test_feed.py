@@ -63,6 +63,10 @@ def stored(database):
     return [event.action for event in page.items]
 
 
+def feed(log, after):
+    return log.events(None, EventFilter(), limit=2, after=after, oldest_first=True)
+
+
 class Consumer:
     """Reads on from the last event that it saw, as docs/api.md shows it."""
 
@@ -71,7 +75,7 @@ class Consumer:
         self.seen = []
 
     def poll(self):
-        for event in self._log.feed(None, EventFilter(), limit=2, after=self._after).items:
+        for event in feed(self._log, self._after).items:
             self._after = event.id
             self.seen.append(event.action)
         return self.seen
@@ -174,7 +178,7 @@ def test_the_log_is_read_as_what_takes_long(own_database):
     )
     log = AuditLog(own_database)
     log.events(None, EventFilter(), limit=1, after=None)
-    log.feed(None, EventFilter(), limit=1, after=BEGINNING)
+    feed(log, BEGINNING)
     assert long == [True, True]
 
 

@@ -178,6 +178,12 @@ COMBINATIONS = list(
 )
 
 
+def both_orders(log):
+    return partial(log.events, after=None), partial(
+        log.events, after=UUID(int=0), oldest_first=True
+    )
+
+
 def test_each_combination_of_filters_is_one_range_of_an_index(database, log, event_of_busy_log):
     """With an equal value for each column of the index but the id, by which the range is in
     order.
@@ -192,7 +198,7 @@ def test_each_combination_of_filters_is_one_range_of_an_index(database, log, eve
             scope, event_filter = event_filter.tenant_id, event_filter._replace(tenant_id=None)
         if (number + number // 4) % 2 == 0:
             event_filter = event_filter._replace(since=at - day, until=at + day)
-        for read in (partial(log.events, after=None), partial(log.feed, after=UUID(int=0))):
+        for read in both_orders(log):
             look = partial(read, scope, event_filter, limit=50)
             statement, parameters = statement_of(database, look)
             index, how = plan(database, statement, parameters)
@@ -266,7 +272,7 @@ def test_another_tenants_connection_is_not_searched_for_ones_own_events(database
     connection, tenant = connection_row(database, tenant_row(database)), tenant_row(database)
     write(database, connection_id=connection)
     event_filter = EventFilter(None if bound else tenant, connection)
-    for read in (partial(log.events, after=None), partial(log.feed, after=UUID(int=0))):
+    for read in both_orders(log):
         pages = []
         look = partial(read, tenant if bound else None, event_filter, limit=9)
         statement, _ = statement_of(database, lambda look=look: pages.append(look()))  # noqa: B023

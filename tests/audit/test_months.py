@@ -358,7 +358,9 @@ def test_lists_and_the_feed_go_over_the_border_of_a_month(own_postgresql, by_han
     ids.sort()
     assert listed(own_postgresql) == ids[::-1]
     log, fed = AuditLog(own_postgresql), [UUID(int=0)]
-    while page := log.feed(tenant, EventFilter(), limit=2, after=fed[-1]).items:
+    while page := log.events(
+        tenant, EventFilter(), limit=2, after=fed[-1], oldest_first=True
+    ).items:
         fed += [event.id for event in page]
     assert fed[1:] == ids
     second = timedelta(seconds=1)
