@@ -23,10 +23,11 @@ from app.store.database import SYSTEM, Database, Session, database_now
 _AHEAD = 3  # months whose partitions are created before they begin
 _DEFAULT = "audit_events_default"
 _TABLES = """
-SELECT relname, relispartition FROM pg_class
+SELECT coalesce(array_agg(relname::text ORDER BY relname) FILTER (WHERE relispartition), '{}'),
+    coalesce(array_agg(relname::text ORDER BY relname) FILTER (WHERE NOT relispartition), '{}')
+FROM pg_class
 WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace
 AND relname ~ '^audit_events_([0-9]{4}_[0-9]{2}|default(_[0-9_]+)?)$'
-ORDER BY relname
 """
 _NEWEST_STRAY = f"SELECT id FROM {_DEFAULT} ORDER BY id DESC LIMIT 1"  # noqa: S608  a constant
 _STRAYS = f"SELECT EXISTS (SELECT FROM {_DEFAULT} WHERE id >= :first AND id < :end)"  # noqa: S608
@@ -45,43 +46,38 @@ class Months(NamedTuple):
 
 def partitions(db: Session) -> Months:
     """Return the partitions and the detached tables of a PostgreSQL database."""
-    attached: list[str] = []
-    detached: list[str] = []
-    for name, is_attached in db.execute(text(_TABLES)):
-        (attached if is_attached else detached).append(name)
+    attached, detached = db.execute(text(_TABLES)).one()
     next_month = _name(_next(_month(database_now(db))))
     return Months(attached, detached, next_is_made=next_month in attached)
 
 
-def make_and_detach(db: Database, limit: datetime | None) -> int:
+def make_and_detach(db: Database, limit: datetime | None) -> None:
     """Create the missing partitions of the next months, and detach old partitions.
 
-    A partition is detached if all of its events are from before `limit` (None: detach none). Return
-    the number of detached partitions. Several background workers may call this at the same time. If
-    a lock is not free within 100 ms, the next call does the rest. Raises StoreUnavailableError.
+    A partition is detached if all of its events are from before `limit` (None: detach none).
+    Several background workers may call this at the same time. If a lock is not free within 100 ms,
+    the next call does the rest. Raises StoreUnavailableError.
     """
-    detached = 0
     try:
-        while (done := _step(db, limit)) is not None:
-            detached += done
+        while _step(db, limit):
+            pass
     except ConflictError:
         logger.info("audit.months_wait")
-    return detached
 
 
-def _step(db: Database, limit: datetime | None) -> int | None:
+def _step(db: Database, limit: datetime | None) -> bool:
     """Create or detach one partition, in a transaction of its own.
 
-    Return 0 if one was created, 1 if one was detached, and None if there is nothing left to do.
+    Return False if there is nothing left to do.
     """
     with db.write(SYSTEM) as session:
         session.execute(text(_BRIEFLY))
         if not session.scalar(text(_ALONE)):
-            return None  # another background worker is doing it
+            return False  # another background worker is doing it
         months = partitions(session)
         if _make_next(session, months):
-            return 0
-        return 1 if limit is not None and _detach_oldest(session, months, limit) else None
+            return True
+        return limit is not None and _detach_oldest(session, months, limit)
 
 
 def _make_next(db: Session, months: Months) -> bool:
