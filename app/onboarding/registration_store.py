@@ -31,7 +31,6 @@ from sqlalchemy import Select, select
 
 from app.approvals.approvals import SetRequests
 from app.audit import WORKER, Actor, actions
-from app.audit.actions import Action
 from app.audit.details import StackMessage
 from app.aws.stack_messages import Request
 from app.cache.sealing import derive_key
