@@ -36,7 +36,7 @@ from app.identity.key_uses import KeyUses
 from app.identity.scopes import ALL_SCOPES
 from app.ids import new_id
 from app.limits import refusals
-from app.limits.token_bucket import TokenBucket
+from app.limits.rates import TokenBucket
 from app.onboarding.page_links import Links
 from app.onboarding.registration_store import RegistrationTokens
 from app.settings.declarations import groups_of
@@ -351,7 +351,6 @@ def stopped_clock(monkeypatch) -> StoppedClock:
 
     monkeypatch.setattr(TokenBucket, "reserve", reserve_apart)
     monkeypatch.setattr("app.limits.rates.time", clock)
-    monkeypatch.setattr("app.limits.token_bucket.time", clock)
     monkeypatch.setattr("app.limits.quotas.now", clock.now)
     return clock
 

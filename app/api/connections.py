@@ -47,6 +47,7 @@ from app.connections.listing import ConnectionFilter
 from app.diagnosis.diagnosis import Diagnosis
 from app.identity import ApiKeyPrincipal
 from app.ids import ACCOUNT_ID_PATTERN, ROLE_ARN_PATTERN
+from app.limits.table import ATTEMPTS
 from app.store.models import Connection, ConnectionStatus, Trigger, Verdict
 
 
@@ -262,7 +263,7 @@ _ConnectionPage = page_of(ConnectionOut)
 
 def _trying_a_role(tenant_id: UUID) -> ApiKeyPrincipal:
     """Count one proof of a role against the tenant's quota, and return the principal."""
-    services.quotas.acquire_attempt(principal(), tenant_id)
+    services.quotas.acquire(principal(), tenant_id, ATTEMPTS)
     return principal()
 
 

@@ -233,12 +233,12 @@ class CredentialIssuer:
             connection = _usable(db, principal, tenant_id, connection_id)
             if not (
                 connection.report_takes_effect(now())
-                and quotas.has_room(db, table.REPORTS, tenant_id)
+                and not quotas.seconds_until_room(db, table.REPORTS, tenant_id)
             ):
                 return
         with self._db.write(principal) as db:
             connection = _usable(db, principal, tenant_id, connection_id, lock=True)
-            if connection.report_takes_effect(now()) and quotas.acquire(
+            if connection.report_takes_effect(now()) and not quotas.take(
                 db, table.REPORTS, tenant_id
             ):
                 connection.report_refused(now())

@@ -7,6 +7,7 @@ subject. A subject is a tenant, an onboarding link or a connection.
 
 import threading
 from dataclasses import replace
+from typing import Any
 from uuid import UUID
 
 from cachetools import LRUCache
@@ -14,9 +15,8 @@ from sqlalchemy import Uuid, bindparam, delete, select, text
 
 from app.clock import now
 from app.config import Config
-from app.identity.principals import ApiKeyPrincipal, LinkPrincipal, Principal
+from app.identity.principals import ApiKeyPrincipal, Principal
 from app.limits import table
-from app.limits.sliding_window import count_use
 from app.settings.declarations import Limit
 from app.store.database import Database, Session
 from app.store.models import QuotaUse
@@ -33,7 +33,7 @@ _LOCK = text(
 
 
 class Quotas:
-    """The quotas. Each method counts one request, or raises RateLimitedError and counts nothing."""
+    """The quotas of requests. Beyond a quota, the methods raise RateLimitedError."""
 
     def __init__(self, db: Database, config: Config) -> None:
         self._db = db
@@ -65,44 +65,28 @@ class Quotas:
         return replace(principal, on_write=lambda db: self._acquire_change(db, tenant_scope))
 
     def _acquire_change(self, db: Session, tenant_id: UUID) -> None:
-        if wait := _take(db, self._change, tenant_id):
+        if wait := take(db, self._change, tenant_id):
             refusal = self._change.refuse(wait)
             with self._lock:
                 self._full[tenant_id] = now().timestamp() + refusal.retry_after
             raise refusal
 
-    def acquire_attempt(self, principal: Principal, tenant_id: UUID) -> None:
-        """Count one requested proof of a tenant's role. A proof makes several calls to AWS."""
+    def acquire(self, principal: Principal, tenant_id: UUID, *quotas: Limit) -> None:
+        """Count one request in each of these quotas of the tenant or of the principal's link.
+
+        If one of the quotas is full, raise RateLimitedError and count nothing. ATTEMPTS must be
+        last in every call, to prevent deadlocks.
+        """
         if principal.tenant_scope not in {None, tenant_id}:
             return  # another tenant's key gets a 404, and must not use up this tenant's quota
-        self._acquire(principal, (table.ATTEMPTS, tenant_id))
-
-    def acquire_role(self, principal: LinkPrincipal, tenant_id: UUID) -> None:
-        """Count one role that is entered through this onboarding link, and one proof."""
-        attempt = table.ATTEMPTS, tenant_id
-        self._acquire(principal, (table.ROLES_ENTERED, principal.link_id), attempt)
-
-    def acquire_check(self, principal: LinkPrincipal, tenant_id: UUID) -> None:
-        """Count one check that is requested through this onboarding link, and one proof."""
-        attempt = table.ATTEMPTS, tenant_id
-        self._acquire(principal, (table.CHECKS, principal.link_id), attempt)
-
-    def acquire_search_end(self, principal: LinkPrincipal) -> None:
-        """Count one search that is ended through this onboarding link."""
-        self._acquire(principal, (table.SEARCHES_ENDED, principal.link_id))
-
-    def _acquire(self, principal: Principal, *limits: tuple[Limit, UUID]) -> None:
-        """Count one request in each quota, or raise RateLimitedError and count nothing.
-
-        The quota ATTEMPTS must be last in every call, to prevent deadlocks.
-        """
-        quotas = [(limit.with_setting(self._config), subject) for limit, subject in limits]
+        subjects: dict[str, Any] = {"tenant": tenant_id, "onboarding link": principal.link_id}
+        limits = [(quota.with_setting(self._config), subjects[quota.per]) for quota in quotas]
         with self._db.read() as db:  # a request that is refused must not wait for the write lock
-            for quota, subject in quotas:
-                _refuse_after(quota, _look(db, quota, subject))
+            for limit, subject in limits:
+                _refuse_after(limit, seconds_until_room(db, limit, subject))
         with self._db.write(principal) as db:
-            for quota, subject in quotas:
-                _refuse_after(quota, _take(db, quota, subject))
+            for limit, subject in limits:
+                _refuse_after(limit, take(db, limit, subject))
 
 
 def acquire_rotation(db: Session, principal: Principal, tenant_id: UUID) -> None:
@@ -111,17 +95,7 @@ def acquire_rotation(db: Session, principal: Principal, tenant_id: UUID) -> None
     Keys that are bound to no tenant have no limit.
     """
     if not principal.is_vendor:
-        _refuse_after(table.ROTATIONS, _take(db, table.ROTATIONS, tenant_id))
-
-
-def acquire(db: Session, quota: Limit, subject: UUID) -> bool:
-    """Count one use in this transaction. Return False, and count nothing, if the quota is full."""
-    return not _take(db, quota, subject)
-
-
-def has_room(db: Session, quota: Limit, subject: UUID) -> bool:
-    """Return whether `acquire` would return True. It needs no write lock."""
-    return not _look(db, quota, subject)
+        _refuse_after(table.ROTATIONS, take(db, table.ROTATIONS, tenant_id))
 
 
 def _refuse_after(quota: Limit, wait: float) -> None:
@@ -129,8 +103,8 @@ def _refuse_after(quota: Limit, wait: float) -> None:
         raise quota.refuse(wait)
 
 
-def _look(db: Session, quota: Limit, subject: UUID) -> float:
-    """Return the seconds until the quota has room for one more use."""
+def seconds_until_room(db: Session, quota: Limit, subject: UUID) -> float:
+    """Return what `take` would return, but count nothing. It needs no write lock."""
     row = db.get(QuotaUse, (quota.name, subject))
     if row is None:
         return 0.0
@@ -138,14 +112,44 @@ def _look(db: Session, quota: Limit, subject: UUID) -> float:
     return count_use(row, *quota.window, now().timestamp())
 
 
-def _take(db: Session, quota: Limit, subject: UUID) -> float:
-    """Count one use and return 0. If the quota is full, return the seconds until it has room."""
+def take(db: Session, quota: Limit, subject: UUID) -> float:
+    """Count one use in this transaction, and return 0.
+
+    If the quota is full, count nothing, and return the seconds until it has room.
+    """
     key = {"name": quota.name, "id": subject}
     row = db.scalars(select(QuotaUse).from_statement(_LOCK), key).one()
     wait = count_use(row, *quota.window, now().timestamp())
     if not wait and row.counted == 1:
         _forget(db, quota.name, before=row.number - 1)
     return wait
+
+
+def count_use(use: QuotaUse, amount: int, seconds: int, current_time: float) -> float:
+    """Count one use and return 0, if at most `amount` uses are then in the last `seconds`.
+
+    Otherwise count nothing, and return the seconds until there is room. `current_time`: in seconds
+    since 1970.
+
+    The uses are estimated from the counts of the current window and of the window before, as if the
+    earlier ones had been spread evenly. If they were not, a span across the boundary of two windows
+    can contain up to twice the limit.
+    """
+    number, passed = int(current_time // seconds), current_time % seconds
+    ahead = use.number - number
+    if ahead == 1:  # another machine or thread, whose clock is a little ahead, began the window
+        passed -= seconds
+    elif ahead != 0:
+        use.counted_before = use.counted if ahead == -1 else 0
+        use.number, use.counted = number, 0
+    over = use.counted_before * (seconds - passed) - (amount - use.counted - 1) * seconds
+    if over <= 0:
+        use.counted += 1
+        return 0.0
+    if use.counted < amount:  # there is room when enough of the earlier window has passed
+        return over / use.counted_before
+    # There is room a little after the next window begins
+    return min(float(seconds), seconds - passed + seconds / amount)
 
 
 def _forget(db: Session, name: str, *, before: int) -> None:

@@ -11,30 +11,30 @@ import atexit
 import threading
 import time
 from collections import Counter
-from dataclasses import replace
 from typing import NamedTuple
 from uuid import UUID
 
 from cachetools import LRUCache
 
-from app.audit import Event, actions
+from app.audit import Actor, Event, actions
 from app.audit.log import AuditLog
 from app.clock import now
 from app.concurrency.gevent import spawn
 from app.errors import RateLimitedError, StoreUnavailableError
+from app.limits.rates import TokenBucket
 from app.limits.table import REFUSALS, REFUSALS_OF_KEY, REFUSALS_OF_TENANT
-from app.limits.token_bucket import TokenBucket
 from app.log import logger
 
 _KEYS = 10_000  # maximum of counts that are kept, each for one key in one second
 _QUIET_SECONDS = 60  # between two log lines about floods of the same key
 
 
-class _Rest(NamedTuple):
-    """A key's refusals in one second that are not single events: the first one, and the codes."""
+class _Second(NamedTuple):
+    """One second of one key, whose refusals are counted."""
 
-    first: Event
-    codes: Counter[str]
+    actor: Actor
+    tenant_id: UUID | None  # the tenant that the key is bound to
+    second: int
 
 
 class Refusals:
@@ -42,8 +42,9 @@ class Refusals:
 
     def __init__(self, audit: AuditLog) -> None:
         self._audit = audit
-        self._counts: LRUCache[tuple[UUID, int], int] = LRUCache(_KEYS)
-        self._rests: dict[tuple[UUID, int], _Rest] = {}
+        self._counts: LRUCache[_Second, int] = LRUCache(_KEYS)
+        # The codes of refusals that are not single events
+        self._rests: dict[_Second, Counter[str]] = {}
         self._lines = TokenBucket(1 / _QUIET_SECONDS, _QUIET_SECONDS)
         self._tenants = TokenBucket.of(REFUSALS_OF_TENANT)
         self._lock = threading.Lock()
@@ -56,33 +57,31 @@ class Refusals:
         Raises RateLimitedError when this process has refused the key too often in this second, and
         StoreUnavailableError.
         """
-        place = UUID(event.actor.id), int(event.at.timestamp())  # the key and the second
+        actor = event.actor._replace(request_id=None, client_address=None)
+        second = _Second(actor, tenant_scope, int(event.at.timestamp()))
         # Refusals by a rate limit are only counted.
-        if event.details["code"] != RateLimitedError.code and self._count(place, tenant_scope):
+        if event.details["code"] != RateLimitedError.code and self._count(second):
             self._audit.append(event)
-        else:
-            self._keep(place, replace(event, tenant_id=tenant_scope, connection_id=None))
-
-    def _count(self, place: tuple[UUID, int], tenant_scope: UUID | None) -> bool:
-        """Count a refusal, and return whether to record it as a single event."""
-        with self._lock:
-            count = self._counts[place] = self._counts.get(place, 0) + 1
-        if count > REFUSALS.amount:
-            if not self._lines.reserve(place[0]):
-                logger.warning("refusals.flood", api_key_id=str(place[0]), most=REFUSALS.amount)
-            raise REFUSALS.refuse(1)
-        return count <= REFUSALS_OF_KEY.amount and not (
-            tenant_scope and self._tenants.reserve(tenant_scope)
-        )
-
-    def _keep(self, place: tuple[UUID, int], event: Event) -> None:
+            return
         with self._lock:
             is_first = not self._rests
-            rest = self._rests.setdefault(place, _Rest(event, Counter()))
-            rest.codes[event.details["code"]] += 1
+            self._rests.setdefault(second, Counter())[event.details["code"]] += 1
         if is_first:
             atexit.register(self.flush)
             spawn(self._flush_in_time)
+
+    def _count(self, second: _Second) -> bool:
+        """Count a refusal, and return whether to record it as a single event."""
+        with self._lock:
+            count = self._counts[second] = self._counts.get(second, 0) + 1
+        if count > REFUSALS.amount:
+            key_id = second.actor.id
+            if not self._lines.reserve(UUID(key_id)):
+                logger.warning("refusals.flood", api_key_id=key_id, most=REFUSALS.amount)
+            raise REFUSALS.refuse(1)
+        return count <= REFUSALS_OF_KEY.amount and not (
+            second.tenant_id and self._tenants.reserve(second.tenant_id)
+        )
 
     def _flush_in_time(self) -> None:
         while self._rests:
@@ -97,28 +96,27 @@ class Refusals:
         """
         with self._flushing:
             with self._lock:
-                over = [place for place in self._rests if before is None or place[1] < before]
-                rests = [self._rests.pop(place) for place in over]
-            self._store(rests)
+                over = [each for each in self._rests if before is None or each.second < before]
+                summaries = [_summary(second, self._rests.pop(second)) for second in over]
+            self._store(summaries)
             with self._lock:
                 if not self._rests:
                     atexit.unregister(self.flush)
 
-    def _store(self, rests: list[_Rest]) -> None:
+    def _store(self, summaries: list[Event]) -> None:
         """Append all summaries concurrently, so that they share a group commit."""
-        for rest, appended in [(rest, spawn(self._audit.append, _summary(rest))) for rest in rests]:
+        for event, appended in [(event, spawn(self._audit.append, event)) for event in summaries]:
             try:
                 appended.result()
             except StoreUnavailableError:
                 logger.exception(
-                    "audit.refusal_not_recorded", refusals=[(rest.first.actor.id, dict(rest.codes))]
+                    "audit.refusal_not_recorded",
+                    refusals=[(event.actor.id, event.details["codes"])],
                 )
 
 
-def _summary(rest: _Rest) -> Event:
+def _summary(second: _Second, codes: Counter[str]) -> Event:
     """Return the event of a summary. Its time is now, which is after the end of the second."""
     return actions.REQUEST_REFUSED.event(
-        rest.first.actor._replace(request_id=None, client_address=None),
-        {"count": rest.codes.total(), "codes": dict(rest.codes)},
-        tenant_id=rest.first.tenant_id,
+        second.actor, {"count": codes.total(), "codes": dict(codes)}, tenant_id=second.tenant_id
     )

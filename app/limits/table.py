@@ -3,7 +3,7 @@
 The code that enforces a limit takes its number and its message from here. `make format` writes this
 table into docs/api.md. Limits are counted in three ways:
 
-- rates in memory (app/limits/token_bucket.py), and also in the shared cache if there is one;
+- rates in memory (app/limits/rates.py), and also in the shared cache if there is one;
 - quotas and rows in the database (app/limits/quotas.py, `ensure_room` in app/identity/tenancy.py);
 - concurrent requests in memory (app/concurrency/places.py).
 """
@@ -116,15 +116,11 @@ HELD_REFUSALS = Limit(
     waiting=_ANY,
     beyond="429 after a longer delay",
 )
-VENDOR_REQUESTS = Limit(
-    "vendor",
-    "requests with keys that are bound to no tenant",
-    "deployment",
-    "concurrent",
-    24,  # a process has 32 connections to the database
-    patience=_FOREVER,
-    waiting=_ANY,
-    hint="; try again.",
+VENDOR_REQUESTS = STOPS._replace(
+    name="vendor",
+    what="requests with keys that are bound to no tenant",
+    per="deployment",
+    most=24,  # a process has 32 connections to the database
 )
 
 # Refusals and the audit log
@@ -205,13 +201,8 @@ KEYS = Limit(
     "limits.tenant_keys",
     hint="; revoke one first.",
 )
-LINKS = Limit(
-    "links",
-    "live onboarding links of this tenant",
-    _TENANT,
-    "database",
-    "limits.tenant_links",
-    hint="; revoke one first.",
+LINKS = KEYS._replace(
+    name="links", what="live onboarding links of this tenant", most="limits.tenant_links"
 )
 CONNECTIONS = Limit(
     "connections",

@@ -30,6 +30,7 @@ from app.concurrency.fair_lock import urgent
 from app.concurrency.places import Places, pause, rest
 from app.errors import RateLimitedError
 from app.identity.principals import ApiKeyPrincipal
+from app.limits.rates import TokenBucket
 from app.limits.table import (
     CPU_TIME,
     HELD_REFUSALS,
@@ -40,7 +41,6 @@ from app.limits.table import (
     VENDOR_REQUESTS,
     VENDOR_STOPS,
 )
-from app.limits.token_bucket import TokenBucket
 from app.settings.declarations import Limit
 
 MS_PER_ROW = 0.25  # price of a row in a list
@@ -171,16 +171,15 @@ class TenantShare:
         with self._lock:
             return self._tenants.get(_digest(key))
 
-    def remember(self, key: str, principal: ApiKeyPrincipal) -> None:
-        """Count requests with this key for its tenant from now on. The tenant never changes."""
-        if principal.tenant_scope is not None:
-            with self._lock:
-                self._tenants[_digest(key)] = principal.tenant_scope
+    def remember(self, key: str, tenant_scope: UUID | None) -> None:
+        """Count requests with this key for its tenant from now on.
 
-    def forget(self, key: str) -> None:
-        """Stop counting requests with this key, because it was revoked or has expired."""
+        `tenant_scope`: None for the vendor's keys, and for a key that was revoked or has expired.
+        """
         with self._lock:
             self._tenants.pop(_digest(key), None)
+            if tenant_scope is not None:
+                self._tenants[_digest(key)] = tenant_scope
 
 
 def _digest(key: str) -> bytes:

@@ -234,7 +234,7 @@ class CheckedMessage:
         existing = db.scalars(query.with_for_update(of=Connection, key_share=True)).one_or_none()
         if existing is None and deleting:
             # Kept within the tenant's limit, as the Create may be delivered later
-            return quotas.acquire(db, MESSAGES, tenant.id)
+            return not quotas.take(db, MESSAGES, tenant.id)
         connection = existing or self._add(db, actor, tenant)
         if existing is None:
             action = actions.CONNECTION_REGISTERED
@@ -248,7 +248,7 @@ class CheckedMessage:
                 action = actions.CONNECTION_STACK_DELETED
             else:
                 self._note(db, actor, connection)
-        kept = existing is None or quotas.acquire(db, MESSAGES, connection.id)
+        kept = existing is None or not quotas.take(db, MESSAGES, connection.id)
         if kept:
             details: StackMessage = {
                 "role_arn": self.role.text,

@@ -28,6 +28,7 @@ from app.errors import NotFoundError, RateLimitedError
 from app.identity.scopes import ALL_SCOPES
 from app.ids import new_id
 from app.limits import table, tenant_share
+from app.limits.rates import TokenBucket
 from app.limits.table import (
     CPU_TIME,
     HELD_REFUSALS,
@@ -38,7 +39,6 @@ from app.limits.table import (
     REQUESTS,
 )
 from app.limits.tenant_share import MS_PER_FAILED_STOP, MS_PER_ROW, TenantShare
-from app.limits.token_bucket import TokenBucket
 from app.store.database import Database
 from tests.attacks.evidence import case, on_postgresql, on_sqlite
 from tests.attacks.routes import ROUTES

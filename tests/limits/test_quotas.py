@@ -14,6 +14,7 @@ from app import services as composition
 from app.errors import RateLimitedError, StoreUnavailableError
 from app.identity import LinkPrincipal
 from app.ids import new_id
+from app.limits.table import ATTEMPTS, CHECKS, ROLES_ENTERED
 from app.store.database import SYSTEM
 from app.store.models import QuotaUse
 from tests.conftest import make_config
@@ -21,6 +22,7 @@ from tests.support.databases import new_database
 from tests.support.rows import ADMIN, at_once
 from tests.support.waiting import until
 
+ROLE, CHECK = (ROLES_ENTERED, ATTEMPTS), (CHECKS, ATTEMPTS)
 NOON = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
 
 
@@ -65,6 +67,14 @@ def link(tenant_id):
     return Visitor(tenant_id, new_id())
 
 
+def attempt(quotas, tenant):
+    quotas.acquire(ADMIN, tenant, ATTEMPTS)
+
+
+def enter(quotas, visitor):
+    quotas.acquire(visitor, visitor.tenant_scope, *ROLE)
+
+
 def admitted(count, *given):
     try:
         count(*given)
@@ -85,25 +95,23 @@ def uses(services):
 
 
 def test_two_processes_together_acquire_exactly_the_limit(two_services, noon_plus):
-    for name, most in (("acquire_attempt", 60), ("acquire_role", 20), ("acquire_check", 20)):
+    for limits, most in ((ATTEMPTS,), 60), (ROLE, 20), (CHECK, 20):
         tenant = new_id()
         visitor = link(tenant)
-        counts = [getattr(services.quotas, name) for services in two_services] * most
-        assert [admitted(count, visitor, tenant) for count in counts] == [True] * most + [
+        counts = [services.quotas.acquire for services in two_services] * most
+        assert [admitted(count, visitor, tenant, *limits) for count in counts] == [True] * most + [
             False
-        ] * most, name
+        ] * most, limits
 
 
 def test_many_threads_of_both_processes_at_once_do_not_exceed_a_quota(two_services, noon_plus):
     """The first ones too, when there is no row that could be locked."""
     tenant = new_id()
     visitor = link(tenant)
-    first = at_once([lambda s=s: s.quotas.acquire_role(visitor, tenant) for s in two_services * 6])
+    first = at_once([lambda s=s: enter(s.quotas, visitor) for s in two_services * 6])
     assert first == [None] * 12
     with ThreadPoolExecutor(16) as pool:
-        more = pool.map(
-            lambda n: admitted(two_services[n % 2].quotas.acquire_role, visitor, tenant), range(40)
-        )
+        more = pool.map(lambda n: admitted(enter, two_services[n % 2].quotas, visitor), range(40))
         assert sum(more) == 8
     assert uses(two_services[0]) == {("paste", visitor.link_id): 20, ("attempt", tenant): 20}
 
@@ -113,7 +121,7 @@ def test_a_refused_request_writes_nothing_and_does_not_queue_to_write(two_servic
     tenant = new_id()
     visitor = link(tenant)
     for _ in range(20):
-        one.quotas.acquire_role(visitor, tenant)
+        enter(one.quotas, visitor)
     before, statements = uses(one), []
     event.listen(one.db.engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
     with (
@@ -121,7 +129,7 @@ def test_a_refused_request_writes_nothing_and_does_not_queue_to_write(two_servic
         other.db.write(SYSTEM) as db,
     ):  # the one writer that SQLite has
         db.execute(sqlalchemy.update(QuotaUse).values(counted=QuotaUse.counted))
-        refused = pool.submit(admitted, one.quotas.acquire_role, visitor, tenant)
+        refused = pool.submit(admitted, enter, one.quotas, visitor)
         assert refused.result(timeout=60) is False
     assert statements
     assert {statement.split()[0] for statement in statements} <= {"BEGIN", "SELECT"}
@@ -133,13 +141,13 @@ def test_a_request_that_looked_before_the_last_place_was_taken_is_refused_and_le
 ):
     one, other = two_services
     tenant = new_id()
-    one.quotas.acquire_attempt(ADMIN, tenant)
+    attempt(one.quotas, tenant)
     with ThreadPoolExecutor(1) as pool:
         with other.db.write(SYSTEM) as db:
             db.execute(sqlalchemy.update(QuotaUse).values(counted=60))
             seen = []
             event.listen(one.db.engine, "after_cursor_execute", lambda *args: seen.append(args[2]))
-            late = pool.submit(admitted, one.quotas.acquire_role, link(tenant), tenant)
+            late = pool.submit(admitted, enter, one.quotas, link(tenant))
             until(
                 lambda: sum("FROM quota_uses" in statement for statement in seen) >= 2,
                 "it looked at both quotas",
@@ -153,17 +161,17 @@ def test_other_names_links_and_tenants_have_quotas_of_their_own(two_services, no
     quotas, tenant, other = two_services[0].quotas, new_id(), new_id()
     visitor = link(tenant)
     for _ in range(20):
-        quotas.acquire_role(visitor, tenant)
-    assert not admitted(quotas.acquire_role, visitor, tenant)
-    assert admitted(quotas.acquire_check, visitor, tenant)
-    assert admitted(quotas.acquire_role, link(tenant), tenant)
-    assert admitted(quotas.acquire_attempt, ADMIN, tenant)
-    assert admitted(quotas.acquire_attempt, ADMIN, other)
+        enter(quotas, visitor)
+    assert not admitted(enter, quotas, visitor)
+    assert admitted(quotas.acquire, visitor, tenant, *CHECK)
+    assert admitted(enter, quotas, link(tenant))
+    assert admitted(attempt, quotas, tenant)
+    assert admitted(attempt, quotas, other)
 
 
 def test_a_strangers_key_counts_nothing_for_a_tenant(two_services, noon_plus):
     mallory = replace(ADMIN, tenant_scope=new_id())
-    two_services[0].quotas.acquire_attempt(mallory, new_id())
+    two_services[0].quotas.acquire(mallory, new_id(), ATTEMPTS)
     assert uses(two_services[0]) == {}
 
 
@@ -174,49 +182,46 @@ def test_a_request_is_admitted_after_the_wait_and_not_a_second_before(
     quotas, tenant = two_services[0].quotas, new_id()
     noon_plus(first)
     for _ in range(60):
-        quotas.acquire_attempt(ADMIN, tenant)
+        attempt(quotas, tenant)
     noon_plus(asked)
-    while admitted(quotas.acquire_attempt, ADMIN, tenant):  # what has faded by then
+    while admitted(attempt, quotas, tenant):  # what has faded by then
         pass
-    wait = retry_after(quotas.acquire_attempt, ADMIN, tenant)
+    wait = retry_after(attempt, quotas, tenant)
     assert 1 <= wait <= 60
     noon_plus(asked + wait - 1)
-    assert not admitted(quotas.acquire_attempt, ADMIN, tenant)
+    assert not admitted(attempt, quotas, tenant)
     noon_plus(asked + wait)
-    assert admitted(quotas.acquire_attempt, ADMIN, tenant)
+    assert admitted(attempt, quotas, tenant)
 
 
 def test_old_uses_of_quotas_do_not_pile_up(two_services, noon_plus):
     quotas = two_services[0].quotas
     old = [new_id() for _ in range(30)]
     for tenant in old:
-        quotas.acquire_attempt(ADMIN, tenant)
+        attempt(quotas, tenant)
     visitor = link(old[0])
-    quotas.acquire_role(visitor, old[0])
+    enter(quotas, visitor)
     noon_plus(60)
-    quotas.acquire_attempt(ADMIN, new_id())
+    attempt(quotas, new_id())
     assert len(uses(two_services[0])) == 32, "they still count for the window that follows theirs"
     noon_plus(120)
-    quotas.acquire_attempt(ADMIN, new_id())
+    attempt(quotas, new_id())
     assert len(uses(two_services[0])) == 33 - 20, "a few at a time"
     mine = new_id()
     for _ in range(2):
-        quotas.acquire_attempt(ADMIN, mine)
+        attempt(quotas, mine)
     assert set(uses(two_services[0])) >= {("paste", visitor.link_id), ("attempt", mine)}
     noon_plus(240)
-    quotas.acquire_attempt(ADMIN, mine)
+    attempt(quotas, mine)
     assert uses(two_services[0]) == {("paste", visitor.link_id): 1, ("attempt", mine): 1}
 
 
 def test_many_who_begin_a_window_and_forget_at_once_do_not_fail(two_services, noon_plus):
     for _ in range(60):
-        two_services[0].quotas.acquire_attempt(ADMIN, new_id())
+        attempt(two_services[0].quotas, new_id())
     noon_plus(120)
     tenants = [new_id() for _ in range(16)]
-    jobs = [
-        lambda n=n, t=t: two_services[n % 2].quotas.acquire_attempt(ADMIN, t)
-        for n, t in enumerate(tenants)
-    ]
+    jobs = [lambda n=n, t=t: attempt(two_services[n % 2].quotas, t) for n, t in enumerate(tenants)]
     assert at_once(jobs) == [None] * 16
     assert uses(two_services[0]) == {("attempt", tenant): 1 for tenant in tenants}
 
@@ -224,11 +229,11 @@ def test_many_who_begin_a_window_and_forget_at_once_do_not_fail(two_services, no
 @pytest.mark.parametrize("both_services", ["postgresql"], indirect=True)  # SQLite has one writer
 def test_old_rows_that_somebody_else_has_are_left_and_not_waited_for(two_services, noon_plus):
     one, other = two_services
-    one.quotas.acquire_attempt(ADMIN, new_id())
+    attempt(one.quotas, new_id())
     noon_plus(120)
     with ThreadPoolExecutor(1) as pool, other.db.write(SYSTEM) as db:
         db.execute(sqlalchemy.update(QuotaUse).values(counted=QuotaUse.counted))
-        assert pool.submit(admitted, one.quotas.acquire_attempt, ADMIN, new_id()).result(timeout=60)
+        assert pool.submit(admitted, attempt, one.quotas, new_id()).result(timeout=60)
 
 
 def test_a_database_that_is_away_is_said(tmp_path):
@@ -236,4 +241,4 @@ def test_a_database_that_is_away_is_said(tmp_path):
         make_config(f"sqlite:///{tmp_path}/no/such/folder.sqlite3")
     ).quotas
     with pytest.raises(StoreUnavailableError):
-        quotas.acquire_attempt(ADMIN, new_id())
+        attempt(quotas, new_id())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.limits.sliding_window import count_use
+from app.limits.quotas import count_use
 from app.store.models import QuotaUse
 
 

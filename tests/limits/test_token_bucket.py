@@ -8,8 +8,8 @@ import math
 import pytest
 
 from app.ids import new_id
+from app.limits.rates import TokenBucket
 from app.limits.table import NEW_SESSIONS
-from app.limits.token_bucket import TokenBucket
 
 RATE, BURST = 100, int(NEW_SESSIONS.burst)  # the default of TENANT_MISS_RATE
 

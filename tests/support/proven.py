@@ -18,6 +18,7 @@ from sqlalchemy import Table, insert, select
 
 from app.clock import now
 from app.ids import kit_role_name, new_id
+from app.limits.table import ATTEMPTS
 from app.onboarding.kit import trust_policy
 from app.store.database import SYSTEM
 from app.store.models import AuditEvent, Connection, ExternalIdRow, Proof, Tenant
@@ -79,7 +80,7 @@ def _external_id(database, tenant_id):
 
 def _copy(services, model, external_id, texts):
     """As if a connection that the texts speak of had been proven just now; its id."""
-    services.quotas.acquire_attempt(ADMIN, external_id.tenant_id)
+    services.quotas.acquire(ADMIN, external_id.tenant_id, ATTEMPTS)
     [(_, was), *_] = model.rows
     ids = {old: new_id() for old in sorted(row["id"] for _, row in model.rows)}
     ids |= {was["tenant_id"]: external_id.tenant_id, was["external_id_id"]: external_id.id}

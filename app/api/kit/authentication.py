@@ -67,9 +67,9 @@ def _authenticate(key: str) -> ApiKeyPrincipal:
     try:
         principal = services.api_keys.authenticate(key, g.request_id, g.client_address)
     except UnauthenticatedError:
-        share.forget(key)
+        share.remember(key, None)
         raise
-    share.remember(key, principal)
+    share.remember(key, principal.tenant_scope)
     return principal
 
 

@@ -22,6 +22,7 @@ from app import errors
 from app.http.bodies import whole_body
 from app.http.current import services
 from app.http.refusals import PROBLEMS, code_of, record_refusal
+from app.limits.table import ATTEMPTS, CHECKS, ROLES_ENTERED, SEARCHES_ENDED
 from app.log import logger
 from app.onboarding.page_links import Visit
 from app.store.models import Trigger
@@ -91,7 +92,7 @@ def status(visit: Visit) -> ResponseReturnValue:
 @_visiting
 def connect(visit: Visit) -> ResponseReturnValue:
     """Connect a role by its ARN, or prove it again if it is connected."""
-    services.quotas.acquire_role(visit.principal, visit.tenant.id)
+    services.quotas.acquire(visit.principal, visit.tenant.id, ROLES_ENTERED, ATTEMPTS)
     _ensure_own_form()
     request.max_content_length = _FORM  # a whole body of `a=1&` would take 80 ms to parse
     with whole_body():
@@ -118,7 +119,7 @@ def entered(_visit: Visit) -> ResponseReturnValue:
 @_visiting
 def stop_looking(visit: Visit, connection_id: UUID) -> ResponseReturnValue:
     """Stop looking for a role in an account."""
-    services.quotas.acquire_search_end(visit.principal)
+    services.quotas.acquire(visit.principal, visit.tenant.id, SEARCHES_ENDED)
     _ensure_own_form()
     services.links.stop_looking(visit, connection_id)
     return _back()
@@ -128,7 +129,7 @@ def stop_looking(visit: Visit, connection_id: UUID) -> ResponseReturnValue:
 @_visiting
 def check_again(visit: Visit, connection_id: UUID) -> ResponseReturnValue:
     """Prove a connection again now."""
-    services.quotas.acquire_check(visit.principal, visit.tenant.id)
+    services.quotas.acquire(visit.principal, visit.tenant.id, CHECKS, ATTEMPTS)
     _ensure_own_form()
     services.verification.verify(
         visit.principal, visit.tenant.id, connection_id, trigger=Trigger.REQUESTED
