@@ -6,6 +6,7 @@ system, so Python's own overhead counts too.
 """
 
 import gc
+import hashlib
 import json
 import os
 import secrets
@@ -53,7 +54,8 @@ def _obtain(cache: SessionCache) -> int:
     session = _session()
     tenant_id = new_id()
     text = json.dumps([tenant_id.hex, new_id().hex, 2, session.role_unique_id]).encode()
-    cache.obtain(CacheKey(tenant_id, text), lambda: session, 10)
+    key = CacheKey(tenant_id, text, hashlib.sha256(text).digest())
+    cache.obtain(key, lambda: session, 10)
     return len(session.session_token)
 
 

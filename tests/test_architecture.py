@@ -359,7 +359,7 @@ app/health/heartbeats.py delete_old
 app/health/heartbeats.py end
 app/identity/api_keys.py install_key  # the operator at the machine
 app/identity/key_uses.py _store  # no request waits for it
-app/issuing/issue.py _changing  # what AWS said of a role is true for every caller
+app/issuing/issue.py _record_answer  # what AWS said of a role is true for every caller
 app/onboarding/publication.py _record  # the background worker, once the bucket serves it
 app/onboarding/registrations.py _register  # a stack's message
 app/proofs/canary.py _record  # what the canary says of the vendor's own side

@@ -101,7 +101,7 @@ def _named(name: str, role: str | None) -> Row:
     if key_id is None:
         return _unknown(_OTHER_FORM, _NOT_DEPUTY)
     if (key := origins.key(key_id)) is None:
-        proven = (role and origins.proven_role(name, role)) or origins.proven_role(name, None)
+        proven = origins.proven_role(name, role)
         return _proof(name, proven, role) if proven else _unknown(_NOT_OURS, _ASK_WITH_OLD_KEYS)
     if role is None and key.tenant_id is None:
         click.echo("Reading what all tenants were issued. --role makes the search short.", err=True)

@@ -8,34 +8,32 @@ it stores nothing, and the request reads everything again (invariants 8 and 9). 
 opened meanwhile is not returned.
 """
 
+import hashlib
 import json
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
 
 from app import errors, metrics, strict_json
-from app.audit import Event, actions
+from app.audit import actions
 from app.audit.log import AuditLog
 from app.aws.sts import Misconfigured, Refused, Session, Sts, StsError
 from app.clock import now, timestamp
 from app.concurrency.buffered_metric import BufferedHistogram
 from app.identity import ApiKeyPrincipal, owned
-from app.identity.tenancy import connection_lock_id
+from app.identity.tenancy import ConnectionKey
 from app.ids import session_name
 from app.issuing.authorization import Authorization, VerifiedConnection, refused_about
 from app.issuing.proof_age import FreshProofs
 from app.issuing.session_cache import CacheKey, SessionCache, Source
 from app.limits import quotas, rates, table
 from app.settings.checks import SESSION_MIN
-from app.store import locks
 from app.store.database import SYSTEM, Database, Session as DbSession
-from app.store.locks import Lock
 from app.store.models import Connection, Trigger
 
 DURATION_DEFAULT = 3600  # seconds
@@ -70,6 +68,7 @@ class _Request(NamedTuple):
     connection: VerifiedConnection
     duration_seconds: int
     policy: str | None
+    reason: str | None
 
     def cache_key(self) -> CacheKey:
         """Return the key of the request's session in the cache.
@@ -81,7 +80,8 @@ class _Request(NamedTuple):
         row = connection.tenant_id.hex, connection.connection_id.hex, connection.version
         role = grant.role_arn.text, grant.external_id, connection.role_unique_id
         terms = self.principal.key_id.hex, self.duration_seconds, self.policy
-        return CacheKey(connection.tenant_id, orjson.dumps([*row, *role, *terms]))
+        text = orjson.dumps([*row, *role, *terms])
+        return CacheKey(connection.tenant_id, text, hashlib.sha256(text).digest())
 
 
 @dataclass(eq=False)
@@ -142,9 +142,11 @@ class CredentialIssuer:
             current_time = timestamp()
             patience = deadline - time.monotonic() - _COMMIT_SECONDS
             if current_time >= connection.proven_until:
-                self._renew_proof(connection, patience)
+                with refused_about(connection_key):
+                    self._proofs.renew(connection_key, patience)
+                self._authorization.forget(connection)
                 continue  # proof renewed
-            request = _Request(principal, connection, duration, policy)
+            request = _Request(principal, connection, duration, policy, reason)
             try:
                 session, source = self._session(request, patience, current_time)
             except errors.CustomerSetupError as refusal:
@@ -155,21 +157,10 @@ class CredentialIssuer:
                 fetched = session
             principal.ensure_live()
             origin: Source = "sts" if session == fetched else "cache"
-            event = _event(request, session, origin, reason, valid_at_counter=counter)
-            if self._record(event, deadline):
+            if self._record(request, session, origin, counter, deadline):
                 return Issued(session, connection.grant.role_arn.text)
             # race lost
         raise errors.StoreUnavailableError("Too much is changing right now; try again in a moment.")
-
-    def _renew_proof(self, connection: VerifiedConnection, patience: float) -> None:
-        """Wait for a fresh proof, and remove the connection from memory.
-
-        Raises ProofExpiredError when there is no fresh proof after `patience` seconds, and
-        RateLimitedError.
-        """
-        with refused_about(connection.key):
-            self._proofs.renew(connection.key, patience)
-        self._authorization.forget(connection)
 
     def _session(
         self, request: _Request, patience: float, current_time: float
@@ -198,12 +189,31 @@ class CredentialIssuer:
             return True
         return connection == request.connection
 
-    def _record(self, event: Event, deadline: float) -> bool:
-        """Store the event in a group commit. Return False if it is no longer valid."""
-        access_key_id: str = event.details["access_key_id"]
-        is_first = access_key_id not in self._indexed
-        if is_first:
-            event = replace(event, access_key_id=access_key_id)
+    def _record(
+        self, request: _Request, session: Session, source: Source, counter: int, deadline: float
+    ) -> bool:
+        """Store the event of an issuance in a group commit. Return False if it is not valid now.
+
+        `counter`: a revocation counter at which the key and the connection were valid.
+        """
+        connection, key_id = request.connection, session.access_key_id
+        is_first = key_id not in self._indexed
+        event = actions.CREDENTIALS_ISSUED.event(
+            request.principal.actor,
+            {
+                "access_key_id": key_id,
+                "expires_at": session.expires_at.isoformat(),
+                "duration_seconds": request.duration_seconds,
+                "source": source,
+                "session_name": session.name,
+                "reason": request.reason,
+            },
+            tenant_id=connection.tenant_id,
+            connection_id=connection.connection_id,
+            valid_at_counter=counter,
+            row_ids=(*request.principal.row_ids, *connection.row_ids),
+            access_key_id=key_id if is_first else None,
+        )
         patience = max(_COMMIT_SECONDS, deadline - time.monotonic())
         recorded = self._log.append(event, patience=patience)
         self._authorization.set_history(self._log.history)
@@ -212,10 +222,8 @@ class CredentialIssuer:
         if is_first:
             if len(self._indexed) >= _INDEXED_MAX:
                 self._indexed.clear()  # each session's next event is then indexed once more
-            self._indexed.add(access_key_id)
-        ISSUE_SECONDS[event.details["source"]].observe(
-            _ANSWER_SECONDS - (deadline - time.monotonic())
-        )
+            self._indexed.add(key_id)
+        ISSUE_SECONDS[source].observe(_ANSWER_SECONDS - (deadline - time.monotonic()))
         return True
 
     def report_refused(
@@ -229,15 +237,15 @@ class CredentialIssuer:
         RateLimitedError like `issue`.
         """
         self._rates.acquire_issuance(principal, tenant_id)
+        connection_key = tenant_id, connection_id
         with self._db.read() as db:  # a report without effect must not wait for the write lock
-            connection = _usable(db, principal, tenant_id, connection_id)
-            if not (
-                connection.report_takes_effect(now())
-                and not quotas.seconds_until_room(db, table.REPORTS, tenant_id)
+            connection = _usable(db, principal, connection_key)
+            if not connection.report_takes_effect(now()) or quotas.seconds_until_room(
+                db, table.REPORTS, tenant_id
             ):
                 return
         with self._db.write(principal) as db:
-            connection = _usable(db, principal, tenant_id, connection_id, lock=True)
+            connection = _usable(db, principal, connection_key, lock=True)
             if connection.report_takes_effect(now()) and not quotas.take(
                 db, table.REPORTS, tenant_id
             ):
@@ -272,16 +280,27 @@ class CredentialIssuer:
         except StsError as error:
             refusal = _as_app_error(error)
             if isinstance(refusal, errors.RoleRefusedError):
-                with self._changing(verified) as (_, connection):
-                    # A role that refused its latest proof is proven again within a minute anyway
-                    if connection is not None and connection.refusing_since is None:
-                        connection.make_due(now(), Trigger.ISSUING)
+                self._record_answer(request, recreated=False)
             raise refusal from error
         role = session.role_unique_id, session.account_id
         if role == (verified.role_unique_id, grant.role_arn.account_id):
             return session
-        with self._changing(verified) as (db, connection):
-            if connection is not None:
+        self._record_answer(request, recreated=True)
+        raise errors.ConnectionNotVerifiedError(
+            "The role was deleted and made again since it was proven; verify it."
+        )
+
+    def _record_answer(self, request: _Request, *, recreated: bool) -> None:
+        """Record that the role was recreated since its proof, or else that it refuses us.
+
+        AWS's answer is about one version of the connection. If the connection has changed since,
+        record nothing.
+        """
+        with suppress(errors.NotFoundError), self._db.write(SYSTEM) as db:
+            connection = owned(db, request.principal, *request.connection.key, lock=True)
+            if connection.version != request.connection.version:
+                return
+            if recreated:
                 was = connection.status
                 connection.role_was_recreated()
                 actions.CONNECTION_ROLE_RECREATED.record_about(
@@ -290,68 +309,22 @@ class CredentialIssuer:
                     connection,
                     {"was": was, "version": connection.version},
                 )
-        raise errors.ConnectionNotVerifiedError(
-            "The role was deleted and made again since it was proven; verify it."
-        )
-
-    @contextmanager
-    def _changing(
-        self, verified: VerifiedConnection
-    ) -> Iterator[tuple[DbSession, Connection | None]]:
-        """Lock the connection's row, and yield it with the transaction.
-
-        Yield None instead of the row if its version has changed: AWS's answer is about the version
-        in `verified`.
-        """
-        with self._db.write(SYSTEM) as db:
-            locks.hold(db, Lock.CONNECTION, connection_lock_id(*verified.key))
-            options: Any = {"of": Connection, "key_share": True}
-            connection = db.get(Connection, verified.connection_id, with_for_update=options)
-            current = connection is not None and connection.version == verified.version
-            yield db, connection if current else None
+            # A role that refused its latest proof is proven again within a minute anyway
+            elif connection.refusing_since is None:
+                connection.make_due(now(), Trigger.ISSUING)
 
 
 def _usable(
-    db: DbSession,
-    principal: ApiKeyPrincipal,
-    tenant_id: UUID,
-    connection_id: UUID,
-    *,
-    lock: bool = False,
+    db: DbSession, principal: ApiKeyPrincipal, connection_key: ConnectionKey, *, lock: bool = False
 ) -> Connection:
     """Return the connection.
 
     Raises NotFoundError, and ForbiddenError for a key that lacks one of its permission sets.
     """
-    connection = owned(db, principal, tenant_id, connection_id, lock=lock)
-    with refused_about((tenant_id, connection_id)):
+    connection = owned(db, principal, *connection_key, lock=lock)
+    with refused_about(connection_key):
         principal.require_sets(connection.permission_sets)
     return connection
-
-
-def _event(
-    request: _Request,
-    session: Session,
-    source: Source,
-    reason: str | None,
-    *,
-    valid_at_counter: int,
-) -> Event:
-    return actions.CREDENTIALS_ISSUED.event(
-        request.principal.actor,
-        {
-            "access_key_id": session.access_key_id,
-            "expires_at": session.expires_at.isoformat(),
-            "duration_seconds": request.duration_seconds,
-            "source": source,
-            "session_name": session.name,
-            "reason": reason,
-        },
-        tenant_id=request.connection.tenant_id,
-        connection_id=request.connection.connection_id,
-        valid_at_counter=valid_at_counter,
-        row_ids=(*request.principal.row_ids, *request.connection.row_ids),
-    )
 
 
 def canonical_policy(policy: dict[str, Any] | str) -> str:
@@ -361,27 +334,25 @@ def canonical_policy(policy: dict[str, Any] | str) -> str:
     not an IAM policy.
     """
     try:
-        document = strict_json.parse(policy) if isinstance(policy, str) else policy
+        return _compact_policy(policy)
     except ValueError as error:
-        raise _bad_policy(str(error)) from error
+        raise errors.ValidationFailedError({"session_policy": [str(error)]}) from error
+
+
+def _compact_policy(policy: dict[str, Any] | str) -> str:
+    document = strict_json.parse(policy) if isinstance(policy, str) else policy
     if not isinstance(document, dict):
-        raise _bad_policy("Must be a JSON object.")
+        raise ValueError("Must be a JSON object.")  # noqa: TRY004  the text is shown, as all others
     if not document.get("Statement"):
-        raise _bad_policy("Must be an IAM policy document with a Statement.")
+        raise ValueError("Must be an IAM policy document with a Statement.")
     text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
     if len(text) > _POLICY_MAX:
-        raise _bad_policy(
-            f"At most {_POLICY_MAX} characters as compact JSON; this has {len(text)}."
-        )
+        raise ValueError(f"At most {_POLICY_MAX} characters as compact JSON; this has {len(text)}.")
     if not _POLICY_CHARACTERS.fullmatch(text):
-        raise _bad_policy(
+        raise ValueError(
             "AWS allows only tab, line feed, carriage return and the characters U+0020 to U+00FF."
         )
     return text
-
-
-def _bad_policy(message: str) -> errors.ValidationFailedError:
-    return errors.ValidationFailedError({"session_policy": [message]})
 
 
 def _as_app_error(error: StsError) -> errors.AppError:

@@ -6,7 +6,7 @@ needed only while no background worker runs, or while AWS gives no clear answer.
 `Connection.proven_until` says how long a proof allows issuing.
 """
 
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass, field
 
 from app.audit.events import Actor
 from app.clock import now
@@ -27,17 +27,15 @@ _EXPIRED = (
 )
 
 
+@dataclass(eq=False)
 class FreshProofs:
     """Proves connections for requests that need a fresh proof. It runs one proof per connection."""
 
-    def __init__(
-        self, db: Database, verification: Verification, rates: Rates, max_age: int
-    ) -> None:
-        self._db = db
-        self._verification = verification
-        self._rates = rates
-        self._max_age = max_age
-        self._running: SingleFlight[ConnectionKey, None] = SingleFlight()
+    _db: Database
+    _verification: Verification
+    _rates: Rates
+    _max_age: int  # PROOF_MAX_AGE in seconds
+    _running: SingleFlight[ConnectionKey, None] = field(default_factory=SingleFlight)
 
     def renew(self, connection_key: ConnectionKey, patience: float) -> None:
         """Wait until a fresh proof of the connection is stored.
@@ -49,7 +47,7 @@ class FreshProofs:
         call, _ = self._running.join(connection_key, lambda: self._prove(connection_key))
         try:
             call.result(timeout=max(0.0, patience))
-        except FutureTimeoutError as error:
+        except TimeoutError as error:
             raise ProofExpiredError(_EXPIRED) from error
 
     def _prove(self, connection_key: ConnectionKey) -> None:

@@ -11,15 +11,13 @@ reduce the calls to AWS and the time that requests wait:
   is good. While AWS doesn't answer, the old session is still served.
 """
 
-import hashlib
 import random
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 from uuid import UUID
 
 import orjson
@@ -64,24 +62,17 @@ _SET_BACK_SECONDS = 60
 _SLOW = "AWS did not answer in time; ask again in a moment, its answer will be here."
 
 
-class CacheKey:
-    """The key of a cached session.
+class CacheKey(NamedTuple):
+    """The key of a cached session."""
 
-    `text` contains everything that the session depends on, and the API key's id. `tenant_id` is for
-    the tenant's maximum of sessions.
-    """
-
-    __slots__ = ("name", "tenant_id", "text")
-
-    def __init__(self, tenant_id: UUID, text: bytes) -> None:
-        self.tenant_id = tenant_id
-        self.text = text
-        self.name = hashlib.sha256(text).digest()
+    tenant_id: UUID  # for the tenant's maximum of sessions
+    text: bytes  # everything that the session depends on, and the API key's id
+    digest: bytes  # the SHA-256 of `text`
 
     @property
     def shared_name(self) -> str:
         """The session's name in the shared cache."""
-        return f"deputy:session:{self.name.hex()}"
+        return f"deputy:session:{self.digest.hex()}"
 
 
 @dataclass(slots=True)
@@ -110,34 +101,32 @@ class _Store:
         self._of_tenant: Counter[int] = Counter()
         self._lock = leaf_lock()
 
-    def get(self, name: bytes) -> _Kept | None:
+    def get(self, digest: bytes) -> _Kept | None:
         with self._lock:
-            kept = self._sessions.pop(name, None)
+            kept = self._sessions.pop(digest, None)
             if kept is not None:
-                self._sessions[name] = kept  # moves it to the end
+                self._sessions[digest] = kept  # moves it to the end
             return kept
 
-    def put(self, name: bytes, kept: _Kept) -> None:
+    def put(self, digest: bytes, kept: _Kept) -> None:
         with self._lock:
-            self._remove(name)
+            self._remove(digest)
             if self._of_tenant[kept.tenant] >= _KEPT_OF_TENANT:
-                self._evict_of(kept.tenant)
+                sessions = self._sessions.items()
+                own = [each for each, other in sessions if other.tenant == kept.tenant]
+                for each in own[:_CLEARED]:
+                    self._remove(each)
             if len(self._sessions) >= _KEPT:
                 self._remove(next(iter(self._sessions)))
-            self._sessions[name] = kept
+            self._sessions[digest] = kept
             self._of_tenant[kept.tenant] += 1
 
-    def pop(self, name: bytes) -> None:
+    def pop(self, digest: bytes) -> None:
         with self._lock:
-            self._remove(name)
+            self._remove(digest)
 
-    def _evict_of(self, tenant: int) -> None:
-        names = [name for name, kept in self._sessions.items() if kept.tenant == tenant]
-        for name in names[:_CLEARED]:
-            self._remove(name)
-
-    def _remove(self, name: bytes) -> None:
-        kept = self._sessions.pop(name, None)
+    def _remove(self, digest: bytes) -> None:
+        kept = self._sessions.pop(digest, None)
         if kept is not None:
             self._of_tenant[kept.tenant] -= 1
             if not self._of_tenant[kept.tenant]:
@@ -169,20 +158,18 @@ class SessionCache:
         held = self._held(key)
         if held is not None and held[0].is_fresh(current_time):
             return held[1], "cache"  # app/issuing/issue.py counts cache hits
-        call, started = self._calls.join(key.name, lambda: self._renew(key, fetch))
+        call, started = self._calls.join(key.digest, lambda: self._renew(key, fetch))
         if held is not None and current_time < held[0].good_until:
             return held[1], "cache"
         try:
             session, source = call.result(timeout=max(0.0, patience))
-        except FutureTimeoutError:
-            failure: AppError = AwsUnavailableError(_SLOW)
-        except (AwsUnavailableError, RateLimitedError) as error:
-            failure = error
-        else:
-            return session, source if started else "cache"
-        if held is not None and current_time < held[0].expires_at - _LAST_RESORT_SECONDS:
-            return held[1], "cache"
-        raise failure
+        except (TimeoutError, AwsUnavailableError, RateLimitedError) as error:
+            if held is not None and current_time < held[0].expires_at - _LAST_RESORT_SECONDS:
+                return held[1], "cache"
+            if isinstance(error, TimeoutError):
+                raise AwsUnavailableError(_SLOW) from error
+            raise
+        return session, source if started else "cache"
 
     def _watch_clock(self, current_time: float) -> None:
         """Drop all sessions if the clock was set back.
@@ -195,7 +182,7 @@ class SessionCache:
             self._kept, self._latest = _Store(), current_time
 
     def _held(self, key: CacheKey) -> tuple[_Kept, Session] | None:
-        kept = self._kept.get(key.name)
+        kept = self._kept.get(key.digest)
         if kept is None or (opened := self._open(kept.sealed, key)) is None:
             return None
         return kept, opened[0]
@@ -203,7 +190,17 @@ class SessionCache:
     def _open(self, sealed: bytes, key: CacheKey) -> tuple[Session, float] | None:
         """Return the session, and the time until which it is good; None if it can't be opened."""
         secret = self._sealer.open(sealed, key.text)
-        return None if secret is None else _unpacked(secret)
+        if secret is None:
+            return None
+        good_until, expires_at, key_id, secret_key, token, *role = orjson.loads(secret)
+        expires_at = datetime.fromisoformat(expires_at)
+        return Session(key_id, secret_key, token, expires_at, *role), good_until
+
+    def _seal(self, session: Session, good_until: float, key: CacheKey) -> bytes:
+        secrets = session.access_key_id, session.secret_access_key, session.session_token
+        role = session.account_id, session.role_unique_id, session.name
+        text = orjson.dumps([good_until, session.expires_at.isoformat(), *secrets, *role])
+        return self._sealer.seal(text, key.text)
 
     def _renew(self, key: CacheKey, fetch: Fetch) -> tuple[Session, Source]:
         held = self._held(key)
@@ -219,7 +216,7 @@ class SessionCache:
             raise
         except AppError:
             # The role refuses us, or was recreated. Its cached session must not be served.
-            self._kept.pop(key.name)
+            self._kept.pop(key.digest)
             if self._shared is not None:
                 self._shared.forget(key.shared_name)
             raise
@@ -254,7 +251,7 @@ class SessionCache:
         if sealed is None or (opened := self._open(sealed, key)) is None:
             return None
         session, good_until = opened
-        own = self._kept.get(key.name)
+        own = self._kept.get(key.digest)
         outlives_own = own is None or session.expires_at.timestamp() > own.expires_at
         if timestamp() >= good_until or not outlives_own:
             return None
@@ -267,7 +264,7 @@ class SessionCache:
         metrics.CACHE.labels("nowhere").inc()
         current_time, expires_at = timestamp(), session.expires_at.timestamp()
         good_until = expires_at - min(_GOOD_SECONDS, (expires_at - current_time) / 2)
-        sealed = self._sealer.seal(_packed(session, good_until), key.text)
+        sealed = self._seal(session, good_until, key)
         self._put(key, sealed, session, good_until)
         if self._shared is not None:
             self._shared.put(key.shared_name, sealed, good_until - current_time)
@@ -277,15 +274,5 @@ class SessionCache:
         # S311: this random number is no secret
         early = random.uniform(0, _RENEW_EARLY) * (good_until - timestamp())  # noqa: S311
         expires_at, tenant = session.expires_at.timestamp(), hash(key.tenant_id)
-        self._kept.put(key.name, _Kept(sealed, expires_at, good_until, good_until - early, tenant))
-
-
-def _packed(session: Session, good_until: float) -> bytes:
-    secrets = (session.access_key_id, session.secret_access_key, session.session_token)
-    role = (session.account_id, session.role_unique_id, session.name)
-    return orjson.dumps([good_until, session.expires_at.isoformat(), *secrets, *role])
-
-
-def _unpacked(secret: bytes) -> tuple[Session, float]:
-    good_until, expires_at, key_id, secret_key, token, *role = orjson.loads(secret)
-    return Session(key_id, secret_key, token, datetime.fromisoformat(expires_at), *role), good_until
+        kept = _Kept(sealed, expires_at, good_until, good_until - early, tenant)
+        self._kept.put(key.digest, kept)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import islice
 from uuid import UUID
 
 from sqlalchemy import select
@@ -64,9 +65,9 @@ class SessionOrigins:
     def proven_role(self, name: str, role_arn: str | None) -> str | None:
         """Return the ARN of the role whose proof used this session name; None if no proof did.
 
-        A secret key signs the names of proofs. `role_arn`: the only role to try; None: all roles.
+        A secret key signs the names of proofs. `role_arn`: the role to try before all others.
         """
-        for each in self._role_arns() if role_arn is None else [role_arn]:
+        for each in self._role_arns(role_arn):
             if self._proof_names.recognizes(name, each):
                 return each
         return None
@@ -83,7 +84,7 @@ class SessionOrigins:
     def connection(self, connection_id: UUID | None) -> Connection | None:
         """Return a connection, also a deleted one."""
         with self._db.read() as db:
-            return db.scalar(select(Connection).where(Connection.id == connection_id))
+            return db.get(Connection, connection_id)
 
     def key(self, key_id: UUID) -> ApiKey | None:
         """Return an API key, also a revoked one."""
@@ -110,16 +111,17 @@ class SessionOrigins:
             since=expires_at - timedelta(seconds=details["duration_seconds"]) - _CLOCKS,
             until=expires_at + _CLOCKS,
         )
-        hand_outs: list[AuditEvent] = []
-        for event in self._issued(within_life):
-            if event.details["access_key_id"] == details["access_key_id"]:
-                hand_outs.append(event)
-            if len(hand_outs) == HAND_OUTS_MAX:
-                break
-        return hand_outs
+        hand_outs = (
+            event
+            for event in self._issued(within_life)
+            if event.details["access_key_id"] == details["access_key_id"]
+        )
+        return [*islice(hand_outs, HAND_OUTS_MAX)]
 
-    def _role_arns(self) -> Iterator[str]:
-        """Yield the ARNs of the vendor's own roles, and then those of all connections' roles."""
+    def _role_arns(self, first: str | None) -> Iterator[str]:
+        """Yield this ARN, those of the vendor's own roles, and those of all connections' roles."""
+        if first is not None:
+            yield first
         for role_arn in self._own_roles:
             yield role_arn.text
         query = select(Connection.id, Connection.role_arn).order_by(Connection.id).limit(_ROLES)

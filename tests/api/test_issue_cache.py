@@ -192,7 +192,9 @@ def test_everything_that_an_answer_depends_on_is_in_the_question():
     def question(key_id=ADMIN.key_id, duration_seconds=3600, policy=None, **of_connection):
         connection = VerifiedConnection(**ISSUABLE | of_connection)
         principal = replace(ADMIN, key_id=key_id)
-        return issuing._Request(principal, connection, duration_seconds, policy).cache_key().text
+        return (
+            issuing._Request(principal, connection, duration_seconds, policy, None).cache_key().text
+        )
 
     assert question() == question()
     other_role = RoleArn.parse("arn:aws:iam::444455556666:role/deputy-two")
@@ -268,14 +270,14 @@ def test_an_answer_of_awss_is_recorded_as_one_though_the_record_had_to_be_tried_
     """AWS was asked for this very answer, even if another tenant's change came before it was
     recorded.
     """
-    take_away, event, done = elsewhere(app), issuing._event, []
+    take_away, record, done = elsewhere(app), issuing.CredentialIssuer._record, []
 
-    def meanwhile(*args, **kwargs):
+    def meanwhile(*args):
         if not done:
             done.append(take_away())
-        return event(*args, **kwargs)
+        return record(*args)
 
-    monkeypatch.setattr(issuing, "_event", meanwhile)
+    monkeypatch.setattr(issuing.CredentialIssuer, "_record", meanwhile)
     scene.issue()
     assert done
     assert len(scene.session_names) == 1

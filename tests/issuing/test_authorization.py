@@ -307,15 +307,15 @@ def restless(there, here, monkeypatch) -> list[Callable[[], None]]:
     """Another key is revoked between each look and its record. What is put here happens then
     too, the first time.
     """
-    event, acts = issuing._event, []
+    record, acts = issuing.CredentialIssuer._record, []
 
-    def meanwhile(*args, **kwargs):
+    def meanwhile(*args):
         there.api_keys.revoke_key(ADMIN, place(here).key_id)
         while acts:
             acts.pop()()
-        return event(*args, **kwargs)
+        return record(*args)
 
-    monkeypatch.setattr(issuing, "_event", meanwhile)
+    monkeypatch.setattr(issuing.CredentialIssuer, "_record", meanwhile)
     return acts
 
 

@@ -2,6 +2,7 @@
 other question.
 """
 
+import hashlib
 import itertools
 import threading
 import time
@@ -28,9 +29,10 @@ ACME, GLOBEX = new_id(), new_id()
 _numbers = itertools.count(1)
 
 
-def question(tenant_id=ACME):
+def question(tenant_id=ACME, what=""):
     """One that was not asked before."""
-    return CacheKey(tenant_id, f'["acme", {next(_numbers)}]'.encode())
+    text = f'["acme", {next(_numbers)}]{what}'.encode()
+    return CacheKey(tenant_id, text, hashlib.sha256(text).digest())
 
 
 class Aws:
@@ -120,7 +122,7 @@ def landed(*processes):
 
 
 def kept_of(sessions, asked):
-    return sessions._kept.get(asked.name)
+    return sessions._kept.get(asked.digest)
 
 
 def opened(sessions, asked):
@@ -130,7 +132,7 @@ def opened(sessions, asked):
 
 
 def shared_name(asked):
-    return f"deputy:session:{asked.name.hex()}"
+    return f"deputy:session:{asked.digest.hex()}"
 
 
 # --- one question, one answer ---
@@ -172,7 +174,7 @@ def test_a_tenants_misses_evict_its_own_sessions_once_it_has_its_share(process, 
     assert all(opened(sessions, each) for each in others)
     assert [opened(sessions, each) is not None for each in own] == [False] * 6 + [True] * 3
     for each in own[6:]:
-        sessions._kept.pop(each.name)
+        sessions._kept.pop(each.digest)
     for each in own[:4]:
         ask(sessions, each)
     assert all(opened(sessions, each) for each in own[:4]), (
@@ -186,7 +188,7 @@ def test_a_tenants_misses_evict_its_own_sessions_once_it_has_its_share(process, 
 def test_secrets_are_in_clear_neither_in_memory_nor_in_valkey_nor_on_the_way(
     process, shared_cache, valkey, ask
 ):
-    asked = CacheKey(ACME, b'["acme", "dpy-external-id", "a policy"]' + question().text)
+    asked = question(what='["dpy-external-id", "a policy"]')
     with redis.Redis.from_url(valkey.url) as admin, admin.monitor() as monitor:
         sessions = process(shared_cache)
         session, _ = ask(sessions, asked)
