@@ -21,8 +21,6 @@ _TOO_SLOW = "The audit log can't be written right now; try again."
 
 
 class _Batch(Generic[Item, Outcome]):
-    __slots__ = ("deadline", "done", "first_left", "items", "outcomes")
-
     def __init__(self) -> None:
         self.deadline = 0.0  # of the first request
         # Set when the first request no longer waits, or when the batch is done
