@@ -53,7 +53,7 @@ class Services:
         self.audit = AuditLog(db)
         self.refusals = refusals.Refusals(self.audit)
         self.key_uses, self.listing = KeyUses(db), listing.Listing(db, sets)
-        self.api_keys = ApiKeys(db, self.key_uses, limit=KEYS.with_setting(config), sets=sets)
+        self.api_keys = ApiKeys(db, self.key_uses, KEYS.with_setting(config), sets)
         self.tenants, self.rotations = tenants.Tenants(db), rotations.Rotations(db)
         patient = door.with_budget(self.rates.background_call)
         routine = door.with_budget(self.rates.routine_call)

@@ -17,6 +17,7 @@ sees, replaces and revokes a key with keys:delegate only if its own scopes inclu
 import hmac
 import secrets
 from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -57,17 +58,14 @@ def generate_key() -> str:
     return f"dpk_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
 
 
+@dataclass(eq=False)
 class ApiKeys:
-    """Creates, lists, replaces and revokes API keys.
+    """Creates, lists, replaces and revokes API keys."""
 
-    `limit`: the maximum of live keys per tenant. `sets`: the names of all permission sets.
-    """
-
-    def __init__(self, db: Database, uses: KeyUses, *, limit: Limit, sets: Collection[str]) -> None:
-        self._db = db
-        self._uses = uses
-        self._limit = limit
-        self._sets = sets
+    _db: Database
+    _uses: KeyUses
+    _limit: Limit  # the maximum of live keys per tenant
+    _sets: Collection[str]  # the names of all permission sets
 
     def authenticate(
         self, text: str, request_id: str | None = None, client_address: str | None = None
@@ -107,7 +105,7 @@ class ApiKeys:
             permission_sets = sorted(principal.permission_sets)
         if not set(self._sets).issuperset(permission_sets or ()):
             message = f"Must be some of: {', '.join(sorted(self._sets))}."
-            raise ValidationFailedError({"permission_sets": [message]})
+            raise _invalid("permission_sets", message)
         _ensure_no_wider(principal, permission_sets)
         tenant_id = tenant_id or principal.tenant_scope
         key = ApiKey(
@@ -172,7 +170,7 @@ class ApiKeys:
         replaced already, and RateLimitedError when the tenant has twice TENANT_KEYS live keys.
         """
         query = _one_visible(principal, key_id).where(key_is_live())
-        with self._db.write(families.replacing(principal, query)) as db:
+        with self._db.write(families.ending(principal, query)) as db:
             old = one_or_not_found(db, query)
             _ensure_may_end(db, principal, old)
             if old.replaced_by is not None:
@@ -339,34 +337,28 @@ def _ensure_giveable(
         raise ForbiddenError(
             "This API key makes only keys that are bound to a tenant: name it in tenant_id."
         )
-    delegates = Scope.KEYS_DELEGATE in scopes
-    for is_wrong, field, message in (
-        (
-            may_give and not delegates,
-            "may_give",
-            "Only a key with the scope keys:delegate has this.",
-        ),
-        (
-            delegates and Scope.KEYS_WRITE in scopes,
-            "scopes",
-            "keys:delegate does not go together with keys:write: leave one of them out.",
-        ),
-        (
-            delegates and tenant_id is not None,
-            "tenant_id",
-            "A key with keys:delegate can't be bound to a tenant: leave it out.",
-        ),
-        (
-            delegates and (not may_give or may_give & MAKES_KEYS),
-            "may_give",
-            (
+    if Scope.KEYS_DELEGATE in scopes:
+        if Scope.KEYS_WRITE in scopes:
+            raise _invalid(
+                "scopes",
+                "keys:delegate does not go together with keys:write: leave one of them out.",
+            )
+        if tenant_id is not None:
+            raise _invalid(
+                "tenant_id", "A key with keys:delegate can't be bound to a tenant: leave it out."
+            )
+        if not may_give or may_give & MAKES_KEYS:
+            raise _invalid(
+                "may_give",
                 "keys:delegate needs the scopes that it may give here, without keys:write and"
-                " keys:delegate."
-            ),
-        ),
-    ):
-        if is_wrong:
-            raise ValidationFailedError({field: [message]})
+                " keys:delegate.",
+            )
+    elif may_give:
+        raise _invalid("may_give", "Only a key with the scope keys:delegate has this.")
+
+
+def _invalid(field: str, message: str) -> ValidationFailedError:
+    return ValidationFailedError({field: [message]})
 
 
 def _one_visible(principal: Maker, key_id: UUID) -> Select[ApiKey]:
@@ -390,11 +382,9 @@ def _no_stronger(principal: Maker) -> Select[ApiKey]:
 def _bounded(expires_at: datetime | None, limit: datetime | None) -> datetime | None:
     if expires_at is None:
         return limit
-    message = None
     if expires_at <= now():
-        message = "This time has passed."
-    elif limit is not None and expires_at > limit:
+        raise _invalid("expires_at", "This time has passed.")
+    if limit is not None and expires_at > limit:
         message = f"At most {limit.isoformat()}, when the key in use expires."
-    if message is not None:
-        raise ValidationFailedError({"expires_at": [message]})
+        raise _invalid("expires_at", message)
     return expires_at

@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import CTE, ColumnElement, Select, and_, false, func, or_, select, text, update
+from sqlalchemy import ColumnElement, Select, and_, false, func, or_, select, text, true, update
 from sqlalchemy.orm import Session
 
 from app.audit.details import RevokedFamily
@@ -32,29 +32,37 @@ _NAMED = 100  # maximum of key ids, and of link ids, in an audit event
 _BLIND: Any = {"synchronize_session": False}
 
 
-def family(roots: Select[UUID]) -> CTE:
-    """Return the ids of these keys and of the keys in their families.
+def family(root: ColumnElement[bool]) -> Select[UUID]:
+    """Select the ids of the keys with this condition, and of the keys in their families.
 
     A key may be in its own family, because a key can replace itself.
     """
-    members = roots.where(ApiKey.revoked_at.is_(None)).cte("family", recursive=True)
-    children = select(ApiKey.id).join(
-        members, or_(ApiKey.made_by == members.c.id, ApiKey.replaced_by == members.c.id)
-    )
-    return members.union(children.where(ApiKey.revoked_at.is_(None)))
+    unrevoked = ApiKey.revoked_at.is_(None)
+    return _reachable(root, unrevoked, (ApiKey.made_by, "id"), (ApiKey.replaced_by, "id"))
 
 
-def _family_of(key: ApiKey) -> CTE:
-    return family(select(ApiKey.id).where(ApiKey.id == key.id))
+def _reachable(
+    root: ColumnElement[bool], condition: ColumnElement[bool], *steps: tuple[Any, str]
+) -> Select[UUID]:
+    """Select the ids of the root keys, and of all keys that a chain of steps reaches from them.
+
+    A step `(column, name)` leads from a key to the keys whose `column` equals its column `name`.
+    `condition`: holds for all of these keys.
+    """
+    columns = ApiKey.id, ApiKey.made_by, ApiKey.replaced_by
+    keys = select(*columns).where(condition)
+    reached = keys.where(root).cte(recursive=True)
+    step = or_(*[column == reached.c[name] for column, name in steps])
+    return select(reached.union(keys.join(reached, step)).c.id)
 
 
-def _links_of(keys: CTE) -> ColumnElement[bool]:
+def _links_of(keys: Select[UUID]) -> ColumnElement[bool]:
     """Return the condition for unrevoked links that these keys created.
 
     It includes expired links, because their registration tokens are valid until the link is
     revoked.
     """
-    return and_(OnboardingLink.made_by.in_(select(keys.c.id)), OnboardingLink.revoked_at.is_(None))
+    return and_(OnboardingLink.made_by.in_(keys), OnboardingLink.revoked_at.is_(None))
 
 
 class FamilySummary(NamedTuple):
@@ -80,18 +88,20 @@ def _search_by_index(db: Session) -> None:
         db.execute(text("SET LOCAL enable_seqscan = off"))
 
 
+def _count(db: Session, query: Select[Any]) -> int:
+    return db.scalars(query.with_only_columns(func.count())).one()
+
+
 def summarize_family(db: Session, key: ApiKey) -> FamilySummary:
     _search_by_index(db)
-    members = _family_of(key)
-    keys = select(ApiKey).where(
-        ApiKey.id.in_(select(members.c.id)), ApiKey.id != key.id, key_is_live()
-    )
-    links = select(func.count()).where(_links_of(members), OnboardingLink.expires_at > now())
+    members = family(ApiKey.id == key.id)
+    keys = select(ApiKey).where(ApiKey.id.in_(members), ApiKey.id != key.id, key_is_live())
+    links = select(OnboardingLink).where(_links_of(members), OnboardingLink.expires_at > now())
     return FamilySummary(
-        keys=db.scalars(keys.with_only_columns(func.count())).one(),
-        links=db.scalars(links).one(),
+        keys=_count(db, keys),
+        links=_count(db, links),
         some=list(db.scalars(keys.order_by(ApiKey.id).limit(_SHOWN))),
-        registrations=_count_registrations(db, key),
+        registrations=_count(db, readable_registrations(key)),
     )
 
 
@@ -121,13 +131,8 @@ def _tenants_of(key_id: UUID) -> ColumnElement[bool]:
 
     Revoked predecessors are included.
     """
-    makers = select(ApiKey.id).where(ApiKey.id == key_id).cte("makers", recursive=True)
-    makers = makers.union(select(ApiKey.id).join(makers, ApiKey.replaced_by == makers.c.id))
-    return Tenant.made_by.in_(select(makers.c.id))
-
-
-def _count_registrations(db: Session, key: ApiKey) -> int:
-    return db.scalars(readable_registrations(key).with_only_columns(func.count())).one()
+    makers = _reachable(ApiKey.id == key_id, true(), (ApiKey.replaced_by, "id"))
+    return Tenant.made_by.in_(makers)
 
 
 class Making(NamedTuple):
@@ -176,22 +181,10 @@ class Ending(NamedTuple):
 
 
 def ending(writer: Maker, key: Select[ApiKey]) -> Ending:
-    """Return the writer of a transaction that revokes this key and its family."""
-    return _ending(writer, key, family(key.with_only_columns(ApiKey.id)))
-
-
-def replacing(writer: Maker, key: Select[ApiKey]) -> Ending:
-    """Return the writer of a transaction that replaces this key."""
-    old = key.with_only_columns(ApiKey.id).scalar_subquery()
-    children = and_(ApiKey.made_by == old, ApiKey.revoked_at.is_(None))
-    changed = select(ApiKey.id).where(or_(ApiKey.id == old, children))
-    return _ending(writer, key, changed.cte("changed"))
-
-
-def _ending(writer: Maker, key: Select[ApiKey], keys: CTE) -> Ending:
-    """Return a writer that locks these keys and the links that they created."""
+    """Return the writer of a transaction that revokes this key and its family, or replaces it."""
+    keys = family(ApiKey.id.in_(key.with_only_columns(ApiKey.id)))
     of_keys = select(func.coalesce(ApiKey.tenant_id, ApiKey.id).label("id")).where(
-        ApiKey.id.in_(select(keys.c.id))
+        ApiKey.id.in_(keys)
     )
     both = of_keys.union(select(OnboardingLink.tenant_id).where(_links_of(keys))).subquery()
     unbound = key.where(ApiKey.tenant_id.is_(None)).with_only_columns(ApiKey.id)
@@ -203,17 +196,17 @@ def revoke_family(db: Session, key: ApiKey) -> RevokedFamily:
 
     Return the details for the audit event.
     """
-    revoked_at, members = now(), _family_of(key)
+    revoked_at, members = now(), family(ApiKey.id == key.id)
     # The links are revoked first, because they are found by their creators' unrevoked keys.
     revoked_links = update(OnboardingLink).where(_links_of(members)).values(revoked_at=revoked_at)
     links = db.scalars(revoked_links.returning(OnboardingLink.id), execution_options=_BLIND).all()
-    keys = update(ApiKey).where(ApiKey.id.in_(select(members.c.id))).values(revoked_at=revoked_at)
+    keys = update(ApiKey).where(ApiKey.id.in_(members)).values(revoked_at=revoked_at)
     revoked = db.execute(keys.returning(ApiKey.id, ApiKey.expires_at), execution_options=_BLIND)
     live = [row.id for row in revoked if row.id != key.id and not has_expired(row.expires_at)]
     return {
         "keys_revoked": len(live),
         "links_revoked": len(links),
-        "registrations": _count_registrations(db, key),
+        "registrations": _count(db, readable_registrations(key)),
         "api_key_ids": [*map(str, sorted(live)[:_NAMED])],
         "onboarding_link_ids": [*map(str, sorted(links)[:_NAMED])],
     }
@@ -226,24 +219,17 @@ def inherit(db: Session, old: UUID, successor: UUID, *, by: UUID | None) -> None
     whose families it is. Otherwise a key that replaces its own creator would become both the
     creator and a child of the successor. Revoking the old key would then reach neither of them.
     """
+    origins = _reachable(
+        ApiKey.id == by, true(), (ApiKey.id, "made_by"), (ApiKey.id, "replaced_by")
+    )
     keys = update(ApiKey).where(
         ApiKey.made_by == old,
         ApiKey.revoked_at.is_(None),
         ApiKey.id != successor,
-        ApiKey.id.not_in(select(_origins(by).c.id)),
+        ApiKey.id.not_in(origins),
     )
     links = update(OnboardingLink).where(
         OnboardingLink.made_by == old, OnboardingLink.revoked_at.is_(None)
     )
     for inherited in (keys, links):
         db.execute(inherited.values(made_by=successor), execution_options=_BLIND)
-
-
-def _origins(key_id: UUID | None) -> CTE:
-    """Return the ids of this key and of all keys in whose families it is."""
-    columns = ApiKey.id, ApiKey.made_by, ApiKey.replaced_by
-    origins = select(*columns).where(ApiKey.id == key_id).cte("origins", recursive=True)
-    parents = select(*columns).join(
-        origins, or_(ApiKey.id == origins.c.made_by, ApiKey.id == origins.c.replaced_by)
-    )
-    return origins.union(parents)

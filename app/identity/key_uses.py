@@ -16,7 +16,7 @@ from sqlalchemy import or_, select, update
 from app.clock import now
 from app.concurrency.gevent import spawn
 from app.errors import ConflictError, StoreUnavailableError
-from app.identity.principals import ApiKeyPrincipal, authenticated, digest_of
+from app.identity.principals import ApiKeyPrincipal, digest_of
 from app.log import logger
 from app.store.database import SYSTEM, Database
 from app.store.models import ApiKey
@@ -47,7 +47,7 @@ class KeyUses:
 
         Raises UnauthenticatedError if the text is not that of the principal's key.
         """
-        authenticated(principal, digest_of(text))
+        principal.ensure_valid(digest_of(text))
         self.note(principal.lookup)
         return principal.for_request(request_id, client_address)
 
@@ -76,12 +76,13 @@ class KeyUses:
         with self._flushing:
             with self._lock:
                 noted, self._noted = self._noted, {}
-            by_hour: dict[datetime, list[str]] = {}
-            for lookup, hour in noted.items():
-                if self._stored.get(lookup) != hour:
-                    by_hour.setdefault(hour, []).append(lookup)
             try:
-                for hour, lookups in by_hour.items():
+                for hour in set(noted.values()):
+                    lookups = [
+                        lookup
+                        for lookup, used_in in noted.items()
+                        if used_in == hour and self._stored.get(lookup) != hour
+                    ]
                     for start in range(0, len(lookups), _TOGETHER):
                         self._store(hour, lookups[start : start + _TOGETHER])
             except (StoreUnavailableError, ConflictError) as error:

@@ -10,7 +10,7 @@ import operator
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
@@ -164,6 +164,12 @@ class ApiKeyPrincipal(Principal):
         # mypy does not know what an attrgetter returns
         return ApiKeyPrincipal(*_of_key(self), request_id, client_address)  # type: ignore[call-arg]
 
+    def ensure_valid(self, digest: bytes) -> None:
+        """Raise UnauthenticatedError if the key has another digest or has expired."""
+        if not hmac.compare_digest(self.digest, digest):
+            raise UnauthenticatedError(_BAD_KEY)
+        self.ensure_live()
+
     def ensure_live(self) -> None:
         """Raise UnauthenticatedError if the key has expired since it was authenticated."""
         if has_expired(self.expires_at):
@@ -175,7 +181,7 @@ class ApiKeyPrincipal(Principal):
             raise ForbiddenError(f"This API key lacks the scope {' or '.join(scopes)}.")
 
 
-_of_key = operator.attrgetter(*[field.name for field in fields(ApiKeyPrincipal)][:-2])
+_of_key = operator.attrgetter(*ApiKeyPrincipal.__match_args__[:-2])
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +281,7 @@ def digest_of(text: str) -> bytes:
 def principal_at_counter(db: Session, lookup: str) -> tuple[int, ApiKeyPrincipal]:
     """Return the revocation counter, and the principal of the key with these lookup digits.
 
-    The caller must check the key's digest and expiry (`authenticated`). Raises UnauthenticatedError
+    The caller must check the key's digest and expiry (`ensure_valid`). Raises UnauthenticatedError
     for an unknown key, a revoked key, and a key of a deleted tenant.
     """
     row = db.execute(_BY_LOOKUP, {"lookup": lookup}).one_or_none()
@@ -294,17 +300,6 @@ def principal_at_counter(db: Session, lookup: str) -> tuple[int, ApiKeyPrincipal
     )
 
 
-def authenticated(principal: ApiKeyPrincipal, digest: bytes) -> ApiKeyPrincipal:
-    """Return the principal, unless its key has another digest or has expired.
-
-    Raises UnauthenticatedError.
-    """
-    if not hmac.compare_digest(principal.digest, digest):
-        raise UnauthenticatedError(_BAD_KEY)
-    principal.ensure_live()
-    return principal
-
-
 def key_is_live() -> ColumnElement[bool]:
     """Return the condition for keys that are neither revoked nor expired."""
     return and_(
@@ -319,12 +314,12 @@ def has_expired(expires_at: datetime | None) -> bool:
 
 def live_links() -> Select[OnboardingLink, Tenant]:
     """Select the links whose onboarding page can be opened, with their tenants."""
-    live = (
+    query = select(OnboardingLink, Tenant).join(Tenant)
+    return query.where(
         OnboardingLink.revoked_at.is_(None),
         OnboardingLink.expires_at > now(),
         Tenant.status == TenantStatus.ACTIVE,
     )
-    return select(OnboardingLink, Tenant).join(Tenant).where(*live)
 
 
 # True for keys that are bound to no tenant or to a live one. A key may have been created while its

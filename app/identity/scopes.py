@@ -2,7 +2,6 @@
 
 import enum
 import functools
-from collections.abc import Iterable
 
 
 class Scope(enum.StrEnum):
@@ -30,8 +29,8 @@ ALL_SCOPES = frozenset(Scope) - {Scope.KEYS_DELEGATE}
 _BITS = {scope: 1 << place for place, scope in enumerate(Scope)}
 
 
-def to_bits(scopes: Iterable[Scope]) -> int:
-    return sum(_BITS[scope] for scope in set(scopes))
+def to_bits(scopes: frozenset[Scope]) -> int:
+    return sum(_BITS[scope] for scope in scopes)
 
 
 @functools.cache  # few combinations of scopes are in use

@@ -27,7 +27,7 @@ _TENANT = select(Tenant).where(
 )
 _OWNED = (
     select(Connection)
-    .join(Tenant, Tenant.id == Connection.tenant_id)
+    .join(Connection.tenant)
     .where(
         Connection.id == bindparam("connection_id"),
         Connection.tenant_id == bindparam("tenant_id"),
@@ -70,17 +70,10 @@ def owned(
     """
     ids = _scoped(principal, tenant_id, connection_id=connection_id)
     if lock and ids["confined_to"] == tenant_id:
-        locks.hold(db, Lock.CONNECTION, connection_lock_id(tenant_id, connection_id))
+        # A principal that combines its own tenant with another tenant's connection takes another
+        # lock. So it can't delay requests about that connection.
+        locks.hold(db, Lock.CONNECTION, UUID(int=tenant_id.int ^ connection_id.int))
     return one_or_not_found(db, _LOCKED if lock else _OWNED, ids)
-
-
-def connection_lock_id(tenant_id: UUID, connection_id: UUID) -> UUID:
-    """Return the id of a connection's lock, computed from the ids of tenant and connection.
-
-    A principal that combines its own tenant with another tenant's connection takes another lock. So
-    it can't delay requests about that connection.
-    """
-    return UUID(int=tenant_id.int ^ connection_id.int)
 
 
 def owned_at_counter(

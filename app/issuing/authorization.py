@@ -8,7 +8,6 @@ may not issue, is read from the database at each request.
 """
 
 from collections.abc import Callable, Hashable, Iterator
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -20,7 +19,7 @@ from app import errors
 from app.concurrency.gevent import leaf_lock
 from app.concurrency.single_flight import SingleFlight
 from app.identity.key_uses import KeyUses
-from app.identity.principals import ApiKeyPrincipal, authenticated, lookup_of, principal_at_counter
+from app.identity.principals import ApiKeyPrincipal, lookup_of, principal_at_counter
 from app.identity.scopes import Scope
 from app.identity.tenancy import ConnectionKey, owned_at_counter
 from app.ids import Grant
@@ -139,7 +138,8 @@ class Authorization:
         key_counter, current = self._principal(principal.lookup)
         # The key is checked before the connection is looked up: the connection may be in memory
         # because of another key's request.
-        authenticated(current, principal.digest).require(Scope.CREDENTIALS_ISSUE)
+        current.ensure_valid(principal.digest)
+        current.require(Scope.CREDENTIALS_ISSUE)
         if current.tenant_scope not in {None, connection_key[0]}:
             raise errors.NotFoundError
         counter, connection = self._connection(current, connection_key)
@@ -169,11 +169,29 @@ class Authorization:
     def _connection(
         self, principal: ApiKeyPrincipal, connection_key: ConnectionKey
     ) -> tuple[int, VerifiedConnection]:
-        return self._entry(
-            self._connections,
-            connection_key,
-            lambda db: _verified_at_counter(db, principal, connection_key, self._max_age),
-        )
+        """Return the revocation counter, and the connection if credentials may be issued for it.
+
+        Raises NotFoundError, SuspendedError, ConnectionNotVerifiedError or
+        ExternalIdWithdrawnError.
+        """
+
+        def read(db: Session) -> tuple[int, VerifiedConnection]:
+            counter, connection, status = owned_at_counter(db, principal, *connection_key)
+            with refused_about(connection_key):
+                ensure_issues(connection, status)
+            until = connection.proven_until(self._max_age)
+            return counter, VerifiedConnection(
+                tenant_id=connection.tenant_id,
+                connection_id=connection.id,
+                version=connection.version,
+                grant=connection.grant,
+                role_unique_id=connection.role_unique_id,
+                permission_sets=connection.permission_sets,
+                proven_until=until.timestamp() if until else 0.0,
+                external_id_id=connection.external_id_id,
+            )
+
+        return self._entry(self._connections, connection_key, read)
 
     def _principal(self, lookup: str) -> tuple[int, ApiKeyPrincipal]:
         return self._entry(self._principals, lookup, lambda db: principal_at_counter(db, lookup))
@@ -203,7 +221,7 @@ class Authorization:
             call, started = memory.reads.join(name, load)
             try:
                 return call.result(timeout=_READ_SECONDS)
-            except FutureTimeoutError as error:
+            except TimeoutError as error:
                 # The database server may hang on this connection. The next request starts a read
                 # of its own, over another connection.
                 memory.reads.abandon(name, call)
@@ -230,26 +248,3 @@ def refused_about(connection_key: ConnectionKey) -> Iterator[None]:
     except errors.AppError as error:
         error.tenant_id, error.connection_id = connection_key
         raise
-
-
-def _verified_at_counter(
-    db: Session, principal: ApiKeyPrincipal, connection_key: ConnectionKey, max_age: int
-) -> tuple[int, VerifiedConnection]:
-    """Return the revocation counter, and the connection if credentials may be issued for it.
-
-    Raises NotFoundError, SuspendedError, ConnectionNotVerifiedError or ExternalIdWithdrawnError.
-    """
-    counter, connection, tenant_status = owned_at_counter(db, principal, *connection_key)
-    with refused_about(connection_key):
-        ensure_issues(connection, tenant_status)
-    until = connection.proven_until(max_age)
-    return counter, VerifiedConnection(
-        tenant_id=connection.tenant_id,
-        connection_id=connection.id,
-        version=connection.version,
-        grant=connection.grant,
-        role_unique_id=connection.role_unique_id,
-        permission_sets=connection.permission_sets,
-        proven_until=until.timestamp() if until else 0.0,
-        external_id_id=connection.external_id_id,
-    )

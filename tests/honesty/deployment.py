@@ -145,7 +145,7 @@ class Deployment:
     def __enter__(self):
         if not self._installed:
             database = Database(self.database_url)
-            ApiKeys(database, KeyUses(database), limit=KEYS, sets=()).install_key(
+            ApiKeys(database, KeyUses(database), KEYS, ()).install_key(
                 OPERATOR, self._admin_key, name="admin"
             )
             database.engine.dispose()

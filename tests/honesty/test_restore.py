@@ -168,9 +168,7 @@ def test_what_a_process_learned_after_the_backup_is_not_served_and_a_restore_is_
     assert answered(service, kept).status == 200
     assert answered(service, revoked).status == 200, "as the guide warns"
     with past_the_service(service) as database:
-        ApiKeys(database, KeyUses(database), limit=KEYS, sets=()).revoke_key(
-            OPERATOR, UUID(revoked.key_id)
-        )
+        ApiKeys(database, KeyUses(database), KEYS, ()).revoke_key(OPERATOR, UUID(revoked.key_id))
     assert answered(service, revoked).status == 401
 
 

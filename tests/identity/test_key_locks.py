@@ -207,7 +207,7 @@ def test_unbound_keys_are_replaced_one_after_the_other(besieged):
     second, _ = besieged.key(OPERATOR)
     key = sqlalchemy.select(ApiKey).where(ApiKey.id == first.key_id)
     with ThreadPoolExecutor(1) as pool:
-        with besieged.db.write(families.replacing(besieged.vendor, key)):
+        with besieged.db.write(families.ending(besieged.vendor, key)):
             replacing = pool.submit(besieged.services.api_keys.replace_key, OPERATOR, second.key_id)
             until(lambda: waiting_for_locks(besieged.db) or replacing.done())
             assert not replacing.done()
