@@ -6,8 +6,9 @@ All functions are pure.
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain, product
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from app.aws.role_view import Decision, Right, RolePolicies
 from app.ids import RoleArn
@@ -25,7 +26,8 @@ _MOST_COMPARED = 1_000
 _MOST_CHARACTERS = 10_240  # in these rights at most; AWS's own limit ignores white space
 
 
-class Gap(NamedTuple):
+@dataclass(frozen=True)
+class Gap:
     """A right of the permission set that the role lacks or may lack.
 
     If it has only `policy`, the role lacks a managed policy of the permission set.
@@ -37,7 +39,8 @@ class Gap(NamedTuple):
     policy: str | None = None
 
 
-class Beyond(NamedTuple):
+@dataclass(frozen=True)
+class Beyond:
     """A right that a policy of the role gives, but the permission set does not have.
 
     Without action and resource, the policy's content is unknown.

@@ -6,6 +6,7 @@ vendor or the customer.
 
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -24,7 +25,8 @@ _NOT_READ = StsError("Only a role that a proof has pinned is read.")
 UNREAD = RoleView(_NOT_READ, _NOT_READ, _NOT_READ)
 
 
-class DiagnosisStep(NamedTuple):
+@dataclass(frozen=True)
+class DiagnosisStep:
     outcome: Outcome
     detail: str
     fix: str | None = None
@@ -73,7 +75,7 @@ def steps(evidence: Evidence) -> list[DiagnosisStep]:
     is_stopped = False
     for name, step in _STEPS.items():
         judged = _NOT_TRIED if is_stopped else step(evidence)
-        result.append(judged._replace(name=name))
+        result.append(replace(judged, name=name))
         is_stopped |= name in _NEEDED and judged.outcome != "ok"
     return result
 
@@ -85,7 +87,7 @@ def for_the_tenant(result: list[DiagnosisStep]) -> list[DiagnosisStep]:
     """
     outcomes = {step.outcome for step in result[:_OF_THE_VENDOR]}
     worst = next(step for step in _TOLD_TENANTS if step.outcome in outcomes)
-    return [worst._replace(name="vendor"), *result[_OF_THE_VENDOR:]]
+    return [replace(worst, name="vendor"), *result[_OF_THE_VENDOR:]]
 
 
 def conclusion(result: list[DiagnosisStep], why: str | None) -> str:
