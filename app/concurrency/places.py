@@ -54,8 +54,7 @@ class Places:
         if not self._waiting.acquire(blocking=False):
             return False
         try:
-            with _waiting():
-                return self.free.acquire(timeout)
+            return _acquire(self.free, timeout)
         finally:
             self._waiting.release()
 
@@ -77,8 +76,7 @@ class _Place:
         if not self._free.acquire(0):
             # A request that waits for a place must not keep its slot. Otherwise requests that wait
             # for places could have all slots, and those with the places wait for slots.
-            with _waiting():
-                self._free.acquire()
+            _acquire(self._free, None)
         self._taken = True
 
 
@@ -112,12 +110,26 @@ def rest(seconds: float) -> None:
         time.sleep(seconds)
 
 
+def _acquire(free: FairLock, timeout: float | None) -> bool:
+    """Wait for a place without a slot. Raises RateLimitedError as `_waiting` does."""
+    is_acquired = False
+    try:
+        with _waiting():
+            is_acquired = free.acquire(timeout)
+    except BaseException:  # the connection was closed, maybe just when its turn came
+        if is_acquired:
+            free.release()
+        raise
+    return is_acquired
+
+
 @contextmanager
 def _waiting() -> Iterator[None]:
     """Give up the slot while the `with` block waits.
 
     Raises RateLimitedError when the web process has too many connections, and this one has waited
-    longest. Its client gets this error, and then the connection is closed.
+    longest. Its client gets this error, and then the connection is closed. Also raises it after the
+    block, when the client has gone.
     """
     try:
         with without_slot.get()():

@@ -106,21 +106,25 @@ class TenantShare:
                 try:
                     yield
                 except RateLimitedError:
-                    raise  # the connection is closed
+                    raise
                 except Exception:  # a refusal, an invalid body or a bug
                     debt = self._charge_failed_stop(digest, tenant_scope or _VENDOR)
                     rest(min(_KEPT_PLACES_SECONDS, debt))
                     raise
-        except RateLimitedError:
+        except RateLimitedError:  # the connection is closed, and often by its client
+            self._remember_failing(digest)
             raise
         except Exception:
             pause(min(_FAILED_STOP_SECONDS, debt))
             raise
 
-    def _charge_failed_stop(self, digest: bytes, subject: UUID) -> float:
-        """Charge a stop that failed. Return for how many seconds the share is used up now."""
+    def _remember_failing(self, digest: bytes) -> None:
         with self._lock:
             self._failing[digest] = True
+
+    def _charge_failed_stop(self, digest: bytes, subject: UUID) -> float:
+        """Charge a stop that failed. Return for how many seconds the share is used up now."""
+        self._remember_failing(digest)
         return self._charge(subject, MS_PER_FAILED_STOP, _FAILED_STOP_SECONDS)
 
     def hold(self, subject: UUID) -> None:

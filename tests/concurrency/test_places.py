@@ -88,6 +88,30 @@ def test_a_request_whose_connection_is_closed_before_it_has_its_place_back_gives
         assert not is_free(places)
 
 
+@contextmanager
+def connection_that_is_closed_while_it_waits():
+    yield
+    raise TimeoutError
+
+
+def test_a_request_whose_client_has_gone_when_its_turn_comes_keeps_no_place():
+    places, refused = Places(at_once=1, waiting=1), []
+
+    def work():
+        without_slot.set(connection_that_is_closed_while_it_waits)
+        with pytest.raises(RateLimitedError), places.place(None, FullError()):
+            pass
+        refused.append(True)
+
+    waiter = threading.Thread(target=work)
+    with places.place(None, FullError()):
+        waiter.start()
+        until(lambda: places.free._waiting)
+    waiter.join(30)
+    assert refused == [True]
+    assert is_free(places)
+
+
 MANY_REQUESTS = """
 import gevent.monkey
 gevent.monkey.patch_all()
