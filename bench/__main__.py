@@ -1,7 +1,7 @@
 """`make bench`: measures Deputy beside bare Flask and metadataproxy, and compares with the goals.
 
 It starts everything that it needs on this machine, and sends load only to 127.0.0.1. It leaves only
-.bench/ behind (the peer's environment, logs, and last.json). A full run takes about ten minutes on
+.bench/ behind (the peer's environment, logs, and last.json). A full run takes about 25 minutes on
 two cores. Close other programs: the figures are ratios within interleaved rounds, but a busy
 machine widens their range.
 """
