@@ -11,6 +11,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 from app.config import Config
@@ -105,7 +106,9 @@ def main() -> None:
 
     def plain() -> bool:
         request = reader.read(sent)
-        return request is not None and isinstance(endpoint.answer(request, "127.0.0.1"), bytes)
+        return request is not None and isinstance(
+            endpoint.answer(request, "127.0.0.1", nullcontext), bytes
+        )
 
     medians = {}
     for kind, ask in ((_FLASK, through_flask), (_PLAIN, plain)):

@@ -23,6 +23,7 @@ from app import strict_json
 from app.api.kit.authentication import from_memory, refusals_for_good_keys, requires
 from app.api.kit.blueprint import Blueprint, JsonObject, Scope, principal, services
 from app.api.kit.schemas import ACCOUNT, ROLE, Answer, Strict, doc, line, string
+from app.concurrency.places import without_slot
 from app.http.client import REQUEST_ID, client_address, new_request_id
 from app.http.plain_requests import PlainRequest, format_answer
 from app.issuing.issue import DURATION_DEFAULT, Issued
@@ -156,8 +157,12 @@ class PlainCredentials:
         prefix = re.escape(self.services.config.service.public_path)
         return rf"(?:{prefix})?/v1/tenants/{_UUID}/connections/{_UUID}/({'|'.join(_SHAPES)})"
 
-    def answer(self, request: PlainRequest, peer: str) -> bytes | JsonObject:
-        """Return the whole answer, or what to add to the WSGI environ when Flask must answer."""
+    def answer(self, request: PlainRequest, peer: str, waiting: Any) -> bytes | JsonObject:
+        """Return the whole answer, or what to add to the WSGI environ when Flask must answer.
+
+        `waiting`: gives up the request's slot (app/concurrency/places.py).
+        """
+        without_slot.set(waiting)
         tenant_id, connection_id, shape_name = request.target
         method, shape = _SHAPES[shape_name]
         if request.method != method or not request.authorization.startswith(_BEARER):

@@ -72,7 +72,7 @@ class _Place:
             self._free.release()
 
     def take_back(self) -> None:
-        """Wait for a place. Raises RateLimitedError as `_waiting` does, and then has none."""
+        """Wait for a place. Raises RateLimitedError as `waiting` does, and then has none."""
         if not self._free.acquire(0):
             # A request that waits for a place must not keep its slot. Otherwise requests that wait
             # for places could have all slots, and those with the places wait for slots.
@@ -106,15 +106,15 @@ def pause(seconds: float) -> None:
 
 def rest(seconds: float) -> None:
     """Sleep without a slot, and keep the places. Return early when the connection is closed."""
-    with suppress(RateLimitedError), _waiting():
+    with suppress(RateLimitedError), waiting():
         time.sleep(seconds)
 
 
 def _acquire(free: FairLock, timeout: float | None) -> bool:
-    """Wait for a place without a slot. Raises RateLimitedError as `_waiting` does."""
+    """Wait for a place without a slot. Raises RateLimitedError as `waiting` does."""
     is_acquired = False
     try:
-        with _waiting():
+        with waiting():
             is_acquired = free.acquire(timeout)
     except BaseException:  # the connection was closed, maybe just when its turn came
         if is_acquired:
@@ -124,7 +124,7 @@ def _acquire(free: FairLock, timeout: float | None) -> bool:
 
 
 @contextmanager
-def _waiting() -> Iterator[None]:
+def waiting() -> Iterator[None]:
     """Give up the slot while the `with` block waits.
 
     Raises RateLimitedError when the web process has too many connections, and this one has waited

@@ -179,7 +179,7 @@ class WebProcess(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
                 return data, {}
             self.end_wait()
             try:
-                answer = self._endpoint.answer(request, peer)
+                answer = self._endpoint.answer(request, peer, self.without_slot)
             finally:
                 self.slots.release()
             if isinstance(answer, dict):
@@ -190,6 +190,21 @@ class WebProcess(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             if (sent := sock.send(answer)) < len(answer):
                 sock.sendall(answer[sent:])
             wait.begin_again(self.keepalive_seconds)
+
+    @contextmanager
+    def without_slot(self) -> Iterator[None]:
+        """Release the slot of the current request while the `with` block waits.
+
+        Raises TimeoutError into the block when the process is full, and this connection has waited
+        longest.
+        """
+        self.slots.release()
+        self.begin_wait(None)
+        try:
+            yield
+        finally:
+            self.end_wait()
+            self.slots.acquire()
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
         body = req.body = Body(self, req)
@@ -362,21 +377,16 @@ class Body(RawIOBase):
 
     @contextmanager
     def without_slot(self) -> Iterator[None]:
-        """Release the request's slot while the `with` block waits.
+        """Release the request's slot as `WebProcess.without_slot` does.
 
-        Raises TimeoutError into the block when the process is full, and this connection has waited
-        longest. The connection closes after the answer.
+        After a TimeoutError the connection closes with the answer.
         """
-        self._process.slots.release()
-        self._process.begin_wait(None)
         try:
-            yield
+            with self._process.without_slot():
+                yield
         except TimeoutError:
             self._req.force_close()
             raise
-        finally:
-            self._process.end_wait()
-            self._process.slots.acquire()
 
     @contextmanager
     def waiting(self) -> Iterator[None]:

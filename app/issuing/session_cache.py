@@ -15,6 +15,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent import futures
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -27,6 +28,7 @@ from app.aws.sts import Session
 from app.cache.sealing import Sealer
 from app.clock import timestamp
 from app.concurrency.gevent import leaf_lock
+from app.concurrency.places import waiting
 from app.concurrency.single_flight import SingleFlight
 from app.errors import AppError, AwsUnavailableError, RateLimitedError, TryLaterError
 
@@ -162,7 +164,9 @@ class SessionCache:
         if held is not None and current_time < held[0].good_until:
             return held[1], "cache"
         try:
-            session, source = call.result(timeout=max(0.0, patience))
+            with waiting():  # while AWS is slow, other requests need the slot
+                futures.wait([call], max(0.0, patience))
+            session, source = call.result(timeout=0)
         except (TimeoutError, AwsUnavailableError, RateLimitedError) as error:
             if held is not None and current_time < held[0].expires_at - _LAST_RESORT_SECONDS:
                 return held[1], "cache"

@@ -192,7 +192,7 @@ class Echo:
 
     target = "/echo"
 
-    def answer(self, request, _peer):
+    def answer(self, request, _peer, _waiting):
         if request.body == b"Flask":
             return {"deputy.reason": "x"}
         return format_answer("1" * 32, request.body)

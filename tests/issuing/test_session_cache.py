@@ -7,6 +7,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import pytest
@@ -16,6 +17,7 @@ import time_machine
 from app.aws.sts import Session
 from app.cache.shared_cache import SharedCache
 from app.clock import now
+from app.concurrency.places import without_slot
 from app.errors import AwsUnavailableError, RoleRefusedError
 from app.ids import new_id
 from app.issuing import session_cache as module
@@ -136,6 +138,24 @@ def shared_name(asked):
 
 
 # --- one question, one answer ---
+
+
+def test_a_request_that_waits_for_aws_gives_up_its_slot(fake_aws, ask, sessions):
+    """Otherwise the requests of a few tenants could have all slots while AWS is slow."""
+    waits = []
+
+    @contextmanager
+    def given_up():
+        waits.append(fake_aws.go_on.is_set())
+        fake_aws.go_on.set()
+        yield
+        waits.append("over")
+
+    fake_aws.go_on.clear()
+    token = without_slot.set(given_up)
+    ask(sessions, question())
+    without_slot.reset(token)
+    assert waits == [False, "over"]
 
 
 def test_what_is_spoiled_or_another_questions_in_the_shared_cache_is_asked_for_again(

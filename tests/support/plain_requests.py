@@ -3,6 +3,7 @@ WSGI clients.
 """
 
 import io
+from contextlib import nullcontext
 
 from werkzeug.datastructures import EnvironHeaders
 
@@ -24,7 +25,7 @@ class PlainFirst:
     def __call__(self, environ, start_response):
         if (request := self._read(environ)) is None:
             return self._inner(environ, start_response)
-        answer = self._endpoint.answer(request, environ.get("REMOTE_ADDR", ""))
+        answer = self._endpoint.answer(request, environ.get("REMOTE_ADDR", ""), nullcontext)
         if not isinstance(answer, bytes):
             return self._inner(environ | answer, start_response)
         head, _, body = answer.partition(b"\r\n\r\n")
