@@ -18,7 +18,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from cachetools import LRUCache
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import Row, bindparam, func, select
 
 from app.audit import actions
 from app.clock import now
@@ -53,18 +53,14 @@ LINK_DAYS_MAX = 90
 LINK_SECONDS_MIN = 60
 _LEFTOVERS_SHOWN = timedelta(days=30)
 
-_ACCOUNT = re.compile(ACCOUNT_ID_PATTERN, re.ASCII)
-_NEITHER = "Enter a role ARN or a 12-digit account ID."
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 _LINKS = 10_000  # most links in a process's memory
-# Built once, for speed: anybody may send any number of requests with made-up tokens.
-_BY_DIGEST = (
-    select(OnboardingLink, Tenant).join(Tenant).where(OnboardingLink.digest == bindparam("digest"))
+# Built once, for speed. Anybody may send any number of requests with made-up tokens, so the first
+# look-up is as cheap as possible.
+_BY_DIGEST = select(OnboardingLink.id, OnboardingLink.tenant_id).where(
+    OnboardingLink.digest == bindparam("digest")
 )
-
-
-# The link's id, and its tenant's id if the link opens a page. A request counts for both.
-_Ids = tuple[UUID, UUID | None]
+_BY_ID = select(OnboardingLink, Tenant).join(Tenant).where(OnboardingLink.id == bindparam("id"))
 
 
 class Visit(NamedTuple):
@@ -95,8 +91,11 @@ class Links:
     _verification: verification.Verification
     _config: Config
     _rates: Rates
-    # By a link's digest. Requests beyond the limit are refused without the database.
-    _ids: LRUCache[bytes, _Ids] = field(default_factory=lambda: LRUCache(_LINKS))
+    # By a link's digest: its id, and its tenant's id unless it opens no page. A request counts for
+    # both. So requests beyond the limit are refused without the database.
+    _ids: LRUCache[bytes, tuple[UUID, UUID | None]] = field(
+        default_factory=lambda: LRUCache(_LINKS)
+    )
     _lock: threading.Lock = field(default_factory=threading.Lock)  # protects _ids
 
     def create(
@@ -186,8 +185,8 @@ class Links:
     def open(self, token: str, request_id: str | None, client_address: str | None = None) -> Visit:
         """Open the page of a link, and count the request.
 
-        A request with a link that does not work counts only for the link. Raises RateLimitedError.
-        Raises the same NotFoundError for every reason why a link does not work.
+        A request with a link that is known not to work counts only for the link. Raises
+        RateLimitedError, and the same NotFoundError for every reason why a link does not work.
         """
         if not _TOKEN.fullmatch(token):
             raise NotFoundError
@@ -196,40 +195,35 @@ class Links:
         with self._lock:
             ids = self._ids.get(digest)
         if ids is None:
-            ids, _, _ = self._read(digest)
+            with self._db.read() as db:
+                row = db.execute(_BY_DIGEST, {"digest": digest}).one_or_none()
+            if row is None:
+                raise NotFoundError
+            ids = row.id, row.tenant_id
         self._rates.acquire_page(*ids)
-        (link_id, tenant_id), link, tenant = self._read(digest)
-        if tenant_id is None:
-            raise NotFoundError
-        return Visit(LinkPrincipal(tenant_id, link_id, request_id, client_address), tenant, link)
-
-    def _read(self, digest: bytes) -> tuple[_Ids, OnboardingLink, Tenant]:
-        """Return a link, its tenant, and the ids for which its requests count.
-
-        Raises NotFoundError.
-        """
-        with self._db.read() as db:
-            row = db.execute(_BY_DIGEST, {"digest": digest}).unique().one_or_none()
-        if row is None:
-            raise NotFoundError
-        link, tenant = row
-        ids = link.id, tenant.id if _opens_page(link, tenant) else None
+        link, tenant = self._read(ids[0])
+        live = link.revoked_at is None and link.expires_at > now()  # as in `live_links`
+        opens = live and tenant.status is TenantStatus.ACTIVE
         with self._lock:
-            self._ids[digest] = ids
-        return ids, link, tenant
+            self._ids[digest] = link.id, tenant.id if opens else None
+        if not opens:
+            raise NotFoundError
+        return Visit(LinkPrincipal(tenant.id, link.id, request_id, client_address), tenant, link)
+
+    def _read(self, link_id: UUID) -> Row[OnboardingLink, Tenant]:
+        with self._db.read() as db:
+            return db.execute(_BY_ID, {"id": link_id}).unique().one()
 
     def leftovers(self, token: str) -> Leftovers | None:
         """Return the leftovers of a tenant that was deleted in the last 30 days.
 
         Returns None for any other link. Call it after `open` has refused the token.
         """
-        if not _TOKEN.fullmatch(token):
-            return None
-        digest = digest_of(token)
         with self._lock:
-            if digest not in self._ids:  # no link ever had this token
-                return None
-        _, link, tenant = self._read(digest)
+            ids = self._ids.get(digest_of(token))
+        if ids is None:  # no link ever had this token
+            return None
+        link, tenant = self._read(ids[0])
         deleted_at, revoked_at = tenant.deleted_at, link.revoked_at
         if deleted_at is None or deleted_at <= now() - _LEFTOVERS_SHOWN:
             return None
@@ -286,11 +280,13 @@ class Links:
         principal, tenant_id = visit.principal, visit.tenant.id
         given, permission_set = {"role_arn": text}, visit.link.permission_set
         role_arn = text
-        if _ACCOUNT.fullmatch(text):
+        if re.fullmatch(ACCOUNT_ID_PATTERN, text, re.ASCII):
             given = {"account_id": text}
             role_arn = self._connections.kit_role_arn(tenant_id, text, permission_set)
         if not role_arn.startswith("arn:"):
-            raise ValidationFailedError({"role_arn": [_NEITHER]})
+            raise ValidationFailedError(
+                {"role_arn": ["Enter a role ARN or a 12-digit account ID."]}
+            )
         # Checked before the database, because PostgreSQL refuses some characters as text
         role = allowed_roles.allowed_role(self._config, role_arn)
         with self._db.read() as db:
@@ -303,9 +299,3 @@ class Links:
         return self._connections.create(
             principal, tenant_id, permission_set=permission_set, **given
         )
-
-
-def _opens_page(link: OnboardingLink, tenant: Tenant) -> bool:
-    """Return whether the link opens a page. `live_links` is the same in SQL."""
-    live = link.revoked_at is None and link.expires_at > now()
-    return live and tenant.status is TenantStatus.ACTIVE
