@@ -11,8 +11,7 @@ AWS's own bucket for such answers.
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -32,6 +31,7 @@ from app import strict_json
 from app.aws.errors import AWS_ERRORS, Unavailable, classify
 from app.aws.tls import ca_bundle
 from app.log import logger
+from app.strict_json import JsonObject
 
 LONGEST_WAIT = 20  # seconds; SQS's limit
 BATCH = 10  # messages in one call; SQS's limit
@@ -126,7 +126,7 @@ class Request:
         return json.dumps(answer).encode()
 
 
-def _object(text: Any) -> dict[str, Any]:
+def _object(text: Any) -> JsonObject:
     if not isinstance(text, str) or len(text) > _MESSAGE_MAX:
         raise ValueError("This is not text, or too long.")
     value = strict_json.parse(text)
@@ -135,14 +135,14 @@ def _object(text: Any) -> dict[str, Any]:
     raise ValueError("This is not a JSON object.")
 
 
-def _properties(request: dict[str, Any], name: str) -> dict[str, str]:
+def _properties(request: JsonObject, name: str) -> dict[str, str]:
     properties = request.get(name)
     if not isinstance(properties, dict):
         return {}
     return {key: value for key, value in properties.items() if isinstance(value, str)}
 
 
-def _matched(request: dict[str, Any], name: str) -> re.Match[str]:
+def _matched(request: JsonObject, name: str) -> re.Match[str]:
     value = request.get(name)
     match = re.fullmatch(_FIELDS[name], value, re.ASCII) if isinstance(value, str) else None
     if match is None:
@@ -182,7 +182,7 @@ class RegistrationQueue:
         Unavailable.
         """
         messages = []
-        with _errors():
+        try:
             answer = self._sqs.receive_message(
                 QueueUrl=self._url,
                 MaxNumberOfMessages=BATCH,
@@ -191,53 +191,47 @@ class RegistrationQueue:
             )
             for fields in answer.get("Messages", []):
                 attributes = fields["Attributes"]
-                sent_at = datetime.fromtimestamp(int(attributes["SentTimestamp"]) / 1000, UTC)
-                deliveries = int(attributes["ApproximateReceiveCount"])
                 messages.append(
                     Message(
                         fields["MessageId"],
                         fields["Body"],
                         fields["ReceiptHandle"],
-                        sent_at,
-                        deliveries,
+                        datetime.fromtimestamp(int(attributes["SentTimestamp"]) / 1000, UTC),
+                        int(attributes["ApproximateReceiveCount"]),
                     )
                 )
+        except AWS_ERRORS as error:
+            classify(error)
+            raise Unavailable from error
         return messages
 
-    def delete(self, messages: Sequence[Message]) -> None:
-        """Delete up to ten messages that were handled.
+    def delete(self, messages: Iterable[Message]) -> None:
+        """Delete up to ten messages that were handled."""
+        self._in_one_call(
+            self._sqs.delete_message_batch,
+            [{"ReceiptHandle": message.receipt} for message in messages],
+        )
 
-        Raises Unavailable. SQS redelivers the messages that were not deleted.
-        """
-        entries = [
-            {"Id": str(n), "ReceiptHandle": message.receipt} for n, message in enumerate(messages)
-        ]
-        if entries:
-            with _errors():
-                self._sqs.delete_message_batch(QueueUrl=self._url, Entries=entries)
+    def put_back(self, messages: Iterable[tuple[Message, int]]) -> None:
+        """Put back up to ten messages. SQS redelivers each after its number of seconds."""
+        self._in_one_call(
+            self._sqs.change_message_visibility_batch,
+            [
+                {"ReceiptHandle": message.receipt, "VisibilityTimeout": seconds}
+                for message, seconds in messages
+            ],
+        )
 
-    def put_back(self, messages: Sequence[tuple[Message, int]]) -> None:
-        """Put back up to ten messages. SQS redelivers each after its number of seconds.
-
-        Raises Unavailable. SQS then redelivers the messages in a minute.
-        """
-        entries = [
-            {"Id": str(n), "ReceiptHandle": message.receipt, "VisibilityTimeout": seconds}
-            for n, (message, seconds) in enumerate(messages)
-        ]
-        if entries:
-            with _errors():
-                self._sqs.change_message_visibility_batch(QueueUrl=self._url, Entries=entries)
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    """Log each error of a call to SQS, and raise Unavailable instead."""
-    try:
-        yield
-    except AWS_ERRORS as error:
-        classify(error)
-        raise Unavailable from error
+    def _in_one_call(self, call: Callable[..., object], entries: list[JsonObject]) -> None:
+        """Make a call about up to ten messages. If it fails, SQS redelivers them in a minute."""
+        for number, entry in enumerate(entries):
+            entry["Id"] = str(number)
+        try:
+            if entries:
+                call(QueueUrl=self._url, Entries=entries)
+        except AWS_ERRORS as error:
+            classify(error)
+            logger.warning("registration.postponed", error=type(error).__name__)
 
 
 class StackAnswers:
@@ -249,17 +243,17 @@ class StackAnswers:
 
     def __init__(self, region: str, partition: str, endpoint: str | None) -> None:
         self._allowed = _allowed(region, partition, endpoint)
-        ca: Any = ca_bundle(botocore.session.get_session())
+        ca = ca_bundle(botocore.session.get_session())
         proxies = get_environ_proxies(endpoint or f"https://s3.{region}.{_suffix(partition)}")
         self._http = URLLib3Session(verify=ca, proxies=proxies, timeout=_ANSWER_TIMEOUTS)
 
     def allows(self, url: str) -> bool:
         """Return whether CloudFormation itself could have given this address."""
-        match = self._allowed.fullmatch(url[: _URL_MAX + 1])
-        if match is None or len(url) > _URL_MAX:
-            return False
+        match = self._allowed.fullmatch(url) if len(url) <= _URL_MAX else None
         # A server that normalizes the path must not be led to another bucket.
-        return {".", ".."}.isdisjoint(re.split(r"[/\\]", unquote(match["path"])))
+        return match is not None and {".", ".."}.isdisjoint(
+            re.split(r"[/\\]", unquote(match["path"]))
+        )
 
     def send(self, request: Request, refusal: str | None) -> bool:
         """Send the answer, and return whether the request is finished.

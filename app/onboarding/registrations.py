@@ -19,8 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property, partial
-from typing import Any
+from functools import cached_property
 from uuid import UUID
 
 from cachetools import TTLCache
@@ -28,7 +27,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.aws.errors import Unavailable
-from app.aws.stack_messages import Message, RegistrationQueue, Request, StackAnswers
+from app.aws.stack_messages import BATCH, Message, RegistrationQueue, Request, StackAnswers
 from app.config import Config
 from app.connections import allowed_roles
 from app.errors import AppError, AwsUnavailableError, CallerFaultError
@@ -150,8 +149,9 @@ class Registrations:
         """
         refused: _Refused = queue.Queue(_WAITING)
         for _ in range(_THREADS):
-            answer = partial(self._answer_refused, refused)
-            threading.Thread(target=answer, name="refused-stacks", daemon=True).start()
+            threading.Thread(
+                target=self._answer_refused, args=[refused], name="refused-stacks", daemon=True
+            ).start()
         return refused
 
     @cached_property
@@ -180,7 +180,7 @@ class Registrations:
         if accepted:
             with ThreadPoolExecutor(len(accepted)) as pool:
                 answered = list(filter(None, pool.map(self._handle_accepted, accepted)))
-            self._in_batch(self._queue.delete, answered)
+            self._queue.delete(answered)
         return len(messages)
 
     def _sort(self, messages: Sequence[Message]) -> list[tuple[Message, CheckedMessage]]:
@@ -208,15 +208,9 @@ class Registrations:
                 others.append(message)
             # Anybody may publish these messages, so they must not degrade readiness.
             self.queue_state.handled(message.id, None)
-        self._in_batch(self._queue.delete, others)
-        self._in_batch(self._queue.put_back, early)
+        self._queue.delete(others)
+        self._queue.put_back(early)
         return accepted
-
-    def _in_batch(self, call: Callable[[list[Any]], None], messages: list[Any]) -> None:
-        try:
-            call(messages)
-        except Unavailable as error:  # SQS delivers the messages again
-            logger.warning("registration.postponed", error=type(error).__name__)
 
     def _request(self, body: str) -> Request | bool:
         """Return the request, or for a message that gets no answer whether to delete it.
@@ -283,14 +277,19 @@ class Registrations:
 
     def _answer_refused(self, refused: _Refused) -> None:
         while True:
-            message, request, refusal = refused.get()
+            batch, answered = [refused.get()], []
+            with suppress(queue.Empty):
+                while len(batch) < BATCH:
+                    batch.append(refused.get_nowait())
             try:
-                if self._answers().send(request, refusal):
-                    self._queue.delete([message])
+                for message, request, refusal in batch:
+                    if self._answers().send(request, refusal):
+                        answered.append(message)
+                self._queue.delete(answered)
             except Exception as error:  # noqa: BLE001
-                # SQS delivers the message again. The thread must survive.
+                # SQS delivers the messages again. The thread must survive.
                 logger.warning("registration.postponed", error=type(error).__name__)
-            finally:
+            for _ in batch:
                 refused.task_done()
 
     def _refusal_for(self, request: Request, void: VoidMessage) -> str | None:

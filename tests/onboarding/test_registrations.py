@@ -661,9 +661,14 @@ def test_a_token_that_is_not_ours_costs_no_transaction_and_holds_no_answer_back(
         assert line.receive() == 10
         assert desk.answers.statuses == ["SUCCESS"]
         assert line.registrations.queue_state.unanswered_at is None
+    deleted, delete = [], line.registrations._queue.delete
+    monkeypatch.setattr(
+        line.registrations._queue, "delete", lambda some: deleted.append(len(some)) or delete(some)
+    )
     go_on.set()
     while line.receive():
         line.registrations._refused.join()
+    assert max(deleted) > 1, "in one call"
     assert desk.answers.statuses.count("FAILED") >= 9
     assert line.left() == 0
     assert line.left(line.dead_letters) == 0
