@@ -73,10 +73,10 @@ def time_of(uuid: UUID) -> datetime:
 def kit_role_name(prefix: str, tenant_id: UUID, suffix: str = "") -> str:
     """Return the default name of a tenant's role.
 
-    It consists of the prefix, eight hex digits of the tenant's id, and `suffix`
-    (PermissionSets.suffix). The digits keep the names of two tenants in one AWS account apart. They
-    are the last eight of the id: the first ones are the time, which tenants that were created in
-    the same minute share.
+    It consists of the prefix, eight hex digits of the tenant's id, and `suffix`, which kit_names.py
+    chooses. The digits keep the names of two tenants in one AWS account apart. They are the last
+    eight of the id: the first ones are the time, which tenants that were created in the same minute
+    share.
     """
     return f"{prefix}{tenant_id.hex[-TENANT_DIGITS:]}{suffix}"
 
@@ -89,12 +89,6 @@ def stack_name(prefix: str, name: str) -> str:
     """
     plain = re.sub(r"[^A-Za-z0-9-]", "-", prefix)
     return f"{plain}{name}" if plain[:1].isalpha() else f"deputy-{plain.lstrip('-')}{name}"
-
-
-def kit_stack_names(prefix: str, tenant_id: UUID, suffix: str) -> tuple[str, str]:
-    """Return the default names of a tenant's stack, and of the stack for its AWS organisation."""
-    own = stack_name(prefix, kit_role_name("", tenant_id, suffix))
-    return own, f"{own}-organization"
 
 
 @dataclass(frozen=True, slots=True)

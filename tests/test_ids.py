@@ -16,7 +16,7 @@ from app.ids import (
     RoleArn,
     first_id_at,
     foreign_external_id,
-    kit_stack_names,
+    kit_role_name,
     new_external_id,
     new_id,
     stack_name,
@@ -225,9 +225,6 @@ def test_a_stacks_name_begins_as_its_roles_names_do():
     assert {prefix: stack_name(prefix, "1a") for prefix in names} == names
 
 
-def test_the_kits_stacks_are_named_after_the_end_of_the_tenants_id():
+def test_the_kits_role_is_named_after_the_end_of_the_tenants_id():
     tenant_id = uuid.UUID("01890000-0000-7000-8000-0000deadbeef")
-    assert kit_stack_names("deputy-", tenant_id, "-x") == (
-        "deputy-deadbeef-x",
-        "deputy-deadbeef-x-organization",
-    )
+    assert kit_role_name("deputy-", tenant_id, "-x") == "deputy-deadbeef-x"

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.config import Config
-from app.ids import RoleArn, kit_role_name, kit_stack_names
+from app.ids import RoleArn, kit_role_name, stack_name
 from app.permissions.permission_sets import PermissionSets
 from app.store.models import Connection
 
@@ -24,8 +24,9 @@ class KitNames(NamedTuple):
 
 
 def _names(config: Config, tenant_id: UUID, suffix: str) -> KitNames:
-    parts = config.aws.role_prefix, tenant_id, suffix
-    return KitNames(kit_role_name(*parts), *kit_stack_names(*parts))
+    prefix = config.aws.role_prefix
+    stack = stack_name(prefix, kit_role_name("", tenant_id, suffix))
+    return KitNames(kit_role_name(prefix, tenant_id, suffix), stack, f"{stack}-organization")
 
 
 def new_names(
@@ -39,16 +40,16 @@ def new_names(
     permission set. With the same name, the kit's script would give that role the default set's
     rights. Deleted connections count, because a role outlives its connection.
     """
-    suffix = sets.suffix(permission_set)
-    if not suffix:
+    suffix = f"-{permission_set}"
+    if permission_set == sets.default:
         plain = f"/{kit_role_name(config.aws.role_prefix, tenant_id)}"
         taken = select(Connection.id).where(
             Connection.tenant_id == tenant_id,
             Connection.permission_set != permission_set,
             Connection.role_arn.endswith(plain, autoescape=True),
         )
-        if db.scalar(taken.limit(1)):
-            suffix = f"-{permission_set}"
+        if not db.scalar(taken.limit(1)):
+            suffix = ""
     return _names(config, tenant_id, suffix)
 
 

@@ -37,7 +37,7 @@ from app.store.models import Connection, ConnectionStatus, ExternalIdRow, Extern
 _OFFERED = {ExternalIdState.CURRENT, ExternalIdState.NEXT}
 
 # for a permission set that is no longer configured
-_UNCONFIGURED = PermissionSet("", 0, "", "", "read")
+_UNCONFIGURED = PermissionSet("", 0, "", "", "read", [], [], [])
 
 
 @dataclass(frozen=True)

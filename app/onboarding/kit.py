@@ -96,23 +96,22 @@ class Kit:
     update: KitUpdate
 
 
+@dataclass(eq=False)
 class Onboarding:
-    """The service that builds kits."""
+    """The service that builds kits.
 
-    def __init__(
-        self, db: Database, publication: Publication, config: Config, sets: PermissionSets
-    ) -> None:
-        """Create the service from the settings.
+    Creating it raises ConfigError when the settings lead to no known console, or to two partitions.
+    """
 
-        Raises ConfigError when they lead to no known console, or to two partitions.
-        """
-        self._db = db
-        self._publication = publication
-        self._config = config
-        _ensure_console(config)
-        self.sets = sets
-        self.versions = SetVersions(db, sets)
-        self._tokens = RegistrationTokens(config.database.secret_keys)
+    _db: Database
+    _publication: Publication
+    _config: Config
+    sets: PermissionSets
+
+    def __post_init__(self) -> None:
+        _ensure_console(self._config)
+        self.versions = SetVersions(self._db, self.sets)
+        self._tokens = RegistrationTokens(self._config.database.secret_keys)
 
     def regions(self) -> list[str]:
         """Return the regions in which a customer's stack may run."""
@@ -274,8 +273,8 @@ class Onboarding:
             trust=trust_policy(config.aws.broker, external_id, values["NextExternalId"]),
             policy=chosen.policy(partition),
             permission_set=chosen.label,
-            managed=tuple(managed),
-            no_longer_managed=tuple(sorted(published - {*managed})),
+            managed=managed,
+            no_longer_managed=sorted(published - {*managed}),
             parameters=chosen.parameters,
         )
 

@@ -9,7 +9,7 @@ import itertools
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,10 +78,10 @@ class KitRole(NamedTuple):
     trust: dict[str, Any]
     policy: dict[str, Any]  # contains the parameters' names
     permission_set: str = ""  # PermissionSet.label
-    managed: tuple[str, ...] = ()  # ARNs of AWS's own policies
+    managed: Sequence[str] = ()  # ARNs of AWS's own policies
     # ARNs of policies that only other published versions and sets ask for
-    no_longer_managed: tuple[str, ...] = ()
-    parameters: tuple[dict[str, str], ...] = ()  # what the customer fills in
+    no_longer_managed: Sequence[str] = ()
+    parameters: Sequence[dict[str, str]] = ()  # what the customer fills in
 
     @property
     def tags(self) -> dict[str, str]:

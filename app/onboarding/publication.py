@@ -237,7 +237,7 @@ class SetVersions:
         Raises NotFoundError as `list` does, and ValidationFailedError for a version that was not
         published.
         """
-        published = {row.version: _set_of(row) for row in self.list(name)}
+        published = {row.version: PermissionSet(**row.content) for row in self.list(name)}
         message = "Nothing was published yet."
         if published:
             message = f"Must be one of: {', '.join(map(str, sorted(published)))}."
@@ -256,7 +256,7 @@ class SetVersions:
             return current
         with self._db.read() as db:
             row = db.get(PermissionSetVersion, (name, version))
-        return _set_of(row) if row else current
+        return PermissionSet(**row.content) if row else current
 
 
 def refusal(chosen: PermissionSet, versions: Mapping[int, PermissionSet], place: str) -> str | None:
@@ -287,10 +287,4 @@ def refusal(chosen: PermissionSet, versions: Mapping[int, PermissionSet], place:
 
 def _versions(db: Session, name: str) -> dict[int, PermissionSet]:
     rows = db.scalars(select(PermissionSetVersion).where(PermissionSetVersion.name == name))
-    return {row.version: _set_of(row) for row in rows}
-
-
-def _set_of(row: PermissionSetVersion) -> PermissionSet:
-    # JSON has no tuples
-    lists = {name: tuple(value) for name, value in row.content.items() if isinstance(value, list)}
-    return PermissionSet(**row.content | lists)
+    return {row.version: PermissionSet(**row.content) for row in rows}

@@ -164,10 +164,10 @@ def _limits(statement: JsonObject, action: str) -> bool:
 
     The limit is a fixed list of policies, or a permissions boundary.
     """
-    for key in GRANT_POLICIES[action]:
-        if _compares(statement, ("StringEquals", "ArnEquals"), key, _LIMITS[key]):
-            return True
-    return False
+    return any(
+        _compares(statement, ("StringEquals", "ArnEquals"), key, _LIMITS[key])
+        for key in GRANT_POLICIES[action]
+    )
 
 
 def _compares(

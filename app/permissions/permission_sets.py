@@ -58,9 +58,9 @@ class PermissionSet:
     title: str
     description: str
     access: Literal["read", "write"]
-    statements: tuple[JsonObject, ...] = ()
-    managed_policies: tuple[dict[str, str], ...] = ()  # name, why
-    parameters: tuple[dict[str, str], ...] = ()  # name, pattern, description, example
+    statements: list[JsonObject]
+    managed_policies: list[dict[str, str]]  # name, why
+    parameters: list[dict[str, str]]  # name, pattern, description, example
     administrator: bool = False  # declared by the vendor; the page tells the customer
 
     @property
@@ -118,13 +118,6 @@ class PermissionSets(dict[str, PermissionSet]):
         """Return whether this version is older than the current one. False for None."""
         return version is not None and name in self and version < self[name].version
 
-    def suffix(self, name: str) -> str:
-        """Return the usual suffix of the names of the permission set's roles and stacks.
-
-        It is empty for the default permission set.
-        """
-        return "" if name == self.default else f"-{name}"
-
 
 def managed_policy_arn(partition: str, name: str) -> str:
     return f"arn:{partition}:iam::aws:policy/{name}"
@@ -155,9 +148,9 @@ def read_document(text: str, name: str, version: int) -> PermissionSet | None:
             title="",
             description="",
             access=content["access"],
-            statements=tuple({"Sid": sid, **fields} for sid, fields in statements),
-            managed_policies=tuple({"name": name} for name in content["managed_policies"]),
-            parameters=tuple({"name": name, "pattern": pattern} for name, pattern in parameters),
+            statements=[{"Sid": sid, **fields} for sid, fields in statements],
+            managed_policies=[{"name": name} for name in content["managed_policies"]],
+            parameters=[{"name": name, "pattern": pattern} for name, pattern in parameters],
         )
         same = permission_set.access in ("read", "write") and permission_set.document() == text
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
@@ -226,8 +219,6 @@ def _default(names: list[str], folder: Path | None, default: str | None) -> str:
 
 
 def _set_of(file: set_files.SetFile) -> PermissionSet:
-    lists: JsonObject = {}
-    for field in set_files.LISTS:
-        lists[field] = tuple(set_files.mappings(file.data, field))
-    lists["statements"] = lists["statements"] or (_NOTHING,)
+    lists: JsonObject = {field: set_files.mappings(file.data, field) for field in set_files.LISTS}
+    lists["statements"] = lists["statements"] or [_NOTHING]
     return PermissionSet(**file.data | lists | {"name": file.name})

@@ -361,7 +361,8 @@ def a_set(**changes):
         "Resource": "*",
         "why": "x",
     }
-    return PermissionSet(**(fields | {"statements": (listed, listed | {"Sid": "B"})} | changes))  # type: ignore[arg-type]
+    fields |= {"statements": [listed, listed | {"Sid": "B"}], "managed_policies": []}
+    return PermissionSet(**(fields | {"parameters": []} | changes))
 
 
 STATEMENT = a_set().statements[0]
@@ -379,7 +380,7 @@ def test_the_documents_form_never_changes():
     assert read_document(expected, "x", 1) == a_set(
         title="",
         description="",
-        statements=(json.loads(expected)["statements"]["A"] | {"Sid": "A"},),
+        statements=[json.loads(expected)["statements"]["A"] | {"Sid": "A"}],
     )
 
 

@@ -179,10 +179,7 @@ def made_of(leaves):
     ]
     asked = [one | {"Condition": one["Condition"] or None} for one in asked]
     normal = repr((leaves["access"], asked, policies, parameters))
-    return (
-        PermissionSet(**given_words, **{key: tuple(value) for key, value in lists.items()}),
-        normal,
-    )
+    return (PermissionSet(**given_words, **lists), normal)
 
 
 @given(leaves=st.fixed_dictionaries(_LEAVES), data=st.data())

@@ -135,8 +135,3 @@ def test_an_unknown_one_is_refused_with_a_list_of_those_there_are(name):
     with pytest.raises(ValidationFailedError) as caught:
         sets.choose(name)
     assert caught.value.errors == {"permission_set": ["Must be one of: invoices, posture, repair."]}
-
-
-def test_the_names_of_all_but_the_default_set_are_in_names():
-    sets = permission_sets.load(VENDOR, "posture")
-    assert [sets.suffix(name) for name in ("posture", "repair", "gone")] == ["", "-repair", "-gone"]
