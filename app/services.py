@@ -5,7 +5,7 @@ from functools import cache, partial
 from app import log
 from app.approvals import approvals
 from app.audit.log import AuditLog
-from app.aws import proof_names, stack_messages, sts
+from app.aws import stack_messages, sts
 from app.config import Config
 from app.connections import connections, listing
 from app.diagnosis import diagnosis
@@ -44,7 +44,7 @@ class Services:
         self.db = db = Database(config.database.database_url)
         folder, default = config.vendor.permission_sets, config.vendor.default_permission_set
         sets = permission_sets.load(folder, default, config.aws.role_prefix)
-        names = proof_names.ProofNames(config.database.secret_keys)
+        names = sts.ProofNames(config.database.secret_keys)
         own_roles = config.proofs.canary_role_arn, config.proofs.stranger_role_arn
         door = sts.Sts(config.aws.region, config.aws.broker, names, *own_roles)
         interval, prober = proof_queue.ProofInterval(db, config), canary.Canary(db, config)

@@ -312,15 +312,15 @@ def test_assume_role_is_called_in_one_place():
 
 
 CLIENTS = """
-app/aws/own_role.py:iam app/aws/query.py:? app/aws/stack_messages.py:s3
-app/aws/stack_messages.py:sqs app/aws/sts.py:sts app/aws/templates.py:s3
+app/aws/query.py:? app/aws/stack_messages.py:s3 app/aws/stack_messages.py:sqs
+app/aws/sts.py:iam app/aws/sts.py:sts app/aws/templates.py:s3
 app/aws/vendor_resources.py:s3 app/aws/vendor_resources.py:sns app/aws/vendor_resources.py:sqs
 """
 
 
 def test_one_place_makes_sts_clients():
     assert sts_clients(TREES) == ["app/aws/sts.py"]
-    # query.py has the service that own_role.py and sts.py name
+    # query.py has the service that sts.py names
     assert sorted(clients_of_any_kind(TREES)) == CLIENTS.split()
     assert importers(TREES, "app.aws.query") == ["app/aws/own_role.py", "app/aws/sts.py"]
     # A session of a role's is never seen elsewhere

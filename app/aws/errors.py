@@ -16,10 +16,18 @@ from urllib3.exceptions import HTTPError
 from app.log import logger
 from app.settings.checks import ROLE_CHAINING_MAX
 
-# Errors of botocore's parser for an answer that AWS does not document, such as a proxy's.
-_PARSER_ERRORS = (ResponseParserError, LookupError, AttributeError, TypeError, ValueError)
 # All errors of a call to AWS. Catch them only around the call and the parsing of its answer.
-AWS_ERRORS = (BotoCoreError, ClientError, HTTPError, *_PARSER_ERRORS)
+AWS_ERRORS = (
+    BotoCoreError,
+    ClientError,
+    HTTPError,
+    # Of botocore's parser for an answer that AWS does not document, such as a proxy's
+    ResponseParserError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    ValueError,
+)
 
 _SLOW_DOWN = {
     "Throttling",
@@ -109,7 +117,13 @@ def classify(error: Exception) -> StsError:
     )
     message = str(error.response.get("Error", {}).get("Message", ""))
     if code == "PackedPolicyTooLarge":
-        return _too_large(message)
+        # Only AWS knows how much space a session policy takes when packed
+        percent = re.search(r"([0-9]{1,6})\s?%", message)
+        size = f"{percent[1]} %" if percent else "more than 100 %"
+        return Misconfigured(
+            f"The session policy takes {size} of AWS's limit when packed. Shorten it.",
+            "session_policy",
+        )
     for code_of_fault, part, detail, field in _MISCONFIGURED:
         if code == code_of_fault and part in message:
             return Misconfigured(detail, field)
@@ -146,15 +160,3 @@ def status_of(error: Any) -> int:
     """Return the HTTP status of AWS's answer."""
     status: int = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
     return status
-
-
-def _too_large(message: str) -> Misconfigured:
-    """Return the error for a session policy that is too large.
-
-    Only AWS knows how much space a policy takes when packed.
-    """
-    percent = re.search(r"([0-9]{1,6})\s?%", message)
-    size = f"{percent[1]} %" if percent else "more than 100 %"
-    return Misconfigured(
-        f"The session policy takes {size} of AWS's limit when packed. Shorten it.", "session_policy"
-    )

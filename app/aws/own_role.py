@@ -13,12 +13,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
-import urllib3
 from botocore.credentials import ReadOnlyCredentials
-from botocore.session import Session
 
 from app import strict_json
-from app.aws.breaker import Breaker
 from app.aws.errors import Refused, StsError, Unavailable
 from app.aws.query import QueryApi
 from app.aws.role_view import Decision, Right, RolePolicies, RoleSettings, RoleView, known_keys
@@ -27,8 +24,6 @@ from app.permissions.permission_sets import READS, SET_TAG, SIMULATION
 from app.settings.checks import ROLE_MAX_DEFAULT
 from app.strict_json import JsonObject
 
-_SECONDS = 2
-_MOST_CALLS = 40  # calls to IAM in one session; a diagnosis of the kit's role makes six
 _SIMULATE = SIMULATION.removeprefix("iam:")
 _AT_ONCE = 100  # maximum number of actions in one call
 
@@ -47,36 +42,19 @@ def session_policy(role_arn: RoleArn, *more: str) -> str:
     return json.dumps({"Version": "2012-10-17", "Statement": [statement]}, separators=(",", ":"))
 
 
-class OwnRole:
-    """A client of IAM in the partition of `region`.
-
-    Creating it makes no call. It opens connections on first use.
-    """
-
-    def __init__(self, region: str, boto: Session) -> None:
-        self._api = QueryApi("iam", region, boto, urllib3.Timeout(total=_SECONDS))
-        self._breaker = Breaker()  # IAM may be unavailable while STS works
-
-    def session(
-        self, credentials: ReadOnlyCredentials, grant: Grant, role_unique_id: str
-    ) -> "RoleSession":
-        """Return what reads the role of `grant` with the credentials of its own session."""
-        return RoleSession(self._api, self._breaker, credentials, grant, role_unique_id)
-
-
 @dataclass
 class RoleSession:
-    """Reads one role with its own session.
+    """Reads the role of `grant` with the credentials of the role's own session.
 
-    `calls_left`: its limit, because a role may have many policies, and the answers many pages.
+    `calls_left`: its limit, because a role may have many policies, and the answers many pages. A
+    diagnosis of the kit's role makes six calls.
     """
 
-    api: QueryApi
-    breaker: Breaker
+    api: QueryApi  # of IAM
     credentials: ReadOnlyCredentials
     grant: Grant
     role_unique_id: str
-    calls_left: int = _MOST_CALLS
+    calls_left: int = 40
 
     def settings(self) -> RoleSettings | StsError:
         """Return the settings of the role in IAM, or an error.
@@ -98,7 +76,7 @@ class RoleSession:
 
     def _attempt(self, read: Callable[[], Part]) -> Part | StsError:
         try:
-            with self.breaker.call(self.grant.external_id):
+            with self.api.breaker.call(self.grant.external_id):
                 return read()
         except Refused as error:
             return error
@@ -110,7 +88,7 @@ class RoleSession:
         if role["RoleId"] != self.role_unique_id:
             raise Unavailable
         boundary = role.get("PermissionsBoundary", {}).get("PermissionsBoundaryArn")
-        document = _parsed(role["AssumeRolePolicyDocument"], strict_json.parse_accepted)
+        document = _parsed(role["AssumeRolePolicyDocument"])
         tags = {tag["Key"]: tag["Value"] for tag in role.get("Tags", [])}
         seconds = role.get("MaxSessionDuration", ROLE_MAX_DEFAULT)
         return RoleSettings(document, seconds, boundary, tags.get(SET_TAG))
@@ -182,8 +160,8 @@ def _decision(result: JsonObject) -> Decision:
     )
 
 
-def _parsed(document: str, parse: Callable[[str], Any] = strict_json.parse) -> Any:
+def _parsed(document: str) -> Any:
     try:
-        return parse(unquote(document))
+        return strict_json.parse_accepted(unquote(document))
     except ValueError:
         return None

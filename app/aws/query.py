@@ -10,8 +10,8 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -34,9 +34,11 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
 from app import metrics
-from app.aws.errors import AWS_ERRORS, is_silence, outcome_of
+from app.aws.errors import AWS_ERRORS, Unavailable, classify, is_silence, outcome_of
 from app.aws.tls import ca_bundle
 from app.concurrency.places import pause, without_places
+from app.log import logger
+from app.strict_json import JsonObject
 
 # Seconds; short, because the client waits for the answer
 _TIMEOUTS = urllib3.Timeout(connect=1, read=2)
@@ -50,6 +52,9 @@ PAUSE = 0.3  # seconds; maximum backoff before the retry
 _QUOTA = 500
 _RETRY_COST = 5
 
+_FAILURES = 10  # consecutive failures until the breaker opens
+_OPEN_SECONDS = 3.0  # between two trial calls while the breaker is open
+
 _HEADERS = {
     "Content-Type": "application/x-www-form-urlencoded; charset=utf-8",
     "User-Agent": f"Deputy Botocore/{botocore_version}",  # the customer sees it in CloudTrail
@@ -58,8 +63,71 @@ _HEADERS = {
 Budget = Callable[[], AbstractContextManager[None]]  # surrounds a request, and may delay it
 
 
+class Breaker:
+    """A circuit breaker: while AWS does not answer, most calls fail at once.
+
+    Otherwise each request would hold its place in the web process during its timeouts and its
+    retry, and requests that need no AWS would get no place.
+
+    It opens after ten consecutive failures, and closes after a success. While it is open, it lets
+    one call through every three seconds. Each call without an answer counts as a failure.
+    Consecutive throttled calls for one tenant count as one failure, because AWS limits the calls of
+    each account, and may throttle that tenant's calls alone.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._failures = 0
+        self._next_try = 0.0  # monotonic seconds; time of the next trial call while open
+        self._throttled: str | None = None  # the tenant whose call was throttled last
+
+    @property
+    def is_open(self) -> bool:
+        return self._failures >= _FAILURES
+
+    @contextmanager
+    def call(self, tenant: str) -> Iterator[None]:
+        """Guard one call for this tenant, and raise an StsError instead of its errors.
+
+        Raises Unavailable before the call while the breaker is open.
+        """
+        if self.is_open:
+            with self._lock:
+                if time.monotonic() < self._next_try:
+                    raise Unavailable
+                self._next_try = time.monotonic() + _OPEN_SECONDS  # this call is the trial call
+        try:
+            yield
+        except AWS_ERRORS as error:
+            if is_silence(error):
+                self._failed(tenant if outcome_of(error) == "throttled" else None)
+            else:
+                self._answered()
+            raise classify(error) from error
+        self._answered()
+
+    def _failed(self, throttled: str | None) -> None:
+        with self._lock:
+            if self._failures and throttled is not None and throttled == self._throttled:
+                return
+            self._throttled = throttled
+            self._failures += 1
+            self._next_try = time.monotonic() + _OPEN_SECONDS
+            if self._failures == _FAILURES:
+                logger.warning("aws.silent", failures=_FAILURES)
+
+    def _answered(self) -> None:
+        if self._failures:  # read without the lock, because most calls follow no failure
+            with self._lock:
+                was_open, self._failures = self.is_open, 0
+            if was_open:
+                logger.info("aws.back")
+
+
 class QueryApi:
     """A client of STS or IAM in one region, with one pool of connections.
+
+    Callers surround a call, and what they do with its answer, with its `breaker`.
 
     It is safe to share among threads and greenlets. It looks up endpoint, CA and proxies once, in
     the same places as boto3 (AWS_ENDPOINT_URL, AWS_CA_BUNDLE, HTTPS_PROXY, the profile). It looks
@@ -69,6 +137,7 @@ class QueryApi:
     def __init__(
         self, service: str, region: str, boto: Session, timeouts: urllib3.Timeout = _TIMEOUTS
     ) -> None:
+        self.breaker = Breaker()  # of its own, as IAM may be unavailable while STS works
         self._service = service
         self._boto = boto
         self._finding_credentials = threading.Lock()  # a botocore session is not thread-safe
@@ -89,22 +158,22 @@ class QueryApi:
         self._parser = QueryParser(timestamp_parser=datetime.fromisoformat)
         self._serializer = QuerySerializer()
         self._quota = RetryQuota(_QUOTA)
-        ca: Any = ca_bundle(boto)
-        self._pool, self._target = _pool(self.url, get_cert_path(ca), timeouts)
+        ca_certs = get_cert_path(ca_bundle(boto))
+        self._pool, self._target = _pool(self.url, ca_certs, timeouts)
 
     def call(
         self,
         action: str,
-        parameters: dict[str, Any],
+        parameters: JsonObject,
         credentials: ReadOnlyCredentials | None = None,
         budget: Budget = nullcontext,
-    ) -> dict[str, Any]:
+    ) -> JsonObject:
         """Call `action` with these credentials (None: our own), and return the answer.
 
         `budget` surrounds each request. A transient failure is retried once. Raises ClientError
         for an error that AWS answers, and the other AWS_ERRORS, as a boto3 client does.
         """
-        credentials = credentials or self._own_credentials()
+        credentials = credentials or self.own_credentials()
         try:
             with budget():
                 answer = self.once(action, parameters, credentials)
@@ -119,53 +188,45 @@ class QueryApi:
         self._quota.release(1)
         return answer
 
-    def own_key_id(self) -> str | None:
-        """Return the access key id of Deputy's own credentials.
-
-        Raises one of AWS_ERRORS if there are none.
-        """
-        return self._own_credentials().access_key
-
     def once(
-        self, action: str, parameters: dict[str, Any], credentials: ReadOnlyCredentials
-    ) -> dict[str, Any]:
+        self, action: str, parameters: JsonObject, credentials: ReadOnlyCredentials
+    ) -> JsonObject:
         """Call `action` as `call` does, but without a retry."""
         try:
-            answer = self._sent(action, parameters, credentials)
+            operation = self._model.operation_model(action)
+            body = urlencode(self._serializer.serialize_to_request(parameters, operation)["body"])
+            request = AWSRequest(method="POST", url=self.url, data=body, headers=self._headers)
+            SigV4Auth(credentials, self._service, self._region).add_auth(request)
+            with without_places():
+                response = self._pool.urlopen(
+                    "POST",
+                    self._target,
+                    body=body.encode(),
+                    headers=dict(request.headers.items()),
+                    retries=False,
+                    redirect=False,
+                    assert_same_host=False,  # the check would mistake a proxy for another host
+                )
+            shape: Any = operation.output_shape
+            answer: JsonObject = self._parser.parse(
+                {
+                    "status_code": response.status,
+                    "headers": response.headers,
+                    "body": response.data,
+                },
+                shape,
+            )
+            if response.status >= 300:
+                failed: Any = answer
+                raise ClientError(failed, action)
         except AWS_ERRORS as error:
             metrics.AWS_CALLS.labels(action, outcome_of(error)).inc()
             raise
         metrics.AWS_CALLS.labels(action, "ok").inc()
         return answer
 
-    def _sent(
-        self, action: str, parameters: dict[str, Any], credentials: ReadOnlyCredentials
-    ) -> dict[str, Any]:
-        operation = self._model.operation_model(action)
-        body = urlencode(self._serializer.serialize_to_request(parameters, operation)["body"])
-        request = AWSRequest(method="POST", url=self.url, data=body, headers=self._headers)
-        SigV4Auth(credentials, self._service, self._region).add_auth(request)
-        with without_places():
-            response = self._pool.urlopen(
-                "POST",
-                self._target,
-                body=body.encode(),
-                headers=dict(request.headers.items()),
-                retries=False,
-                redirect=False,
-                assert_same_host=False,  # the check would mistake a proxy for another host
-            )
-        shape: Any = operation.output_shape
-        answer: dict[str, Any] = self._parser.parse(
-            {"status_code": response.status, "headers": response.headers, "body": response.data},
-            shape,
-        )
-        if response.status >= 300:
-            failed: Any = answer
-            raise ClientError(failed, action)
-        return answer
-
-    def _own_credentials(self) -> ReadOnlyCredentials:
+    def own_credentials(self) -> ReadOnlyCredentials:
+        """Return Deputy's own credentials. Raises one of AWS_ERRORS if there are none."""
         with self._finding_credentials:
             credentials = self._boto.get_credentials()  # the session caches them
         if credentials is None:
@@ -218,7 +279,7 @@ def _pool(
 
     The connections go through the environment's proxy if there is one.
     """
-    settings: dict[str, Any] = {
+    settings: JsonObject = {
         "maxsize": _CONNECTIONS,
         "timeout": timeouts,
         "cert_reqs": "CERT_REQUIRED",

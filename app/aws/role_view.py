@@ -7,12 +7,11 @@ from app.aws.errors import StsError
 from app.clock import now
 from app.ids import RoleArn
 
-TrustPolicy = Any  # parsed JSON; None when it can't be parsed
 Right = tuple[str, str]  # an action, and a resource
 
 
 class RoleSettings(NamedTuple):
-    trust_policy: TrustPolicy
+    trust_policy: Any  # parsed JSON; None when it can't be parsed
     max_seconds: int
     boundary: str | None
     permission_set: str | None = None  # the role's tag: its permission set's name and version

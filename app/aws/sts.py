@@ -12,28 +12,42 @@ and no maxima, and AWS's error would describe Deputy's request instead of the cl
 """
 
 import copy
+import hashlib
+import hmac
 import json
 import re
+import secrets
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
+from uuid import UUID
 
+import urllib3
 from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import ClientError
 from botocore.session import get_session
 from cachetools import TTLCache
 
-from app.aws.breaker import Breaker
 from app.aws.errors import AWS_ERRORS, Misconfigured, Refused, StsError, Unavailable, is_silence
-from app.aws.own_role import OwnRole, session_policy
-from app.aws.proof_names import ProofNames
+from app.aws.own_role import RoleSession, session_policy
 from app.aws.query import Budget, QueryApi
 from app.aws.role_view import Right, RoleSettings, RoleView
+from app.cache.sealing import derive_key
 from app.config import Broker
-from app.ids import AccountId, ExternalId, Grant, RoleArn, foreign_external_id, new_external_id
+from app.ids import (
+    AccountId,
+    ExternalId,
+    Grant,
+    RoleArn,
+    foreign_external_id,
+    key_id_in,
+    new_external_id,
+    new_id,
+    session_name,
+)
 from app.permissions.permission_sets import SIMULATION
 from app.settings.checks import ROLE_CHAINING_MAX, SESSION_MIN
 
@@ -43,6 +57,8 @@ INERT_POLICY = json.dumps(
     separators=(",", ":"),
 )
 _CONFIRMED_SECONDS = 5.0  # for which AWS's confirmation of the broker's key counts
+_IAM_SECONDS = 2  # for an answer; a slow IAM must cost a proof little
+_KEY_AGES = 2 * 365 * 86_400_000  # milliseconds; assumed maximum age of API keys in use
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +95,41 @@ class OwnProbe(NamedTuple):
     settings: RoleSettings | StsError
 
 
+class ProofNames:
+    """The session names of proofs.
+
+    To a role they look like the session names of issued credentials, but Deputy can recognize them.
+    A trust policy can compare session names (`sts:RoleSessionName`). If it could recognize those of
+    proofs, a role could refuse bad calls from proofs and accept the same calls from others.
+
+    A proof's session name therefore has the same form, with the id of an API key that does not
+    exist. Its last 24 digits are a MAC over the role's ARN and that id. In the session name of
+    issued credentials, these digits are random. The first secret key signs names; names signed with
+    any key are recognized.
+    """
+
+    def __init__(self, secret_keys: tuple[str, ...]) -> None:
+        self._keys = [derive_key(secret, "proofs' session names")[1] for secret in secret_keys]
+
+    def make(self, role_arn: RoleArn) -> str:
+        """Return a new session name for a proof of this role."""
+        # The time in the id is in the past, as in the id of a real API key.
+        key_id = UUID(int=new_id().int - (secrets.randbelow(_KEY_AGES) << 80))
+        return _signed(self._keys[0], role_arn.text, key_id)
+
+    def recognizes(self, name: str, role_arn: str) -> bool:
+        """Return whether one of the secret keys signed this name for this role."""
+        key_id = key_id_in(name)
+        if key_id is None:
+            return False
+        return any(hmac.compare_digest(_signed(key, role_arn, key_id), name) for key in self._keys)
+
+
+def _signed(key: bytes, role_arn: str, key_id: UUID) -> str:
+    mac = hmac.new(key, f"{role_arn} {key_id.hex}".encode(), hashlib.sha256)
+    return session_name(key_id, mac.hexdigest())
+
+
 @dataclass(eq=False)
 class Sts:
     """A client of STS in the broker's region, with the broker's credentials.
@@ -97,8 +148,7 @@ class Sts:
     def __post_init__(self) -> None:
         boto = get_session()  # shared, because each session reads botocore's data again
         self._api = QueryApi("sts", self.region, boto)
-        self._own_role = OwnRole(self.region, boto)
-        self._breaker = Breaker()
+        self._iam = QueryApi("iam", self.region, boto, urllib3.Timeout(total=_IAM_SECONDS))
         # The access key that AWS last confirmed as the broker's
         self._confirmed: TTLCache[str | None, bool] = TTLCache(1, _CONFIRMED_SECONDS)
         self._confirming = threading.Lock()
@@ -115,7 +165,7 @@ class Sts:
 
         If it is, AWS has not answered for a while, and few calls are let through.
         """
-        return self._breaker.is_open
+        return self._api.breaker.is_open
 
     def assume(
         self, grant: Grant, *, session_name: str, duration_seconds: int, policy: str | None
@@ -165,10 +215,8 @@ class Sts:
         Returns None if another role has this ARN by now. Raises Refused, Misconfigured or
         Unavailable.
         """
-        session = self._probe_session(grant, session_policy(grant.role_arn, SIMULATION))
-        if session.role_unique_id != role_unique_id:
-            return None
-        return self._own_role.session(session.credentials, grant, role_unique_id).view(rights)
+        _, reader = self._open_reader(grant, SIMULATION)
+        return reader.view(rights) if reader.role_unique_id == role_unique_id else None
 
     def probe_missing(self, grant: Grant) -> None:
         """Try the role without an External ID.
@@ -197,9 +245,7 @@ class Sts:
         Raises the same errors as `probe_canary`.
         """
         with self._as_broker():
-            return self._assume_role(
-                _configured(self.stranger), None, policy=None, seconds=ROLE_CHAINING_MAX
-            )
+            return self._assume_role(self.stranger, None, policy=None, seconds=ROLE_CHAINING_MAX)
 
     def probe_canary(self, *, with_id: bool) -> None:
         """Try the canary, which must be configured, with an External ID or without.
@@ -208,13 +254,11 @@ class Sts:
         """
         external_id = new_external_id() if with_id else None
         with self._as_broker():
-            self._assume_role(_configured(self.canary), external_id)
+            self._assume_role(self.canary, external_id)
 
     def probe_canary_as_stranger(self, stranger: Session) -> None:
         """Try the canary as the stranger, in the same way as `probe_as_stranger` tries a role."""
-        self._assume_role(
-            _configured(self.canary), new_external_id(), credentials=stranger.credentials
-        )
+        self._assume_role(self.canary, new_external_id(), credentials=stranger.credentials)
 
     def is_broker(self) -> bool:
         """Return whether our own credentials are the broker's, which customers' roles trust.
@@ -225,7 +269,13 @@ class Sts:
             _, arn = self._who_is(None)
         except Misconfigured as error:
             raise Unavailable from error
-        return _is_same_principal(arn, self.broker)
+        # Paths are ignored, because a session's ARN lacks its role's path
+        broker, name = self.broker, re.escape(self.broker.name)
+        service, resource = "iam", f"user/(.*/)?{name}"
+        if broker.is_role:
+            service, resource = "sts", f"assumed-role/{name}/.*"
+        own = f"arn:{broker.partition}:{service}::{broker.account_id}:{resource}"
+        return re.fullmatch(own, arn) is not None
 
     def own_identity(self) -> bool | None:
         """Return the same as `is_broker`, or None without usable credentials.
@@ -233,7 +283,7 @@ class Sts:
         Credentials are not usable if AWS refuses them. Raises Unavailable.
         """
         try:
-            self._api.own_key_id()
+            self._api.own_credentials()
         except AWS_ERRORS:
             return None
         try:
@@ -250,10 +300,13 @@ class Sts:
 
     def _probe_and_read(self, grant: Grant) -> tuple[Session, OwnProbe]:
         """Open a session that may read only its own role, and read that role."""
-        session = self._probe_session(grant, session_policy(grant.role_arn))
-        role_unique_id = session.role_unique_id
-        reader = self._own_role.session(session.credentials, grant, role_unique_id)
-        return session, OwnProbe(session.account_id, role_unique_id, reader.settings())
+        session, reader = self._open_reader(grant)
+        return session, OwnProbe(session.account_id, session.role_unique_id, reader.settings())
+
+    def _open_reader(self, grant: Grant, *more: str) -> tuple[Session, RoleSession]:
+        """Open a session that may read its own role, and call `more`, and nothing else."""
+        session = self._probe_session(grant, session_policy(grant.role_arn, *more))
+        return session, RoleSession(self._iam, session.credentials, grant, session.role_unique_id)
 
     @contextmanager
     def _as_broker(self) -> Iterator[None]:
@@ -276,7 +329,7 @@ class Sts:
         """
         with self._confirming:
             try:
-                key_id = self._api.own_key_id()
+                key_id = self._api.own_credentials().access_key
             except AWS_ERRORS as error:  # the refused call had credentials a moment ago
                 raise Unavailable from error
             if key_id in self._confirmed:
@@ -292,7 +345,7 @@ class Sts:
         Raises Misconfigured or Unavailable.
         """
         try:
-            with self._breaker.call(self.broker.account_id):
+            with self._api.breaker.call(self.broker.account_id):
                 answer = self._api.call("GetCallerIdentity", {}, credentials, self.budget)
                 arn: str = answer["Arn"]
                 _, _, _, _, _, _ = arn.split(":", 5)
@@ -302,7 +355,7 @@ class Sts:
 
     def _assume_role(
         self,
-        role_arn: RoleArn,
+        role_arn: RoleArn | None,
         external_id: ExternalId | None,
         policy: str | None = INERT_POLICY,
         *,
@@ -313,7 +366,10 @@ class Sts:
         """Open a session as the broker, or with other `credentials`.
 
         By default it is the session of a proof: it has no rights, and the name of a proof.
+        `role_arn`: None for a canary or a stranger that is not configured.
         """
+        if role_arn is None:
+            raise RuntimeError("this role is not configured")
         parameters = {
             "RoleArn": role_arn.text,
             "RoleSessionName": session_name or self.proof_names.make(role_arn),
@@ -323,7 +379,7 @@ class Sts:
             parameters["Policy"] = policy
         if external_id is not None:
             parameters["ExternalId"] = external_id
-        with self._breaker.call(_tenant(role_arn, external_id)):
+        with self._api.breaker.call(_tenant(role_arn, external_id)):
             answer = self._api.call("AssumeRole", parameters, credentials, self.budget)
             return _session(answer)
 
@@ -335,25 +391,6 @@ def _tenant(role_arn: RoleArn, external_id: ExternalId | None) -> str:
     External ID, it is the account id.
     """
     return external_id[:20] if external_id else role_arn.account_id
-
-
-def _is_same_principal(arn: str, broker: Broker) -> bool:
-    """Return whether GetCallerIdentity's ARN is the broker's.
-
-    Paths are ignored, because a session's ARN lacks its role's path.
-    """
-    name = re.escape(broker.name)
-    service, resource = "iam", f"user/(.*/)?{name}"
-    if broker.is_role:
-        service, resource = "sts", f"assumed-role/{name}/.*"
-    own = f"arn:{broker.partition}:{service}::{broker.account_id}:{resource}"
-    return re.fullmatch(own, arn) is not None
-
-
-def _configured(role: RoleArn | None) -> RoleArn:
-    if role is None:
-        raise RuntimeError("this role is not configured")
-    return role
 
 
 def _session(answer: dict[str, Any]) -> Session:

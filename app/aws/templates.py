@@ -28,10 +28,9 @@ import boto3
 import jinja2
 from botocore import UNSIGNED
 from botocore.config import Config as BotoConfig
-from botocore.exceptions import BotoCoreError, ClientError, UnknownRegionError
-from botocore.parsers import ResponseParserError
+from botocore.exceptions import ClientError, UnknownRegionError
 
-from app.aws.errors import Unavailable, status_of
+from app.aws.errors import AWS_ERRORS, Unavailable, status_of
 from app.config import TemplateConfig
 from app.errors import ConflictError
 from app.permissions.permission_sets import PermissionSet
@@ -348,7 +347,7 @@ class TemplateBucket:
         try:
             with closing(self._boto.client("s3", config=settings)) as s3:
                 yield s3
-        except (BotoCoreError, ClientError, ResponseParserError) as error:
+        except AWS_ERRORS as error:
             raise Unavailable(str(error)) from error
 
     def _holds(self, s3: Any, template: Template) -> bool:

@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError
 
 from app.aws.errors import AWS_ERRORS, Unavailable, code_of
 from app.config import Config
-from app.permissions.set_fields import texts
+from app.permissions.set_fields import JsonObject, texts
 
 _PATIENT = BotoConfig(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 2})
 _NO_RIGHT = {
@@ -41,7 +41,7 @@ class AbsentError(Exception):
 
 class Queue(NamedTuple):
     arn: str
-    policy: dict[str, Any]
+    policy: JsonObject
     dead_letter_url: str | None
     messages: int  # messages that nobody has received yet
 
@@ -57,13 +57,11 @@ def bucket(config: Config) -> tuple[int, datetime | None]:
     """
     unsigned = _PATIENT.merge(BotoConfig(signature_version=UNSIGNED))
     client = boto3.session.Session(region_name=config.aws.region).client("s3", config=unsigned)
-    try:
-        with closing(client) as s3:
-            answer: Any = s3.head_bucket(Bucket=config.aws.template_bucket)
-    except ClientError as error:
-        answer = error.response
-    except AWS_ERRORS as error:
-        raise Unavailable from error
+    with _calls(client):
+        try:
+            answer: Any = client.head_bucket(Bucket=config.aws.template_bucket)
+        except ClientError as error:
+            answer = error.response
     metadata = answer["ResponseMetadata"]
     date = metadata["HTTPHeaders"].get("date")
     return metadata["HTTPStatusCode"], parsedate_to_datetime(date) if date else None
@@ -85,7 +83,7 @@ def queue(config: Config, url: str) -> Queue:
     )
 
 
-def topic(arn: str) -> tuple[dict[str, Any], set[str]]:
+def topic(arn: str) -> tuple[JsonObject, set[str]]:
     """Return the topic's policy, and the ARNs of the queues that it sends to."""
     queues = set()
     sns = boto3.session.Session(region_name=arn.split(":")[3]).client("sns", config=_PATIENT)
@@ -98,7 +96,7 @@ def topic(arn: str) -> tuple[dict[str, Any], set[str]]:
     return json.loads(attributes.get("Policy", "{}")), queues
 
 
-def allowing(policy: dict[str, Any], action: str) -> Iterator[dict[str, Any]]:
+def allowing(policy: JsonObject, action: str) -> Iterator[JsonObject]:
     """Yield the statements that allow this action to somebody, whatever their conditions."""
     service = action.partition(":")[0]
     for statement in policy.get("Statement", []):

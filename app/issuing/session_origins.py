@@ -15,7 +15,7 @@ from uuid import UUID
 from sqlalchemy import select
 
 from app.audit.log import AuditLog, EventFilter
-from app.aws.proof_names import ProofNames
+from app.aws.sts import ProofNames
 from app.ids import RoleArn, time_of
 from app.store.database import CLOCKS_APART, Database
 from app.store.models import ISSUED, ApiKey, AuditEvent, Connection

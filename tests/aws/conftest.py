@@ -22,7 +22,7 @@ def sts(http) -> Iterator[Sts]:
         for name, value in {**OWN_KEYS, "AWS_ENDPOINT_URL": http.url}.items():
             patch.setenv(name, value)
         sts = new_sts()
-        sts._api._own_credentials()  # they are looked for at the first call
+        sts._api.own_credentials()  # they are looked for at the first call
     yield sts
-    for api in (sts._api, sts._own_role._api):
+    for api in (sts._api, sts._iam):
         api._pool.close()

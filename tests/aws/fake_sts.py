@@ -13,8 +13,7 @@ from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl, quote
 
-from app.aws.proof_names import ProofNames
-from app.aws.sts import Session, Sts
+from app.aws.sts import ProofNames, Session, Sts
 from app.config import Broker
 
 ACCOUNT = "444455556666"

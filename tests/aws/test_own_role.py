@@ -7,9 +7,9 @@ from urllib.parse import quote
 
 import pytest
 
-from app.aws.breaker import Breaker
 from app.aws.errors import Refused, Unavailable
 from app.aws.own_role import session_policy
+from app.aws.query import Breaker
 from app.aws.role_view import Decision, RolePolicies, RoleSettings
 from app.aws.sts import Sts
 from app.ids import Grant, RoleArn, new_external_id
@@ -26,7 +26,7 @@ READS = ["iam:GetRole", "iam:GetRolePolicy", "iam:ListRolePolicies", "iam:ListAt
 
 @pytest.fixture
 def sts(sts, http) -> Sts:
-    sts._own_role._breaker = Breaker()
+    sts._iam.breaker = Breaker()
     http.requests.clear()
     return sts
 
@@ -113,11 +113,9 @@ def test_a_hanging_iam_is_given_up(sts, http, monkeypatch):
     """The verdict waits two seconds for it at most: here for a fraction of a second, with a server
     that never answers.
     """
-    assert sts._own_role._api._pool.timeout.total == 2
-    monkeypatch.setattr(
-        sts._own_role._api._pool, "timeout", sts._own_role._api._pool.timeout.clone()
-    )
-    sts._own_role._api._pool.timeout.total = 0.2
+    assert sts._iam._pool.timeout.total == 2
+    monkeypatch.setattr(sts._iam._pool, "timeout", sts._iam._pool.timeout.clone())
+    sts._iam._pool.timeout.total = 0.2
     http.hangs = "GetRole"
     began = time.monotonic()
     try:

@@ -3,7 +3,7 @@
 import re
 import uuid
 
-from app.aws.proof_names import ProofNames
+from app.aws.sts import ProofNames
 from app.ids import RoleArn, new_id, session_name
 from tests.support.cast import SESSION_NAME
 

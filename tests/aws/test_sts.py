@@ -14,14 +14,15 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from botocore.credentials import ReadOnlyCredentials
 from botocore.retries.quota import RetryQuota
 from botocore.utils import ContainerMetadataFetcher
 from cachetools import TTLCache
 from urllib3.exceptions import ConnectTimeoutError, ProtocolError, ReadTimeoutError, SSLError
 
-from app.aws.breaker import Breaker
 from app.aws.errors import Misconfigured, Refused, StsError, Unavailable
 from app.aws.own_role import session_policy
+from app.aws.query import Breaker
 from app.aws.sts import INERT_POLICY, _tenant
 from app.config import Broker
 from app.ids import EXTERNAL_ID_PATTERN, Grant, RoleArn, foreign_external_id, new_external_id
@@ -160,7 +161,7 @@ def environment(monkeypatch, tmp_path):
 def live(server, sts, monkeypatch):
     """The door as it is, which tries twice."""
     monkeypatch.setattr("app.aws.query.PAUSE", 0)
-    sts._breaker, sts.broker = Breaker(), PRINCIPAL
+    sts._api.breaker, sts.broker = Breaker(), PRINCIPAL
     sts._api._quota = RetryQuota()
     return sts
 
@@ -347,7 +348,7 @@ def test_access_denied_is_a_refusal_of_a_call_that_should_succeed_only_for_the_b
 
 
 def test_nothing_else_is_a_refusal(door):
-    door.sts._breaker = Patient()
+    door.sts._api.breaker = Patient()
     for code, status, message in INCONCLUSIVE:
         for call in CALLS.values():
             door.refuse(code, AWS_SAYS if message is None else message, status)
@@ -469,7 +470,8 @@ def test_after_many_refusals_aws_is_asked_once_in_five_seconds_who_we_are(door, 
         refused(door, asks=False)
     clock[0] += 6
     refused(door, asks=True)
-    monkeypatch.setattr(door.sts._api, "own_key_id", lambda: "AKIAANOTHERKEY")
+    another = ReadOnlyCredentials("AKIAANOTHERKEY", "x", None)
+    monkeypatch.setattr(door.sts._api, "own_credentials", lambda: another)
     refused(door, asks=True)
     refused(door, asks=False)
 
@@ -518,7 +520,7 @@ def test_sts_and_iam_are_called_where_boto3_calls_them(
     name, _, value = setting.partition("=")
     environment(**({f"AWS_{name}": value} if name else {}))
     made = new_sts(region)
-    iam = made._own_role._api
+    iam = made._iam
     assert [made._api.url, iam.url, iam._region] == expected
 
 
@@ -590,7 +592,7 @@ def test_sts_is_called_through_the_proxy_of_the_environment(public, server):
 
 def test_retries_are_no_storm(live, server):
     """A hundred in a row, and then each call is tried once, until calls succeed again."""
-    live._breaker = Patient()
+    live._api.breaker = Patient()
     server.answers = [(400, error("Throttling"))]
     for _ in range(120):
         with pytest.raises(Unavailable):
@@ -657,7 +659,7 @@ def test_a_passing_failure_is_tried_twice_and_then_unavailable(live, server):
 
 
 def test_a_proxys_refusal_is_not_the_roles(live, server):
-    live._breaker = Patient()
+    live._api.breaker = Patient()
     for status, body in (
         (403, ""),
         (403, "<html><body>AccessDenied by the proxy</body></html>"),
@@ -678,7 +680,7 @@ def test_a_proxys_refusal_is_not_the_roles(live, server):
 
 
 def test_an_answer_that_is_none_is_unavailable(live, server):
-    live._breaker = Patient()
+    live._api.breaker = Patient()
     for body in (
         "",
         "not xml",
@@ -708,7 +710,7 @@ def test_an_answer_that_is_none_is_unavailable(live, server):
 
 
 def test_an_answer_to_who_are_you_that_is_none_is_unavailable(live, server):
-    live._breaker = Patient()
+    live._api.breaker = Patient()
     for body in ("", "not xml", "<html></html>", identity(), identity(Arn="x", Account="")):
         server.answers = [(200, body)]
         with pytest.raises(Unavailable):

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from app.aws.proof_names import ProofNames
+from app.aws.sts import ProofNames
 from app.clock import now
 from app.ids import RoleArn, first_id_at, new_id, session_name
 from app.store.database import SYSTEM
