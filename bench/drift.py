@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 from app.config import Broker, Config
 from app.ids import new_id
-from app.store.models.proof_schedule import Interval, next_slot
+from app.store.models.states import Interval, next_slot
 from bench.goals import DRIFT
 from bench.stage import Stage
 

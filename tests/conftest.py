@@ -27,7 +27,7 @@ from flask import Flask
 from playwright.sync_api import Browser, expect, sync_playwright
 from sqlalchemy import make_url
 
-from app.audit.events import Event
+from app.audit import Event
 from app.aws import sts
 from app.config import Broker, Config
 from app.factory import create_app

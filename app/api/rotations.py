@@ -21,7 +21,7 @@ from app.api.kit.schemas import (
 )
 from app.errors import NotFoundError
 from app.rotation.rotations import RotationStatus
-from app.store.models.states import RotationState
+from app.store.models import RotationState
 
 _ABUSED = doc(False, "The External ID was abused: issue nothing with it any more, from now on.")
 

@@ -26,7 +26,7 @@ from app.concurrency.gevent import off_hub
 from app.errors import StoreUnavailableError
 from app.store.database import LONGEST, Database, as_json
 from app.store.models import AuditEvent
-from app.store.revocation_log import MOST_REVOKED_ROWS, RevocationLog
+from app.store.revocation import MOST_REVOKED_ROWS, RevocationLog
 
 _UNREACHABLE = "The audit log can't be written right now; try again."
 # The 5 seconds are for the statement, whose own timeout is much shorter

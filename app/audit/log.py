@@ -30,7 +30,7 @@ from app.store.models import (
     Connection,
 )
 from app.store.pages import Page, page
-from app.store.revocation_log import RevocationLog
+from app.store.revocation import RevocationLog
 
 FEED_SECONDS = LONGEST + CLOCKS_APART  # no transaction can add an event that is older than this
 ID_AND_TIME = timedelta(seconds=5)  # maximum difference of the time in an event's id and its `at`

@@ -22,8 +22,7 @@ from app.clock import now
 from app.errors import NotFoundError
 from app.identity.principals import Maker, has_expired, key_is_live
 from app.identity.scopes import Scope, from_bits
-from app.store import locks
-from app.store.locks import Lock
+from app.store.database import Lock
 from app.store.models import ApiKey, OnboardingLink, Tenant
 
 DELEGATION_HOURS = 24  # how long a key with keys:delegate may create keys for a new tenant
@@ -141,7 +140,7 @@ class Making(NamedTuple):
     writer: Maker
 
     def reauthorize(self, db: Session) -> None:
-        locks.share(db, Lock.MAKING)
+        Lock.MAKING.share(db)
         self.writer.reauthorize(db)
 
 
@@ -169,12 +168,12 @@ class Ending(NamedTuple):
             # is revoked or replaced, no other key may be created or replaced. Otherwise two keys
             # that replace each other could become each other's successors.
             if db.scalars(self.unbound).first() is None:
-                locks.share(db, Lock.MAKING)
+                Lock.MAKING.share(db)
             else:
-                locks.hold(db, Lock.MAKING)
+                Lock.MAKING.hold(db)
         lock_ids = db.scalars(self.lock_ids).all()
         if lock_ids:
-            locks.hold(db, Lock.CALLER, *filter(None, [*lock_ids, self.writer.lock_id]))
+            Lock.CALLER.hold(db, *filter(None, [*lock_ids, self.writer.lock_id]))
         self.writer.reauthorize(db)
         if not lock_ids:
             raise NotFoundError

@@ -17,12 +17,11 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, and_, bindparam, exists, or_, select
 from sqlalchemy.orm import Session
 
-from app.audit.events import Actor
+from app.audit import Actor
 from app.clock import now
 from app.errors import ForbiddenError, NotFoundError, UnauthenticatedError
 from app.identity.scopes import Scope, from_bits
-from app.store import locks
-from app.store.locks import Lock
+from app.store.database import Lock
 from app.store.models import ApiKey, Configuration, OnboardingLink, Suspension, Tenant, TenantStatus
 
 KEY = re.compile(r"dpk_([0-9a-f]{16})_([A-Za-z0-9_-]{43})", re.ASCII)
@@ -147,7 +146,7 @@ class ApiKeyPrincipal(Principal):
         waits for this transaction. This transaction waits for a revocation that began before, and
         then sees it.
         """
-        locks.share(db, Lock.CALLER, self.lock_id)
+        Lock.CALLER.share(db, self.lock_id)
         key = select(ApiKey.id).where(
             ApiKey.id == self.key_id, key_is_live(), _OF_NO_DELETED_TENANT
         )
@@ -208,7 +207,7 @@ class LinkPrincipal(Principal):
 
         Raises NotFoundError if the link is revoked or expired, or its tenant is not active.
         """
-        locks.share(db, Lock.CALLER, self.tenant_scope)
+        Lock.CALLER.share(db, self.tenant_scope)
         link = live_links().where(OnboardingLink.id == self.link_id)
         if db.scalar(link.with_only_columns(OnboardingLink.id)) is None:
             raise NotFoundError

@@ -9,8 +9,7 @@ from sqlalchemy.orm import Session, lazyload
 from app.errors import NotFoundError
 from app.identity.principals import REVOCATION_COUNTER, Principal
 from app.settings.declarations import Limit
-from app.store import locks
-from app.store.locks import Lock
+from app.store.database import Lock
 from app.store.models import Connection, ConnectionStatus, Tenant, TenantStatus
 
 ConnectionKey = tuple[UUID, UUID]  # the ids of a tenant and of its connection
@@ -57,7 +56,7 @@ def tenant_of(db: Session, principal: Principal, tenant_id: UUID, *, lock: bool 
     """
     ids = _scoped(principal, tenant_id)
     if lock and ids["confined_to"] == tenant_id:
-        locks.hold(db, Lock.TENANT, tenant_id)
+        Lock.TENANT.hold(db, tenant_id)
     return one_or_not_found(db, _LOCKED_TENANT if lock else _TENANT, ids)
 
 
@@ -72,7 +71,7 @@ def owned(
     if lock and ids["confined_to"] == tenant_id:
         # A principal that combines its own tenant with another tenant's connection takes another
         # lock. So it can't delay requests about that connection.
-        locks.hold(db, Lock.CONNECTION, UUID(int=tenant_id.int ^ connection_id.int))
+        Lock.CONNECTION.hold(db, UUID(int=tenant_id.int ^ connection_id.int))
     return one_or_not_found(db, _LOCKED if lock else _OWNED, ids)
 
 

@@ -24,8 +24,7 @@ from app.identity.scopes import Scope
 from app.identity.tenancy import ConnectionKey, owned_at_counter
 from app.ids import Grant
 from app.store.database import Database, Session
-from app.store.models.states import ensure_issues
-from app.store.revocation_log import RevocationLog
+from app.store.revocation import RevocationLog
 
 _KEYS = 10_000  # maximum of entries, at about 1 kB each
 _CONNECTIONS = 50_000
@@ -178,7 +177,7 @@ class Authorization:
         def read(db: Session) -> tuple[int, VerifiedConnection]:
             counter, connection, status = owned_at_counter(db, principal, *connection_key)
             with refused_about(connection_key):
-                ensure_issues(connection, status)
+                connection.ensure_issues(status)
             until = connection.proven_until(self._max_age)
             return counter, VerifiedConnection(
                 tenant_id=connection.tenant_id,

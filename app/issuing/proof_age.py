@@ -8,7 +8,7 @@ needed only while no background worker runs, or while AWS gives no clear answer.
 
 from dataclasses import dataclass, field
 
-from app.audit.events import Actor
+from app.audit import Actor
 from app.clock import now
 from app.concurrency.single_flight import SingleFlight
 from app.errors import ConflictError, ProofExpiredError

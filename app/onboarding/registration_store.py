@@ -50,18 +50,16 @@ from app.limits import quotas
 from app.limits.table import MESSAGES
 from app.permissions.permission_sets import PermissionSets, read_label
 from app.proofs.trust_checks import end_of
-from app.store import locks
-from app.store.database import Session
-from app.store.locks import Lock
+from app.store.database import Lock, Session
 from app.store.models import (
     Connection,
     ConnectionStatus,
     OnboardingLink,
     Registration,
+    StackState,
     Tenant,
     Trigger,
 )
-from app.store.models.states import StackState
 
 # The longest that a stack's creation takes; its registration may wait for half of it
 _CREATION = timedelta(hours=1)
@@ -154,7 +152,7 @@ def tenant_of_token(db: Session, token: TokenIds, *, lock: bool) -> Tenant:
     if token.link_id is not None:
         if lock:
             # A revocation of the link waits for this transaction, as for a request of its page
-            locks.share(db, Lock.CALLER, tenant_id)
+            Lock.CALLER.share(db, tenant_id)
         # The token of an expired link stays valid, because launched stacks keep it for years.
         link = select(OnboardingLink.id).where(
             OnboardingLink.id == token.link_id, OnboardingLink.revoked_at.is_(None)

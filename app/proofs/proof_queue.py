@@ -21,7 +21,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Row, Select, and_, exists, func, select, true, update
 
-from app.audit.events import WORKER
+from app.audit import WORKER
 from app.clock import now
 from app.config import Config
 from app.errors import AccountClosedError, ConflictError, NotFoundError, SuspendedError
@@ -39,7 +39,7 @@ from app.store.models import (
     TenantStatus,
     Trigger,
 )
-from app.store.models.proof_schedule import Interval, next_slot
+from app.store.models.states import Interval, next_slot
 
 LEASE = timedelta(minutes=2)  # longer than a proof takes, with its wait for the STS budget
 _AT_REST = (ConnectionStatus.SUSPENDED, ConnectionStatus.DELETED)

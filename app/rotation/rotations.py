@@ -29,9 +29,10 @@ from app.store.models import (
     ExternalIdRow,
     ExternalIdState,
     Rotation,
+    RotationState,
+    Trigger,
     live_of,
 )
-from app.store.models.states import RotationState, Trigger
 from app.store.models.tenant import ROTATING
 
 # Maximum time between two tries of the same role during a rotation

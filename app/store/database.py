@@ -1,4 +1,4 @@
-"""The database: engine, transactions and column types.
+"""The database: engine, transactions, their locks, and a column type.
 
 `Database.read()` opens a session for queries. `Database.write(writer)` opens one short transaction.
 Issuing stores its audit events over a separate connection (app/audit/insert.py).
@@ -10,6 +10,7 @@ process has written in between.
 No transaction may contain a network call. The tests enforce that.
 """
 
+import enum
 import functools
 import sqlite3
 import threading
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import Any, Protocol
+from uuid import UUID
 
 import orjson
 from sqlalchemy import (
@@ -31,6 +33,7 @@ from sqlalchemy import (
     func,
     make_url,
     select,
+    text,
 )
 from sqlalchemy.exc import (
     DBAPIError,
@@ -66,6 +69,10 @@ _STATEMENT_SECONDS = 10  # timeout of a statement, which may wait for a lock or 
 # Timeouts after which the database counts as unavailable: seconds for connect_timeout, milliseconds
 # for tcp_user_timeout. AWS SDKs wait two seconds for container credentials.
 _POSTGRESQL_WAITS = {"connect_timeout": 2, "tcp_user_timeout": 2000}
+# All principals share this number of locks. The principals of a family of any size therefore fit
+# into PostgreSQL's lock table, which has 6,400 entries by default.
+_PRINCIPALS = 1024
+_ROWS = 2**31  # a lock's number is a signed integer of four bytes
 
 
 def database_now(db: Session) -> datetime:
@@ -96,10 +103,52 @@ class UtcDateTime(TypeDecorator[datetime]):
     def process_bind_param(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
         return value and value.astimezone(UTC)  # SQLite stores it without the zone
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return value
-        return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
+    def process_result_value(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
+        return value and value.replace(tzinfo=value.tzinfo or UTC).astimezone(UTC)
+
+
+class Lock(enum.IntEnum):
+    """Fair locks on PostgreSQL, granted in the order in which transactions requested them.
+
+    PostgreSQL's row locks are not fair. A request for a shared lock overtakes a transaction that
+    waits for an exclusive one. When several transactions wait to update a row, any of them may be
+    next. So a client that writes without a pause could delay a revocation without limit.
+
+    These locks are advisory locks, which PostgreSQL releases at the end of the transaction. On
+    SQLite the methods do nothing, because SQLite has one writer at a time.
+
+    Every transaction takes its advisory locks first, in the order of these members and then of the
+    lock's number, and locks rows afterwards. Take a lock in one statement, and read what it
+    protects in the next: a statement does not see what was committed while it waited.
+    """
+
+    # The value is the first of the advisory lock's two numbers
+    MAKING = 7301  # shared: creates a key or a link; exclusive: keeps families from growing
+    CALLER = 7302  # shared: a principal writes; exclusive: the principal is being revoked
+    TENANT = 7303  # protects the tenant's row
+    CONNECTION = 7304  # protects the connection's row
+
+    def share(self, db: Session, *subjects: UUID) -> None:
+        """Take the locks on these subjects in shared mode, until the transaction ends.
+
+        `MAKING` is a single lock, without a subject.
+        """
+        self._take(db, "pg_advisory_xact_lock_shared", subjects)
+
+    def hold(self, db: Session, *subjects: UUID) -> None:
+        """Take the locks on these subjects in exclusive mode, until the transaction ends."""
+        self._take(db, "pg_advisory_xact_lock", subjects)
+
+    def _take(self, db: Session, function: str, subjects: tuple[UUID, ...]) -> None:
+        """Take the locks. Their second numbers are the random last bits of the subjects' ids."""
+        if db.get_bind().dialect.name == "postgresql":
+            most = _PRINCIPALS if self is Lock.CALLER else _ROWS
+            numbers = sorted({subject.int % most for subject in subjects}) or [0]
+            query = text(
+                f"SELECT {function}({self.value}, number)"  # noqa: S608  constants
+                " FROM unnest(CAST(:numbers AS integer[])) AS number"
+            )
+            db.execute(query, {"numbers": numbers})
 
 
 def until_committed(stop: Callable[P, Result]) -> Callable[P, Result]:

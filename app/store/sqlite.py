@@ -27,16 +27,6 @@ _PRAGMAS = (
 )
 
 
-def _create_private(path: str) -> None:
-    """Create the database's file, unless it exists, with access for its owner only.
-
-    SQLite gives the files -wal and -shm the same mode. An existing file must not be opened here:
-    closing it would release this process's locks on it.
-    """
-    with suppress(OSError):  # the file exists; SQLite reports other errors itself
-        Path(path).touch(0o600, exist_ok=False)
-
-
 class FileLock:
     """The write lock of a SQLite file, among processes and within one.
 
@@ -95,7 +85,6 @@ class WriteLock:
     """
 
     def __init__(self, path: str) -> None:
-        self.path = path
         self._in_process = FairLock()
         self._file = FileLock(path)
 
@@ -148,8 +137,12 @@ class SqliteConnection(sqlite3.Connection):
     def __init__(self, write_lock: WriteLock, path: str, **options: Any) -> None:
         """Open the file. `write_lock`: the lock of all connections of an engine."""
         self._write_lock = write_lock
-        self._batch_lock = FileLock(write_lock.path)
-        _create_private(path)
+        self._batch_lock = FileLock(path)
+        # Create the file, unless it exists, with access for its owner only. SQLite gives the files
+        # -wal and -shm the same mode. An existing file must not be opened here: closing it would
+        # release this process's locks on it. SQLite reports errors itself.
+        with suppress(OSError):
+            Path(path).touch(0o600, exist_ok=False)
         super().__init__(path, **options)
         for pragma in _PRAGMAS:
             self.execute(pragma)

@@ -21,7 +21,7 @@ import time_machine
 from werkzeug.exceptions import UnprocessableEntity
 
 from app.api.kit.prices import price_of
-from app.audit.events import Event
+from app.audit import Event
 from app.clock import now
 from app.concurrency.places import without_places
 from app.errors import NotFoundError, RateLimitedError

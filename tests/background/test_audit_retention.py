@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy
 from sqlalchemy.exc import IntegrityError
 
-from app.audit.events import Actor, Event
+from app.audit import Actor, Event
 from app.audit.insert import AuditBatch
 from app.audit.log import AuditLog, EventFilter
 from app.background import housekeeping

@@ -127,7 +127,6 @@ def test_nothing_that_descends_from_a_revoked_key_acts(services, steps, which, b
 
 
 ESCAPES = {
-    "a child replaces its maker": [("make", 0, False), ("replace", 3, 0, False)],
     "a child replaces its maker at once": [("make", 0, False), ("replace", 3, 0, True)],
     "a grandchild replaces its maker's maker": [
         ("make", 0, False),

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import select
 
-from app.audit.events import WORKER
+from app.audit import WORKER
 from app.errors import UnauthenticatedError
 from app.identity.principals import (
     LinkPrincipal,

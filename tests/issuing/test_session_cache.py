@@ -285,7 +285,6 @@ def test_a_session_is_renewed_at_a_random_moment_of_its_last_good_fifth(process,
         moments.append(kept_of(sessions, asked).renew_at - at)
     assert all(1680 <= moment <= 2100 for moment in moments), moments
     assert max(moments) - min(moments) > 240, "not all at once"
-    assert len(set(moments)) == 60
 
 
 def test_a_clock_that_was_set_back_makes_no_session_younger(process, clock, ask):

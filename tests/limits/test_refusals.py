@@ -12,7 +12,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy
 
-from app.audit.events import Event
+from app.audit import Event
 from app.audit.log import AuditLog
 from app.clock import now
 from app.errors import RateLimitedError, StoreUnavailableError

@@ -26,9 +26,7 @@ from app.ids import new_id
 from app.onboarding import registrations as handling
 from app.onboarding.registrations import REFUSAL, MessagePlaces, Registrations
 from app.permissions import permission_sets
-from app.store import locks
-from app.store.database import SYSTEM, Database
-from app.store.locks import Lock
+from app.store.database import SYSTEM, Database, Lock
 from app.store.models import (
     AuditEvent,
     Connection,
@@ -38,8 +36,7 @@ from app.store.models import (
     Registration,
     Tenant,
 )
-from app.store.models.proof_schedule import Interval
-from app.store.models.states import StackState, Verdict
+from app.store.models.states import Interval, StackState, Verdict
 from app.tenants.tenants import declare
 from sandbox.vendor import VENDOR_ACCOUNT
 from tests.attacks.evidence import on_postgresql
@@ -476,7 +473,7 @@ def test_a_message_waits_for_the_revocation_of_its_link(desk, page):
     stack = page.stack()
     with ThreadPoolExecutor(1) as pool:
         with desk.db.write(SYSTEM) as db:
-            locks.hold(db, Lock.CALLER, desk.tenant_id)  # as a revocation does
+            Lock.CALLER.hold(db, desk.tenant_id)  # as a revocation does
             db.get_one(OnboardingLink, page.link.id).revoked_at = now()
             handling = pool.submit(desk.handle, stack.message(), "FAILED")
             until(lambda: waiting_for_locks(desk.db) or handling.done())

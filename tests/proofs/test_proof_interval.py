@@ -15,7 +15,7 @@ from app.limits.rates import Rates
 from app.proofs.proof_queue import ProofInterval
 from app.services import Services
 from app.store.models import Connection, Trigger
-from app.store.models.proof_schedule import Interval
+from app.store.models.states import Interval
 from dev.stack import ROOT
 from tests.conftest import make_config
 from tests.support.own_services import own_services

@@ -12,7 +12,7 @@ from app.clock import now
 from app.ids import new_external_id
 from app.store.database import SYSTEM
 from app.store.models import Connection
-from app.store.models.proof_schedule import Interval
+from app.store.models.states import Interval
 from tests.rotation.conftest import accepting
 from tests.support.cast import path_of, without_external_id
 

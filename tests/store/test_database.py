@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 import sqlalchemy
-from sqlalchemy import Column, MetaData, Table, event, insert, select, text, update
+from sqlalchemy import Column, MetaData, Table, insert, select, text, update
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from app.errors import StoreUnavailableError
@@ -21,7 +21,7 @@ from app.store.models import Tenant
 from app.store.pages import page
 from dev.stack import free_port
 from tests.support.databases import empty_database, postgresql
-from tests.support.rows import ByHand
+from tests.support.rows import ByHand, statements
 
 
 @pytest.fixture
@@ -65,9 +65,8 @@ def modes(folder):
 
 
 @pytest.mark.usefixtures("umask")
-@pytest.mark.parametrize("mask", [0o022, 0o000])
-def test_the_files_of_sqlite_are_their_owners_alone(tmp_path, mask):
-    os.umask(mask)
+def test_the_files_of_sqlite_are_their_owners_alone(tmp_path):
+    os.umask(0)
     database = Database(f"sqlite:///{tmp_path}/deputy.sqlite3")
     with database.write(SYSTEM) as db:
         db.execute(text("CREATE TABLE things (name TEXT)"))
@@ -98,7 +97,6 @@ def test_a_time_comes_back_as_the_same_moment_in_utc(database, row_id):
     for value in (
         datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=UTC),
         datetime(2030, 1, 2, tzinfo=timezone(timedelta(hours=5, minutes=30))),
-        datetime(2029, 12, 31, 20, tzinfo=timezone(timedelta(hours=-11))),
         datetime(9998, 12, 31, 23, 59, 59, 999999, tzinfo=UTC),
     ):
         with database.write(SYSTEM) as db:
@@ -139,16 +137,12 @@ def test_a_write_is_stored_at_its_end_and_not_before(database):
     assert tenant.name == "written", "it stays readable after the transaction"
 
 
-class OwnError(Exception):
-    pass
-
-
 def test_a_read_and_a_write_that_raises_store_nothing(database, row_id):
     before = name_of(database, row_id)
     # the transaction is what raises
-    with pytest.raises(OwnError), database.write(SYSTEM) as db:  # noqa: PT012
+    with pytest.raises(LookupError), database.write(SYSTEM) as db:  # noqa: PT012
         rename(db, row_id)
-        raise OwnError
+        raise LookupError
     with database.read() as db:
         rename(db, row_id)
     assert name_of(database, row_id) == before
@@ -258,11 +252,9 @@ def test_a_lost_connection_is_unavailable_in_the_middle_and_not_even_noticed_whi
 
 def test_a_page_is_one_statement_without_count_or_offset(database, row_id):
     """Both cost more the deeper the page."""
-    statements = []
-    event.listen(database.engine, "before_cursor_execute", lambda *args: statements.append(args))
-    with database.read() as db:
+    with statements(database) as executed, database.read() as db:
         page(db, select(Tenant), Tenant.id, limit=2, after=row_id)
-    [(statement, parameters)] = [args[2:4] for args in statements if "SELECT" in args[2]]
+    [(statement, parameters)] = executed
     assert "count(" not in statement.lower()
     assert "id <" in statement
     assert "ORDER BY tenants.id DESC" in statement

@@ -1,7 +1,7 @@
 """A process knows what was revoked since it read something, or knows that it does not know."""
 
 from app.ids import new_id
-from app.store.revocation_log import MOST_REVOKED_ROWS, RevocationLog
+from app.store.revocation import MOST_REVOKED_ROWS, RevocationLog
 
 KEY, TENANT, OTHER = new_id(), new_id(), new_id()
 

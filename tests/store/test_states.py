@@ -5,27 +5,28 @@ import pytest
 from app.store.models.states import ConnectionStatus, Verdict, after_proof
 
 STATUSES = ("pending", "verified", "broken", "insecure", "ended")
-BEFORE_THE_END, AFTER_THE_END = {"ended": False}, {"ended": True}
-# What a proof makes of each status: the verdict, what is so, and the statuses in their order
+# What a proof makes of each status: the verdict, whether the access has ended, whether the
+# permission set is approved, and the statuses in their order
 TABLE = [
-    (Verdict.PROVEN, BEFORE_THE_END, True, ("verified",) * 5),
-    (Verdict.PROVEN, AFTER_THE_END, True, ("verified",) * 5),
-    (Verdict.PROVEN, BEFORE_THE_END, False, ("pending",) * 5),
-    (Verdict.INSECURE, BEFORE_THE_END, True, ("insecure",) * 5),
-    (Verdict.INSECURE, AFTER_THE_END, False, ("insecure",) * 5),
-    (Verdict.UNASSUMABLE, BEFORE_THE_END, True, ("pending", *["broken"] * 4)),
-    (Verdict.UNASSUMABLE, BEFORE_THE_END, False, ("pending", *["broken"] * 4)),
-    (Verdict.UNASSUMABLE, AFTER_THE_END, True, ("ended",) * 5),
-    (Verdict.INCONCLUSIVE, BEFORE_THE_END, True, STATUSES),
-    (Verdict.INCONCLUSIVE, AFTER_THE_END, False, STATUSES),
+    (Verdict.PROVEN, False, True, ("verified",) * 5),
+    (Verdict.PROVEN, True, True, ("verified",) * 5),
+    (Verdict.PROVEN, False, False, ("pending",) * 5),
+    (Verdict.INSECURE, False, True, ("insecure",) * 5),
+    (Verdict.INSECURE, True, False, ("insecure",) * 5),
+    (Verdict.UNASSUMABLE, False, True, ("pending", *["broken"] * 4)),
+    (Verdict.UNASSUMABLE, False, False, ("pending", *["broken"] * 4)),
+    (Verdict.UNASSUMABLE, True, True, ("ended",) * 5),
+    (Verdict.INCONCLUSIVE, False, True, STATUSES),
+    (Verdict.INCONCLUSIVE, True, False, STATUSES),
 ]
 
 
-@pytest.mark.parametrize(("verdict", "end", "approved", "after"), TABLE)
-def test_a_verdict_moves_each_status_as_the_table_says(verdict, end, approved, after):
+@pytest.mark.parametrize(("verdict", "ended", "approved", "after"), TABLE)
+def test_a_verdict_moves_each_status_as_the_table_says(verdict, ended, approved, after):
     """Suspended and deleted ones stay, whatever a proof found."""
     statuses = (*STATUSES, "suspended", "deleted")
     moved = [
-        after_proof(ConnectionStatus(it), verdict, approved=approved, **end) for it in statuses
+        after_proof(ConnectionStatus(it), verdict, ended=ended, approved=approved)
+        for it in statuses
     ]
     assert moved == [*after, "suspended", "deleted"]

@@ -14,7 +14,7 @@ The rows of deleted tenants and connections are kept, so their ids and External 
 to another tenant.
 """
 
-from app.store.models.connection import IN_ROUTINE, URGENT, Connection, Proof, live_of
+from app.store.models.connection import IN_ROUTINE, URGENT, Connection, live_of
 from app.store.models.deployment import (
     ISSUED,
     NOT_ISSUED,
@@ -25,25 +25,22 @@ from app.store.models.deployment import (
     PermissionSetVersion,
     QuotaUse,
 )
-from app.store.models.states import (
-    ConnectionStatus,
-    ExternalIdState,
-    TenantStatus,
-    Trigger,
-    Verdict,
-)
+from app.store.models.states import ConnectionStatus, Proof, StackState, Trigger, Verdict
 from app.store.models.tenant import (
     ApiKey,
     Approval,
     ApprovalDecision,
     ExternalIdCheck,
     ExternalIdRow,
+    ExternalIdState,
     OnboardingLink,
     Registration,
     Rotation,
+    RotationState,
     Suspension,
     Tenant,
     TenantAccount,
     TenantOwned,
+    TenantStatus,
     folded,
 )

@@ -15,7 +15,7 @@ from sqlalchemy import (
     String,
     false,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column, relationship
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from app.clock import now
 from app.ids import new_id
@@ -32,12 +32,18 @@ CreatedAt = Annotated[datetime, mapped_column(default=now)]
 Flag = Annotated[bool, mapped_column(default=False, server_default=false())]
 
 
+def _check_name(check: Any, _table: Any) -> Any:
+    """Return an enumeration's column, or the name with which another constraint was declared."""
+    return next(iter(check.columns.keys()), check.name)
+
+
 class Base(DeclarativeBase):
     metadata = MetaData(
         naming_convention={
             "ix": "ix_%(table_name)s_%(column_0_N_name)s",
             "uq": "uq_%(table_name)s_%(column_0_N_name)s",
             "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "constraint_name": _check_name,
             "fk": "fk_%(table_name)s_%(column_0_N_name)s",
             "pk": "pk_%(table_name)s",
         }
@@ -46,6 +52,15 @@ class Base(DeclarativeBase):
         datetime: UtcDateTime,
         dict[str, Any]: JSON,
         list[Any]: JSON,
+        # A string column with a CHECK constraint that allows the enumeration's values. With a
+        # native enum type, adding a state would need a different migration on each database.
+        enum.Enum: Enum(
+            enum.Enum,
+            native_enum=False,
+            create_constraint=True,
+            length=20,
+            values_callable=lambda members: [member.value for member in members],
+        ),
     }
 
 
@@ -53,22 +68,6 @@ class Identified:
     """A row with an id of its own."""
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id, sort_order=-1)
-
-
-def state_column(kind: type[enum.StrEnum], name: str, **options: Any) -> MappedColumn[Any]:
-    """Return a string column with a CHECK constraint that allows the enumeration's values.
-
-    With a native enum type, adding a state would need a different migration on each database.
-    """
-    states = Enum(
-        kind,
-        name=name,
-        native_enum=False,
-        create_constraint=True,
-        length=20,
-        values_callable=lambda members: [member.value for member in members],
-    )
-    return mapped_column(states, **options)
 
 
 def same_tenant(column: str, table: str, **options: Any) -> ForeignKeyConstraint:

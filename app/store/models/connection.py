@@ -1,7 +1,7 @@
-"""The tables of connections (a tenant's link to one IAM role) and of their proofs."""
+"""The table of connections. A connection is a tenant's link to one IAM role."""
 
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import cast
 from uuid import UUID
 
 from sqlalchemy import (
@@ -17,14 +17,18 @@ from sqlalchemy.orm import Mapped, declared_attr, mapped_column, relationship
 from sqlalchemy.sql import ColumnElement
 
 from app.clock import now
-from app.errors import ConflictError, SuspendedError
+from app.errors import (
+    ConflictError,
+    ConnectionNotVerifiedError,
+    CustomerSetupError,
+    ExternalIdWithdrawnError,
+    SuspendedError,
+)
 from app.ids import ExternalId, Grant, RoleArn
-from app.store.models import states
 from app.store.models.base import (
     Base,
     CreatedAt,
     Flag,
-    Identified,
     Text12,
     Text64,
     Text128,
@@ -32,10 +36,20 @@ from app.store.models.base import (
     index_where,
     row_in,
     same_tenant,
-    state_column,
 )
-from app.store.models.proof_schedule import SETTLING, Interval, ProofSchedule, first_after
-from app.store.models.states import ConnectionStatus, StackState, Trigger, Verdict
+from app.store.models.states import (
+    SEE_VERIFICATION,
+    SETTLING,
+    ConnectionStatus,
+    Interval,
+    Proof,
+    ProofSchedule,
+    StackState,
+    Trigger,
+    Verdict,
+    after_proof,
+    first_after,
+)
 from app.store.models.tenant import (
     Approval,
     ExternalIdRow,
@@ -43,33 +57,14 @@ from app.store.models.tenant import (
     Suspension,
     Tenant,
     TenantOwned,
+    TenantStatus,
 )
 
 _REPORTS_APART = timedelta(minutes=1)
+_NOT_VERIFIED = (
+    "This connection is not verified. Call verify, and read `verification` in the answer."
+)
 _FRESH = timedelta(days=1)  # maximum age of a proof with which `approve` verifies a connection
-
-
-class Proof(Identified, TenantOwned, Base):
-    """The result of a proof. `count`: how many proofs in a row had this result.
-
-    `Connection.proof` is the latest row.
-    """
-
-    __tablename__ = "proofs"
-    __table_args__ = (
-        same_tenant("connection_id", "connections", ondelete="CASCADE"),
-        Index("ix_proofs_connection_id", "connection_id"),
-    )
-
-    connection_id: Mapped[UUID]
-    verdict: Mapped[Verdict] = state_column(Verdict, "verdict")
-    checks: Mapped[list[Any]]  # [{"name", "outcome", "detail"}], in the order of the checks
-    # A list of objects with "name" and "detail"
-    warnings: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'"))
-    trigger: Mapped[Trigger] = state_column(Trigger, "trigger")  # that of the first proof
-    first_at: Mapped[datetime]
-    checked_at: Mapped[datetime]  # time of the last of these proofs
-    count: Mapped[int] = mapped_column(default=1, server_default=text("1"))
 
 
 class RoleSets:
@@ -209,9 +204,7 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
     external_id_id: Mapped[UUID]
     role_arn: Mapped[str] = mapped_column(String(2048))
     account_id: Mapped[Text12]
-    status: Mapped[ConnectionStatus] = state_column(
-        ConnectionStatus, "status", default=ConnectionStatus.PENDING
-    )
+    status: Mapped[ConnectionStatus] = mapped_column(default=ConnectionStatus.PENDING)
     version: Mapped[int] = mapped_column(BigInteger, default=1)
     # The proven role's unique id (AROA…). A role that is deleted and created again gets another id.
     role_unique_id: Mapped[Text128 | None]
@@ -221,7 +214,7 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
     # True if only the account was given, so that Deputy searches the account for the kit's role.
     # The number of such searches per tenant is limited.
     found_by_account: Mapped[Flag] = mapped_column("sought")
-    stack: Mapped[StackState | None] = state_column(StackState, "stack")
+    stack: Mapped[StackState | None]
     # The stack that last registered the role; None if it is unknown
     stack_id: Mapped[Text512 | None]
     # True for a pending connection whose role refused the latest proof, which the customer can fix
@@ -244,7 +237,38 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
     @property
     def why(self) -> str | None:
         """A sentence about why no credentials are issued for the connection; None if they are."""
-        return states.why_not(self)
+        try:
+            self.ensure_issues(self.tenant.status)
+        except CustomerSetupError as error:
+            if error.detail != _NOT_VERIFIED:
+                return error.detail.replace("This", "The", 1)
+            if ended_at := self.ended_at:
+                return f"Its access ended on {ended_at:%-d %B %Y, %H:%M} UTC, as the customer set."
+            words = SEE_VERIFICATION.get(self.status)
+            if self.status is ConnectionStatus.PENDING or self.proof is None:
+                return words
+            return self.proof.failure(before=self.verified_at is not None) or words
+        return None
+
+    def ensure_issues(self, tenant_status: TenantStatus) -> None:
+        """Raise an error unless credentials are issued for the connection.
+
+        Raises SuspendedError, ConnectionNotVerifiedError or ExternalIdWithdrawnError.
+        """
+        tenant_status.ensure_active()
+        self.ensure_not_suspended()
+        if self.status is ConnectionStatus.PENDING and self.awaiting_approval:
+            raise ConnectionNotVerifiedError(
+                "It may change things in an account that was not declared; the vendor has to"
+                " approve it."
+            )
+        if self.status is not ConnectionStatus.VERIFIED:
+            raise ConnectionNotVerifiedError(_NOT_VERIFIED)
+        if self.external_id_row.is_withdrawn:
+            raise ExternalIdWithdrawnError(
+                "Its External ID was withdrawn; update its role, so that it accepts the one in the"
+                " onboarding kit."
+            )
 
     @property
     def issues(self) -> bool:
@@ -356,7 +380,7 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
         self.proof_id = proof.id
         before = self.status, self.role_unique_id
         ended, approved = self.has_ended(proof.checked_at), not self.awaiting_approval
-        after = states.after_proof(self.status, proof.verdict, ended=ended, approved=approved)
+        after = after_proof(self.status, proof.verdict, ended=ended, approved=approved)
         if proof.verdict is Verdict.PROVEN:
             self.role_unique_id = role_unique_id
             if ended:  # the role works after the end of its access, so the end was removed
@@ -372,7 +396,8 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
         refused = proof.verdict is Verdict.UNASSUMABLE and self.status is ConnectionStatus.PENDING
         self.refuses = refused and not self.is_only_an_account
         self.schedule_next(self.status, proof.verdict, proof.checked_at, interval, restarts=changed)
-        if self.status is ConnectionStatus.VERIFIED and self.is_settled(proof.checked_at):
+        settling = self.due_since and first_after(SETTLING, self.due_since, proof.checked_at)
+        if self.status is ConnectionStatus.VERIFIED and not settling:
             self.stack = None  # the role still exists, whatever the stack's last message said
 
     def approve(self, approved_at: datetime) -> None:

@@ -1,54 +1,33 @@
-"""The states of tenants, External IDs, connections and stacks, and the verdicts of proofs."""
+"""The states of connections, the proofs that decide them, and when the next proof is due.
+
+The schedule computes a connection's `due_at`. A role that refuses Deputy may be new, or its
+administrator may be changing it. Deputy retries soon, then less and less often, and gives up in the
+end. A role that passes its first proof gets two more proofs soon, because IAM takes minutes to
+propagate a change: it may refuse a stranger at first and accept it later. After that, each interval
+has one routine proof. A role that was proven before and fails now is retried soon as well, and then
+gets one routine proof per interval.
+"""
 
 import enum
-from typing import TYPE_CHECKING
+import math
+import random
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+from uuid import UUID
 
-from app.errors import (
-    ConnectionNotVerifiedError,
-    CustomerSetupError,
-    ExternalIdWithdrawnError,
-    SuspendedError,
-)
+from sqlalchemy import Index, text
+from sqlalchemy.orm import Mapped, mapped_column
 
-if TYPE_CHECKING:
-    from app.store.models.connection import Connection
+from app.clock import now
+from app.store.models.base import Base, Identified, same_tenant
+from app.store.models.tenant import TenantOwned
 
-
-class TenantStatus(enum.StrEnum):
-    ACTIVE = "active"
-    SUSPENDED = "suspended"
-    DELETED = "deleted"
-
-    def ensure_active(self) -> None:
-        """Raise SuspendedError for a tenant that is not active."""
-        if self is not TenantStatus.ACTIVE:
-            raise SuspendedError("This tenant is suspended; resume it first.")
-
-
-class ExternalIdState(enum.StrEnum):
-    """The states of an External ID. `next` and `retiring` occur only in a rotation.
-
-    A live tenant has exactly one External ID in the state `current`.
-    """
-
-    NEXT = "next"
-    CURRENT = "current"
-    RETIRING = "retiring"
-    RETIRED = "retired"
-
-
-class RotationState(enum.StrEnum):
-    """The state of a rotation.
-
-    A rotation is `open` until all verified connections have switched to the next External ID. It is
-    then `ready`.
-    """
-
-    OPEN = "open"
-    READY = "ready"
-    RETIRING = "retiring"
-    RETIRED = "retired"
-    ABANDONED = "abandoned"
+_MINUTE = 60  # seconds
+_RETRIES = 5, 15, 30, 60  # seconds from the start of the schedule, for a role that refuses
+SETTLING = 120, 900  # seconds from the start of the schedule, for a role that is proven
+_HOURLY = timedelta(hours=1)
+SEARCH_DAYS = 14  # an unproven role is given up after this time
+_LATE = timedelta(seconds=30)  # delay of the proof after an end of access, because clocks differ
 
 
 class ConnectionStatus(enum.StrEnum):
@@ -135,16 +114,6 @@ class Trigger(enum.StrEnum):
 ROUTINE = frozenset({Trigger.SCHEDULED, Trigger.ISSUING, Trigger.ROTATION})
 
 
-WITHDRAWN = (
-    "Its External ID was withdrawn; update its role, so that it accepts the one in the onboarding"
-    " kit."
-)
-AWAITING_APPROVAL = (
-    "It may change things in an account that was not declared; the vendor has to approve it."
-)
-_NOT_VERIFIED = (
-    "This connection is not verified. Call verify, and read `verification` in the answer."
-)
 SEE_VERIFICATION = {
     ConnectionStatus.PENDING: "Its role is not proven yet; see verification.",
     ConnectionStatus.BROKEN: "Its role can't be assumed any more; see verification.",
@@ -175,44 +144,164 @@ _FAILED = (
 )
 
 
-def ensure_issues(connection: "Connection", tenant_status: TenantStatus) -> None:
-    """Raise an error unless credentials are issued for the connection.
+class Proof(Identified, TenantOwned, Base):
+    """The result of a proof. `count`: how many proofs in a row had this result.
 
-    Raises SuspendedError, ConnectionNotVerifiedError or ExternalIdWithdrawnError.
+    `Connection.proof` is the latest row.
     """
-    tenant_status.ensure_active()
-    connection.ensure_not_suspended()
-    if connection.status is ConnectionStatus.PENDING and connection.awaiting_approval:
-        raise ConnectionNotVerifiedError(AWAITING_APPROVAL)
-    if connection.status is not ConnectionStatus.VERIFIED:
-        raise ConnectionNotVerifiedError(_NOT_VERIFIED)
-    if connection.external_id_row.is_withdrawn:
-        raise ExternalIdWithdrawnError(WITHDRAWN)
+
+    __tablename__ = "proofs"
+    __table_args__ = (
+        same_tenant("connection_id", "connections", ondelete="CASCADE"),
+        Index("ix_proofs_connection_id", "connection_id"),
+    )
+
+    connection_id: Mapped[UUID]
+    verdict: Mapped[Verdict]
+    checks: Mapped[list[Any]]  # [{"name", "outcome", "detail"}], in the order of the checks
+    # A list of objects with "name" and "detail"
+    warnings: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'"))
+    trigger: Mapped[Trigger]  # that of the first proof
+    first_at: Mapped[datetime]
+    checked_at: Mapped[datetime]  # time of the last of these proofs
+    count: Mapped[int] = mapped_column(default=1, server_default=text("1"))
+
+    def failure(self, *, before: bool) -> str | None:
+        """Return a sentence for the customer about what failed; None if no check did.
+
+        `before`: whether an earlier proof passed.
+        """
+        failed = set()
+        for check in self.checks:
+            if check["outcome"] == "failed":
+                failed.add(check["name"])
+        for names, words in _FAILED:
+            if names <= failed:
+                return words.format(now=" now" if before else "")
+        return None
 
 
-def why_not(connection: "Connection") -> str | None:
-    """Return a sentence that says why no credentials are issued; None if they are issued."""
-    try:
-        ensure_issues(connection, connection.tenant.status)
-    except CustomerSetupError as error:
-        if error.detail != _NOT_VERIFIED:
-            return error.detail.replace("This", "The", 1)
-        words = SEE_VERIFICATION.get(connection.status)
-        if connection.status is ConnectionStatus.PENDING:
-            return words
-        return _what_failed(connection) or words
+class Interval(NamedTuple):
+    """The interval between two routine proofs of a connection.
+
+    It is REPROVE_EVERY, or longer if there are too many connections for the STS budget.
+    """
+
+    configured: int  # REPROVE_EVERY, in seconds
+    seconds: int  # the interval itself
+    connections: int = 0
+
+    @classmethod
+    def for_connections(
+        cls, configured: int, connections: int, proofs_a_second: float
+    ) -> "Interval":
+        """Return the interval for this number of connections.
+
+        It grows in steps of a quarter of REPROVE_EVERY. A change of the interval moves the slots of
+        all connections, so it must not change with every few connections.
+        """
+        quarters = max(4, math.ceil(4 * connections / proofs_a_second / configured))
+        return cls(configured, math.ceil(configured * quarters / 4), connections)
+
+    @property
+    def pause(self) -> timedelta:
+        """The backoff after an inconclusive proof, or after a role's first refusal."""
+        return timedelta(seconds=min(_MINUTE, self.configured))
+
+
+def first_after(pauses: tuple[int, ...], since: datetime, tried_at: datetime) -> datetime | None:
+    """Return the first of the times `since` + pause that is later than `tried_at`.
+
+    Return None if all of them have passed.
+    """
+    for seconds in pauses:
+        due_at = since + timedelta(seconds=seconds)
+        if due_at > tried_at:
+            return due_at
     return None
 
 
-def _what_failed(connection: "Connection") -> str | None:
-    """Return a sentence for the customer about what failed in the latest proof, or None."""
-    if ended_at := connection.ended_at:
-        return f"Its access ended on {ended_at:%-d %B %Y, %H:%M} UTC, as the customer set."
-    failed = set()
-    for check in connection.proof.checks if connection.proof else []:
-        if check["outcome"] == "failed":
-            failed.add(check["name"])
-    for names, words in _FAILED:
-        if names <= failed:
-            return words.format(now=" now" if connection.verified_at else "")
-    return None
+def next_search(since: datetime, tried_at: datetime) -> datetime | None:
+    """Return the time of the next proof of an unproven role; None when the role is given up.
+
+    `since`: the start of the schedule.
+    """
+    if soon := first_after(_RETRIES, since, tried_at):
+        return soon
+    due_at = since + ((tried_at - since) // _HOURLY + 1) * _HOURLY
+    return due_at if due_at <= since + timedelta(days=SEARCH_DAYS) else None
+
+
+def next_slot(connection_id: UUID, checked_at: datetime, seconds: int) -> datetime:
+    """Return the time of a connection's next routine proof.
+
+    Each connection has one slot in each interval of so many seconds, at a position that its id
+    decides. So the proofs are spread evenly, even if many were late, as after a restart. Jitter
+    delays the proof by up to a twentieth of the interval. A slot within the next quarter of the
+    interval is skipped, so that no slot is used twice.
+    """
+    # The last bits of a UUIDv7 are random
+    slot = (connection_id.int & 0xFFFFFFFF) / 2**32 * seconds
+    number = math.ceil((checked_at.timestamp() + seconds / 4 - slot) / seconds)
+    jitter = random.uniform(0, seconds / 20)  # noqa: S311  no secret
+    return datetime.fromtimestamp(slot + number * seconds + jitter, UTC)
+
+
+class ProofSchedule(Identified):
+    """The columns of a connection that its schedule of proofs uses."""
+
+    # The time of the next proof; None: no proof is scheduled
+    due_at: Mapped[datetime | None] = mapped_column(default=now)
+    # The start of the schedule
+    due_since: Mapped[datetime | None]
+    due_for: Mapped[Trigger] = mapped_column(default=Trigger.CREATED)
+    # The latest attempt at a proof
+    tried_at: Mapped[datetime | None] = mapped_column(index=True)
+    # Since when the role has refused its own External ID at every attempt
+    refusing_since: Mapped[datetime | None]
+    # When a client last reported, with effect, that AWS refuses a session of the role
+    refused_at: Mapped[datetime | None]
+    # The end of access, as last read in the trust policy or in the stack's message
+    access_until: Mapped[datetime | None]
+
+    def has_ended(self, checked_at: datetime) -> bool:
+        """Return whether the end of access has passed. The role then refuses Deputy as intended."""
+        return self.access_until is not None and self.access_until <= checked_at
+
+    def note_attempt(self, tried_at: datetime, *, refused: bool) -> None:
+        """Record an attempt at a proof. `refused`: the role refused its own External ID."""
+        self.tried_at = tried_at
+        if not refused or self.has_ended(tried_at):
+            self.refusing_since = None
+        elif self.refusing_since is None:
+            self.refusing_since = tried_at
+
+    def schedule_next(
+        self,
+        status: ConnectionStatus,
+        verdict: Verdict,
+        checked_at: datetime,
+        interval: Interval,
+        *,
+        restarts: bool,
+    ) -> None:
+        """Schedule the next proof, after a proof with this verdict.
+
+        `status`: the connection's status after that proof. `restarts`: the schedule starts again.
+        """
+        if restarts or self.due_since is None:
+            self.due_since = checked_at
+        self.due_for, since = Trigger.SCHEDULED, self.due_since
+        if status is ConnectionStatus.PENDING:
+            self.due_at = next_search(since, checked_at)
+            return
+        due_at = next_slot(self.id, checked_at, interval.seconds)
+        # A sum would overflow if access_until is the last possible date, so subtract instead.
+        if self.access_until and checked_at - _LATE < self.access_until < due_at:
+            due_at = self.access_until + _LATE
+        if verdict is Verdict.INCONCLUSIVE:
+            sooner: datetime | None = checked_at + interval.pause
+        else:
+            verified = status is ConnectionStatus.VERIFIED
+            sooner = first_after(SETTLING if verified else _RETRIES, since, checked_at)
+        self.due_at = min(due_at, sooner or due_at)

@@ -14,7 +14,7 @@ from sqlalchemy import JSON, ForeignKey, Index, String, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship, validates
 
 from app.clock import now
-from app.errors import ConflictError
+from app.errors import ConflictError, SuspendedError
 from app.store.models.base import (
     Base,
     CreatedAt,
@@ -29,28 +29,59 @@ from app.store.models.base import (
     index_where,
     row_in,
     same_tenant,
-    state_column,
 )
-from app.store.models.states import ExternalIdState, RotationState, TenantStatus
 
 NAME_MAX = 200  # characters
 # Every database compares and sorts such a text by code points. So an index can serve searches by
 # prefix.
 _CODE_POINTS = String(NAME_MAX, collation="C").with_variant(String(NAME_MAX), "sqlite")
 AFTER_ALL_LETTERS = "\U0010ffff"  # Unicode's last code point, which no text contains
+# The condition of a tenant's relationship to its External ID in a state
+_IN_STATE = "and_(foreign(ExternalIdRow.tenant_id) == Tenant.id, ExternalIdRow.state == '{}')"
 ROTATING = text("state IN ('next', 'retiring')")  # the condition of a partial index
+
+
+class TenantStatus(enum.StrEnum):
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+    DELETED = "deleted"
+
+    def ensure_active(self) -> None:
+        """Raise SuspendedError for a tenant that is not active."""
+        if self is not TenantStatus.ACTIVE:
+            raise SuspendedError("This tenant is suspended; resume it first.")
+
+
+class ExternalIdState(enum.StrEnum):
+    """The states of an External ID. `next` and `retiring` occur only in a rotation.
+
+    A live tenant has exactly one External ID in the state `current`.
+    """
+
+    NEXT = "next"
+    CURRENT = "current"
+    RETIRING = "retiring"
+    RETIRED = "retired"
+
+
+class RotationState(enum.StrEnum):
+    """The state of a rotation.
+
+    A rotation is `open` until all verified connections have switched to the next External ID. It is
+    then `ready`.
+    """
+
+    OPEN = "open"
+    READY = "ready"
+    RETIRING = "retiring"
+    RETIRED = "retired"
+    ABANDONED = "abandoned"
 
 
 def folded(name: str) -> str:
     """Return the name for comparisons that ignore case and Unicode's variants of characters."""
     once = unicodedata.normalize("NFKC", name).casefold()
     return unicodedata.normalize("NFKC", once)[:NAME_MAX]  # casefold lengthens a few letters
-
-
-def _in_state(state: str, **options: Any) -> Any:
-    """Return the relationship to the tenant's External ID in this state."""
-    join = f"and_(foreign(ExternalIdRow.tenant_id) == Tenant.id, ExternalIdRow.state == '{state}')"
-    return relationship(primaryjoin=join, viewonly=True, **options)
 
 
 class Suspension(NamedTuple):
@@ -119,7 +150,7 @@ class Tenant(Identified, Suspendable, Base):
     name: Mapped[Text200]
     name_folded: Mapped[str] = mapped_column(_CODE_POINTS, server_default=text("''"))
     reference: Mapped[Text200 | None]
-    status: Mapped[TenantStatus] = state_column(TenantStatus, "status", default=TenantStatus.ACTIVE)
+    status: Mapped[TenantStatus] = mapped_column(default=TenantStatus.ACTIVE)
     created_at: Mapped[CreatedAt]
     made_by: Mapped[UUID | None]  # an API key; None: the operator
     deleted_at: Mapped[datetime | None]
@@ -133,10 +164,14 @@ class Tenant(Identified, Suspendable, Base):
 
     # The External ID of new connections. During a rotation, some connections have another External
     # ID (app/rotation/rotations.py).
-    current: Mapped["ExternalIdRow | None"] = _in_state("current", lazy="joined")
+    current: Mapped["ExternalIdRow | None"] = relationship(
+        primaryjoin=_IN_STATE.format("current"), viewonly=True, lazy="joined"
+    )
 
     # During a rotation, the External ID that is to become current
-    next: Mapped["ExternalIdRow | None"] = _in_state("next", uselist=False)
+    next: Mapped["ExternalIdRow | None"] = relationship(
+        primaryjoin=_IN_STATE.format("next"), viewonly=True, uselist=False
+    )
 
     @validates("name")
     def _fold(self, _: str, name: str) -> str:
@@ -186,7 +221,7 @@ class ExternalIdRow(Identified, TenantOwned, Base):
     )
 
     value: Mapped[str] = mapped_column(String(80), unique=True)
-    state: Mapped[ExternalIdState] = state_column(ExternalIdState, "state")
+    state: Mapped[ExternalIdState]
     created_at: Mapped[CreatedAt]
     retired_at: Mapped[datetime | None]
     withdrawn_at: Mapped[datetime | None]  # set in an emergency rotation
@@ -365,9 +400,7 @@ class Approval(Identified, TenantOwned, Base):
     )
 
     connection_id: Mapped[UUID]
-    subject: Mapped[ApprovalSubject] = state_column(
-        ApprovalSubject, "subject", default=ApprovalSubject.PERMISSION_SET
-    )
+    subject: Mapped[ApprovalSubject] = mapped_column(default=ApprovalSubject.PERMISSION_SET)
     permission_set: Mapped[Text64]
     # For a move: which version of the requested permission set the role has; None: it has none yet
     version: Mapped[int | None]
@@ -375,7 +408,7 @@ class Approval(Identified, TenantOwned, Base):
     asked_by: Mapped[Text16]  # the kind of actor
     asked_by_id: Mapped[Text64 | None]
     asked_at: Mapped[CreatedAt]
-    decision: Mapped[ApprovalDecision | None] = state_column(ApprovalDecision, "decision")
+    decision: Mapped[ApprovalDecision | None]
     decided_by: Mapped[Text16 | None]
     decided_by_id: Mapped[Text64 | None]
     decided_at: Mapped[datetime | None]

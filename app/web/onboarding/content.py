@@ -11,9 +11,8 @@ from app.http.current import services
 from app.onboarding.kit import Kit
 from app.onboarding.kit_scripts import filled
 from app.onboarding.page_links import Visit
-from app.store.models import ConnectionStatus
-from app.store.models.proof_schedule import SEARCH_DAYS
-from app.store.models.states import RotationState
+from app.store.models import ConnectionStatus, RotationState
+from app.store.models.states import SEARCH_DAYS
 from app.web.onboarding import progress
 from app.web.onboarding.set_updates import updates_of
 

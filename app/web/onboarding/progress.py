@@ -15,8 +15,7 @@ from app.connections.listing import ListPosition, Urgency
 from app.ids import RoleArn
 from app.onboarding.kit import Kit
 from app.rotation.rotations import RotationStatus
-from app.store.models import Connection, ConnectionStatus, Proof, Verdict, states
-from app.store.models.states import RotationState
+from app.store.models import Connection, ConnectionStatus, Proof, RotationState, Verdict, states
 
 Counts = dict[ConnectionStatus, int]  # connections by status
 StepState = Literal["done", "now", "failed", "unclear", "todo"]
