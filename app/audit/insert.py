@@ -20,7 +20,7 @@ from uuid import UUID
 from sqlalchemy import event
 from sqlalchemy.dialects import postgresql
 
-from app.audit.events import Event
+from app.audit import Event
 from app.clock import now
 from app.concurrency.gevent import off_hub
 from app.errors import StoreUnavailableError
@@ -65,23 +65,23 @@ _CHANGES = (
     " revocation_counter <= {0} LIMIT {0}"
 )
 
-# What storing the valid events of a batch returns: the revocations up to the present counter, and
-# the events that were not stored
-_Inserted = tuple[RevocationLog, list[Event]]
-
 
 class AuditBatch:
     """Stores batches of events, over a connection to the database of its own.
 
     Only one thread at a time may use it, which group commit ensures. `history`: the revocations up
-    to the counter at the last commit.
+    to the counter that the last batch was compared with.
     """
 
     def __init__(self, db: Database) -> None:
         self.history = RevocationLog()
         self._db = db
-        self._store: _Sqlite | _Postgresql | None = None
-        event.listen(db.engine, "engine_disposed", lambda _: self._forget())
+        self._on_sqlite = db.engine.dialect.name == "sqlite"
+        # Psycopg is not imported by this module, because SQLite does not need it
+        dbapi = db.engine.dialect.loaded_dbapi
+        self._unreachable = dbapi.OperationalError, dbapi.InterfaceError, sqlite3.ProgrammingError
+        self._connection: Any = None
+        event.listen(db.engine, "engine_disposed", lambda _: self._disconnect())
 
     def commit(self, events: Sequence[Event]) -> frozenset[UUID]:
         """Store the events that are still valid, and return the ids of the others.
@@ -89,27 +89,105 @@ class AuditBatch:
         The stored events are durable. Raises StoreUnavailableError, and the driver's own error if
         the database can't store the data.
         """
-        dialect = self._db.engine.dialect
-        dbapi = dialect.loaded_dbapi
+        insert = self._insert_on_sqlite if self._on_sqlite else self._insert_on_postgresql
         try:
-            if self._store is not None and not self._store.is_there():
-                self._forget()
-            if self._store is None:
-                store = _Sqlite if dialect.name == "sqlite" else _Postgresql
-                self._store = store(self._db)
-            self.history, lost = self._store.insert(events, self.history)
-        except (dbapi.OperationalError, dbapi.InterfaceError, sqlite3.ProgrammingError) as error:
-            self._forget()
-            raise StoreUnavailableError(_UNREACHABLE) from error
-        except BaseException:
-            self._forget()  # the connection may have an open transaction
+            lost = insert(events)
+        except BaseException as error:
+            self._disconnect()  # the connection may have an open transaction
+            if isinstance(error, self._unreachable):
+                raise StoreUnavailableError(_UNREACHABLE) from error
             raise
         return frozenset(event.id for event in lost)
 
-    def _forget(self) -> None:
-        store, self._store = self._store, None
-        if store is not None:
-            store.connection.close()
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _split(self, events: Sequence[Event], counter: int) -> tuple[list[Event], list[Event]]:
+        """Return two lists: the events that are valid at this revocation counter, and the others.
+
+        First it reads the revocations up to the counter. An event is valid if no row that it relies
+        on was revoked until then.
+        """
+        if counter != self.history.counter:
+            query = _CHANGES.format("?" if self._on_sqlite else "%s")
+            rows = self._connection.execute(
+                query, (self.history.counter, counter, MOST_REVOKED_ROWS)
+            )
+            changes = [(revoked_at, UUID(str(row_id))) for revoked_at, row_id in rows]
+            self.history = self.history.advanced_to(counter, changes)
+        valid, lost = [], []
+        for each in events:
+            read_at = each.valid_at_counter
+            if read_at is None or self.history.still_valid_at(read_at, each.row_ids) == counter:
+                valid.append(each)
+            else:
+                lost.append(each)
+        return valid, lost
+
+    def _insert_on_postgresql(self, events: Sequence[Event]) -> list[Event]:
+        """Store the events that are valid, and return the others."""
+        self._connect_to_postgresql()
+        lost: list[Event] = []
+        for _ in range(_ROUNDS):
+            _ensure_fresh(events)
+            rows = [
+                event.row()
+                | {"valid_at_counter": event.valid_at_counter, "details": as_json(event.details)}
+                for event in events
+            ]
+            # It stores the events whose `valid_at_counter` is None or the present counter.
+            counter, added = self._cursor.execute(_POSTGRESQL, [as_json(rows)]).fetchone()
+            self._used = time.monotonic()
+            left = [event for event in events if event.valid_at_counter not in {None, counter}]
+            if added != len(events) - len(left):
+                raise AssertionError("the audit log stored other events than those that are valid")
+            valid, invalid = self._split(left, counter)
+            lost += invalid
+            events = [replace(event, valid_at_counter=counter) for event in valid]
+            if not events:
+                break
+        return [*lost, *events]
+
+    def _connect_to_postgresql(self) -> None:
+        """Open a connection, unless there is one that works.
+
+        While it was idle, the server may have restarted, or a firewall may have dropped it.
+        """
+        if self._connection is not None and time.monotonic() - self._used > _IDLE_SECONDS:
+            try:
+                self._cursor.execute("SELECT 1")
+            except self._unreachable:
+                self._disconnect()
+        if self._connection is None:
+            self._connection = self._db.dedicated()
+            self._connection.autocommit = True
+            self._connection.prepare_threshold = 0  # prepare a statement at its first execution
+            # Requests wait 1.5 s (PATIENCE in app/audit/log.py). A server that hangs must not delay
+            # the next batch for longer.
+            self._connection.execute("SET statement_timeout = '1500ms'")
+            self._cursor: Any = self._connection.cursor()
+
+    def _insert_on_sqlite(self, events: Sequence[Event]) -> list[Event]:
+        """Store the events that are valid, and return the others."""
+        if self._connection is None:
+            self._connection = self._db.dedicated()
+        # The rows are built before the write lock is taken, because other transactions wait for it
+        rows = {event.id: _sqlite_row(event) for event in events}
+
+        def insert() -> list[Event]:
+            # The age is checked only now, because the wait for the write lock may have been long
+            _ensure_fresh(events)
+            (counter,) = self._connection.execute(
+                "SELECT revocation_counter FROM configuration WHERE id = 1"
+            ).fetchone()
+            valid, lost = self._split(events, counter)
+            self._connection.execute(_SQLITE, [as_json([rows[event.id] for event in valid])])
+            return lost
+
+        lost: list[Event] = off_hub(self._connection.run_batch, insert)
+        return lost
 
 
 def _ensure_fresh(events: Sequence[Event]) -> None:
@@ -120,123 +198,6 @@ def _ensure_fresh(events: Sequence[Event]) -> None:
     too_old = now() - _WAITED_TOO_LONG
     if any(event.at < too_old for event in events):
         raise StoreUnavailableError(_UNREACHABLE)
-
-
-def _split(events: Sequence[Event], history: RevocationLog) -> tuple[list[Event], list[Event]]:
-    """Return two lists: the events that are valid at the history's counter, and the others.
-
-    An event is valid if no row that it relies on was revoked up to that counter.
-    """
-    valid, lost = [], []
-    for each in events:
-        read_at = each.valid_at_counter
-        if read_at is None or history.still_valid_at(read_at, each.row_ids) == history.counter:
-            valid.append(each)
-        else:
-            lost.append(each)
-    return valid, lost
-
-
-class _BatchStore:
-    """The connection of an AuditBatch, for one kind of database."""
-
-    placeholder: str
-
-    def __init__(self, db: Database) -> None:
-        self.connection = db.dedicated()
-
-    def advance(self, history: RevocationLog, counter: int) -> RevocationLog:
-        """Read the revocations up to this counter, and return the history with them."""
-        if counter == history.counter:
-            return history
-        rows = self.connection.execute(
-            _CHANGES.format(self.placeholder), (history.counter, counter, MOST_REVOKED_ROWS)
-        )
-        return history.advanced_to(
-            counter, [(revoked_at, UUID(str(row_id))) for revoked_at, row_id in rows]
-        )
-
-
-class _Postgresql(_BatchStore):
-    placeholder = "%s"
-
-    def __init__(self, db: Database) -> None:
-        super().__init__(db)
-        # Psycopg is not imported by this module, because SQLite does not need it
-        self._broken = db.engine.dialect.loaded_dbapi.OperationalError
-        self.connection.autocommit = True
-        self.connection.prepare_threshold = 0  # prepare a statement at its first execution
-        # Requests wait 1.5 s (PATIENCE in app/audit/log.py). A server that hangs must not delay the
-        # next batch for longer.
-        self.connection.execute("SET statement_timeout = '1500ms'")
-        self._cursor = self.connection.cursor()
-
-    def is_there(self) -> bool:
-        """Return whether the connection works. Test it only if it was idle.
-
-        While it was idle, the server may have restarted, or a firewall may have dropped it.
-        """
-        if time.monotonic() - self._used > _IDLE_SECONDS:
-            try:
-                self._cursor.execute("SELECT 1")
-            except self._broken:
-                return False
-        return True
-
-    def insert(self, events: Sequence[Event], history: RevocationLog) -> _Inserted:
-        lost: list[Event] = []
-        for _ in range(_ROUNDS):
-            counter, left = self._insert(events)
-            history = self.advance(history, counter)
-            valid, invalid = _split(left, history)
-            lost += invalid
-            events = [replace(event, valid_at_counter=counter) for event in valid]
-            if not events:
-                break
-        return history, [*lost, *events]
-
-    def _insert(self, events: Sequence[Event]) -> tuple[int, list[Event]]:
-        """Store the events whose `valid_at_counter` is None or the present revocation counter.
-
-        Return the present counter, and the events that were not stored.
-        """
-        _ensure_fresh(events)
-        rows = [
-            event.row()
-            | {"valid_at_counter": event.valid_at_counter, "details": as_json(event.details)}
-            for event in events
-        ]
-        counter, added = self._cursor.execute(_POSTGRESQL, [as_json(rows)]).fetchone()
-        self._used = time.monotonic()
-        left = [event for event in events if event.valid_at_counter not in {None, counter}]
-        if added != len(events) - len(left):
-            raise AssertionError("the audit log stored other events than those that are valid")
-        return counter, left
-
-
-class _Sqlite(_BatchStore):
-    placeholder = "?"
-
-    def is_there(self) -> bool:
-        return True
-
-    def insert(self, events: Sequence[Event], history: RevocationLog) -> _Inserted:
-        # The rows are built before the write lock is taken, because other transactions wait for it
-        rows = {event.id: _sqlite_row(event) for event in events}
-
-        def insert() -> _Inserted:
-            # The age is checked only now, because the wait for the write lock may have been long
-            _ensure_fresh(events)
-            (counter,) = self.connection.execute(
-                "SELECT revocation_counter FROM configuration WHERE id = 1"
-            ).fetchone()
-            latest = self.advance(history, counter)
-            valid, lost = _split(events, latest)
-            self.connection.execute(_SQLITE, [as_json([rows[event.id] for event in valid])])
-            return latest, lost
-
-        inserted: _Inserted = off_hub(self.connection.run_batch, insert)
-        return inserted
 
 
 def _sqlite_row(event: Event) -> dict[str, Any]:

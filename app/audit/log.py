@@ -13,8 +13,7 @@ from uuid import UUID
 
 from sqlalchemy import ARRAY, ColumnElement, Select, and_, func, literal, select, update
 
-from app.audit import actions
-from app.audit.events import Actor, Event
+from app.audit import Actor, Event, actions
 from app.audit.insert import AuditBatch
 from app.concurrency.group_commit import GroupCommit
 from app.errors import NotFoundError, ValidationFailedError
@@ -30,7 +29,6 @@ from app.store.models import (
     Connection,
 )
 from app.store.pages import Page, page
-from app.store.revocation import RevocationLog
 
 FEED_SECONDS = LONGEST + CLOCKS_APART  # no transaction can add an event that is older than this
 ID_AND_TIME = timedelta(seconds=5)  # maximum difference of the time in an event's id and its `at`
@@ -78,13 +76,8 @@ class AuditLog:
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._batch = AuditBatch(db)
-        self._group = GroupCommit(self._batch.commit)
-
-    @property
-    def history(self) -> RevocationLog:
-        """The revocations up to this process's last commit."""
-        return self._batch.history
+        self.batch = AuditBatch(db)
+        self._group = GroupCommit(self.batch.commit)
 
     def append(self, event: Event, *, patience: float = PATIENCE) -> bool:
         """Store one event if it is still valid, and return whether it was stored.
@@ -134,7 +127,7 @@ class AuditLog:
                 low, high = max(after or low, low), min(high, settled)
             else:
                 high = min(after or high, high)
-            query = _matching(db, event_filter, oldest_first=oldest_first)
+            query, either = _matching(db, event_filter, oldest_first=oldest_first)
             query = query.where(AuditEvent.id < high)
             last = None
             if event_filter.unindexed:
@@ -145,7 +138,7 @@ class AuditLog:
                 AuditEvent.id,
                 limit=limit,
                 after=None,
-                either=_either(event_filter),
+                either=either,
                 oldest_first=oldest_first,
             )
             if last is not None and events.after is None:
@@ -202,8 +195,13 @@ _OWNERS: tuple[Any, ...] = (
 )
 
 
-def _matching(db: Session, event_filter: EventFilter, *, oldest_first: bool) -> Select[AuditEvent]:
-    """Select the events in one range of an index. `_either` and `unindexed` narrow it further."""
+def _matching(
+    db: Session, event_filter: EventFilter, *, oldest_first: bool
+) -> tuple[Select[AuditEvent], list[ColumnElement[bool]]]:
+    """Select the events in one range of an index. `EventFilter.unindexed` narrows it further.
+
+    If the filter has several actions, return one condition for each of them as well.
+    """
     query, in_order = select(AuditEvent), False
     for column in _OWNERS:
         value = getattr(event_filter, column.key)
@@ -214,13 +212,14 @@ def _matching(db: Session, event_filter: EventFilter, *, oldest_first: bool) -> 
         else:
             order = column.asc() if oldest_first else column.desc()
             query, in_order = query.where(_is_first(db, column, value)).order_by(order), True
-    if len(event_filter.actions) == 1:
-        query = query.where(_has_action(event_filter, event_filter.actions[0]))
     if event_filter.since is not None:
         query = query.where(AuditEvent.at >= event_filter.since)
     if event_filter.until is not None:
         query = query.where(AuditEvent.at < event_filter.until)
-    return query
+    either = [_has_action(event_filter, action) for action in event_filter.actions]
+    if len(either) == 1:
+        query = query.where(either.pop())
+    return query, either
 
 
 def _has_action(event_filter: EventFilter, action: str) -> ColumnElement[bool]:
@@ -231,13 +230,6 @@ def _has_action(event_filter: EventFilter, action: str) -> ColumnElement[bool]:
     # partial index to use that index.
     owned = event_filter.connection_id or event_filter.tenant_id
     return and_(condition, NOT_ISSUED_TO if owned else NOT_ISSUED)
-
-
-def _either(event_filter: EventFilter) -> list[ColumnElement[bool]]:
-    """Return one condition for each action if the filter has several; otherwise return []."""
-    if len(event_filter.actions) < 2:
-        return []
-    return [_has_action(event_filter, action) for action in event_filter.actions]
 
 
 def _end_of_window(db: Session, query: Select[AuditEvent]) -> UUID | None:

@@ -29,10 +29,7 @@ FROM pg_class
 WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace
 AND relname ~ '^audit_events_([0-9]{4}_[0-9]{2}|default(_[0-9_]+)?)$'
 """
-_NEWEST_STRAY = f"SELECT id FROM {_DEFAULT} ORDER BY id DESC LIMIT 1"  # noqa: S608  a constant
 _STRAYS = f"SELECT EXISTS (SELECT FROM {_DEFAULT} WHERE id >= :first AND id < :end)"  # noqa: S608
-# A lock request that waits blocks all later users of the table, and so all issuing.
-_BRIEFLY = "SET LOCAL lock_timeout = '100ms'"
 _ALONE = "SELECT pg_try_advisory_xact_lock(hashtext('deputy audit months'))"
 
 
@@ -71,7 +68,8 @@ def _step(db: Database, limit: datetime | None) -> bool:
     Return False if there is nothing left to do.
     """
     with db.write(SYSTEM) as session:
-        session.execute(text(_BRIEFLY))
+        # A lock request that waits blocks all later users of the table, and so all issuing.
+        session.execute(text("SET LOCAL lock_timeout = '100ms'"))
         if not session.scalar(text(_ALONE)):
             return False  # another background worker is doing it
         months = partitions(session)
@@ -85,7 +83,7 @@ def _make_next(db: Session, months: Months) -> bool:
     for _ in range(1 + _AHEAD):
         name, following = _name(month), _next(month)
         first, end = first_id_at(month), first_id_at(following)
-        exists = name in months.attached or name in months.detached
+        exists = name in months.attached + months.detached
         # PostgreSQL refuses to attach a month if the default partition has events of that month.
         if not exists and not db.scalar(text(_STRAYS), {"first": first, "end": end}):
             _attach(db, name, f"FOR VALUES FROM ('{first}') TO ('{end}')")
@@ -95,12 +93,11 @@ def _make_next(db: Session, months: Months) -> bool:
 
 
 def _detach_oldest(db: Session, months: Months, limit: datetime) -> bool:
-    # `attached` is sorted: the oldest month first, and the default partition last
-    for name in months.attached:
-        if name < _name(_month(limit)):
-            _detach(db, name)
-            return True
-    newest = db.scalar(text(_NEWEST_STRAY))
+    oldest = months.attached[0]  # the names are sorted, and the default partition is the last
+    if oldest < _name(_month(limit)):
+        _detach(db, oldest)
+        return True
+    newest = db.scalar(text(f"SELECT id FROM {_DEFAULT} ORDER BY id DESC LIMIT 1"))  # noqa: S608
     if newest is None or newest >= first_id_at(limit):
         return False
     _detach(db, _DEFAULT)
@@ -138,7 +135,7 @@ def _detach(db: Session, name: str) -> None:
 
 
 def _month(day: datetime) -> datetime:
-    return day.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    return datetime(day.year, day.month, 1, tzinfo=UTC)
 
 
 def _next(month: datetime) -> datetime:

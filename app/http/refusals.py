@@ -8,8 +8,8 @@ from flask import g, request
 from werkzeug.exceptions import HTTPException
 
 from app.audit import actions
+from app.audit.actions import Outcome
 from app.audit.details import Refusal
-from app.audit.events import Outcome
 from app.errors import StoreUnavailableError
 from app.http.current import services
 from app.log import logger

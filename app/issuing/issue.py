@@ -216,7 +216,7 @@ class CredentialIssuer:
         )
         patience = max(_COMMIT_SECONDS, deadline - time.monotonic())
         recorded = self._log.append(event, patience=patience)
-        self._authorization.set_history(self._log.history)
+        self._authorization.set_history(self._log.batch.history)
         if not recorded:
             return False
         if is_first:

@@ -7,8 +7,6 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 from app.audit import WORKER, actions
 from app.audit.actions import ACTIONS, DETAILS, REFUSALS, Action
 from app.factory import _RESOURCES
@@ -25,11 +23,6 @@ def test_each_action_is_a_noun_and_a_verb_with_a_sentence():
         assert name == action
         assert re.fullmatch(r"[a-z_]{1,31}\.[a-z_]{1,31}", name)
         assert re.fullmatch(r"[A-Z].+\.", action.when), name
-
-
-def test_no_two_actions_have_one_name():
-    declared = [value for value in vars(actions).values() if isinstance(value, Action)]
-    assert len(ACTIONS) == len(declared) + len(REFUSALS)
 
 
 def test_each_detail_means_the_same_in_every_event_and_has_a_sentence():
@@ -52,10 +45,11 @@ def test_a_change_of_a_connections_status_has_the_old_one_and_the_version():
     assert with_both == {f"connection.{change}" for change in changes.split()}
 
 
-def test_each_action_is_written_somewhere():
+def test_each_action_has_a_name_of_its_own_and_is_written_somewhere():
     """The API's blueprints name the refusals."""
     assert {resource.noun for resource in _RESOURCES if resource.noun} == set(REFUSALS)
     declared = {name for name, value in vars(actions).items() if isinstance(value, Action)}
+    assert len(ACTIONS) == len(declared) + len(REFUSALS)
     used = {name for text in SOURCES.values() for name in re.findall(r"\bactions\.([A-Z_]+)", text)}
     assert declared - used == set()
 
@@ -72,14 +66,13 @@ def test_events_are_made_by_their_actions_which_are_declared_in_one_place():
     assert {path for name, path in calls if name == "Action"} == {"app/audit/actions.py"}
 
 
-@pytest.mark.parametrize(
-    "details", [{}, {"api_key_id": 7}, {"api_key_id": "x", "name": "y", "more": 1}]
-)
-def test_the_tests_find_an_event_with_other_details_than_its_actions(details):
-    assert mistakes_in(actions.KEY_REPLACED.event(WORKER, details)) != []
-
-
-def test_the_tests_find_an_event_with_another_outcome_than_its_actions():
+def test_the_tests_find_an_event_with_other_details_or_another_outcome_than_its_actions():
     event = actions.DATABASE_RESTORED.event(WORKER, {"reaches": None})
     assert mistakes_in(event) == []
-    assert mistakes_in(replace(event, outcome="failed")) != []
+    for change in (
+        {"outcome": "failed"},
+        {"details": {}},
+        {"details": {"reaches": 7}},
+        {"details": {"reaches": None, "more": 1}},
+    ):
+        assert mistakes_in(replace(event, **change)) != [], change

@@ -9,8 +9,7 @@ import pytest
 import sqlalchemy
 from alembic import command
 
-from app.audit import log as audit
-from app.audit.events import Actor, Event, record
+from app.audit import Actor, Event, log as audit
 from app.audit.log import AuditLog, EventFilter
 from app.clock import now
 from app.errors import StoreUnavailableError
@@ -55,7 +54,7 @@ on_postgresql = pytest.mark.parametrize("own_database", ["postgresql"], indirect
 
 def say(database, action):
     with database.write(SYSTEM) as db:
-        record(db, Event(TESTS, action))
+        Event(TESTS, action).record(db)
 
 
 def stored(database):
@@ -98,7 +97,7 @@ def test_a_transaction_held_open_while_others_commit_is_not_passed_by(own_databa
 
     def hold():
         with own_database.write(SYSTEM) as db:
-            record(db, Event(TESTS, "tests.held"))
+            Event(TESTS, "tests.held").record(db)
             db.flush()
             begun.set()
             go_on.wait(60)
@@ -150,7 +149,7 @@ def test_a_use_case_that_took_too_long_commits_nothing(own_database, monkeypatch
 
     def take_too_long():
         with own_database.write(SYSTEM) as db:
-            record(db, Event(TESTS, "tests.late"))
+            Event(TESTS, "tests.late").record(db)
             monkeypatch.setattr(store.time, "monotonic", lambda: clock() + LONGEST + 1)
 
     with pytest.raises(StoreUnavailableError):

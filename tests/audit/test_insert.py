@@ -10,17 +10,15 @@ import pytest
 import sqlalchemy
 import time_machine
 
-from app.audit.events import Actor, Event, record
+from app.audit import Actor, Event
 from app.audit.insert import AuditBatch
-from app.audit.log import AuditLog
 from app.errors import StoreUnavailableError
 from app.ids import new_id
 from app.store.database import SYSTEM, Database
 from app.store.models import AuditEvent
 from tests.support.databases import new_database
-from tests.support.rows import ByHand, at_once
+from tests.support.rows import ByHand
 
-OPERATOR = Actor("operator", None, "the tests")
 KEY = Actor("api_key", "01890a5d-ac96-774b-bcce-b302099a8057", "a program", "r-123")
 COLUMNS = [column.name for column in AuditEvent.__table__.columns]
 
@@ -75,27 +73,26 @@ TRICKY = 'it\'s "quoted", 100 %s {} \\ :a ?1 ✓ 🦊 \t end'
             {
                 "outcome": "refused",
                 "connection_id": new_id(),
-                "details": {"code": "x", "fields": []},
+                "details": {"z": 1, "a": {"b": [[], {}]}, "nul": "\0", "e": 1e300, "-": -0.0},
             },
         ),
-        (MOMENT, {"actor": OPERATOR, "tenant_id": None, "outcome": "failed"}),
         (
             MOMENT,
             {
-                "actor": Actor("api_key", None, TRICKY),
+                "actor": Actor("operator", None, TRICKY),
+                "tenant_id": None,
                 "details": {TRICKY: [TRICKY, None, True, 1.5, 2**53, {}]},
             },
         ),
-        (MOMENT, {"details": {"z": 1, "a": {"b": [[], {}]}, "nul": "\0", "e": 1e300, "-": -0.0}}),
     ],
-    ids=["least", "refused", "operator", "tricky", "json"],
+    ids=["least", "json", "tricky"],
 )
 def test_a_row_is_bit_for_bit_what_the_orm_writes(database, by_hand, batch, moment, fields):
     fields = {"actor": KEY, "action": "tests.wrote", "tenant_id": new_id()} | fields
     with time_machine.travel(moment, tick=False):
         made, recorded = Event(**fields), Event(**fields)
         with database.write(SYSTEM) as db:
-            record(db, recorded)
+            recorded.record(db)
     batch.commit([made])
     ours, orm = raw(by_hand, made.id), raw(by_hand, recorded.id)
     assert ours[1:] == orm[1:]
@@ -125,15 +122,6 @@ def test_of_a_mixed_batch_those_are_stored_that_are_valid(batch, by_hand, tenant
     assert {UUID(str(row_id)) for (row_id,) in rows} == {each.id for each in valid}
 
 
-def test_a_move_of_the_revocation_counter_counts_for_the_very_next_batch(batch, by_hand, tenant_id):
-    counter = by_hand.counter
-    assert batch.commit([event(tenant_id, counter)]) == frozenset()
-    by_hand(ONE_MORE)
-    late = [event(tenant_id, counter), event(tenant_id, counter)]
-    assert batch.commit(late) == {each.id for each in late}
-    assert stored(by_hand, tenant_id) == [(1,)]
-
-
 def test_what_is_revoked_stops_the_events_that_rely_on_it_and_no_others(batch, by_hand, tenant_id):
     batch.commit([])
     counter, rows = by_hand.counter, [new_id() for _ in range(3)]
@@ -150,7 +138,7 @@ def test_what_is_revoked_stops_the_events_that_rely_on_it_and_no_others(batch, b
 def test_a_batch_is_one_statement_of_one_transaction(batch, by_hand, tenant_id):
     batch.commit([])
     seen = []
-    connection = batch._store.connection
+    connection = batch._connection
     if isinstance(connection, sqlite3.Connection):
         connection.set_trace_callback(seen.append)
     for n in range(2):
@@ -163,7 +151,7 @@ def test_a_batch_is_one_statement_of_one_transaction(batch, by_hand, tenant_id):
         (first, one, _), (second, another, _) = sorted(stored(by_hand, tenant_id, command))
         assert (first, second, one == another) == ("0", "1", False)
     assert stored(by_hand, tenant_id) == [(100,)]
-    assert batch._store.connection is connection
+    assert batch._connection is connection
 
 
 def test_a_batch_with_bad_data_stores_nothing_and_the_next_one_works(
@@ -177,17 +165,6 @@ def test_a_batch_with_bad_data_stores_nothing_and_the_next_one_works(
     assert stored(by_hand, tenant_id) == [(1,)]
 
 
-def test_a_value_that_is_no_json_is_its_senders_trouble_alone(database, by_hand, tenant_id):
-    log = AuditLog(database)
-    odd = event(tenant_id, details={"object": object()})
-    jobs = [lambda n=n: log.append(odd if n == 3 else event(tenant_id)) for n in range(8)]
-    outcomes = at_once(jobs)
-    assert isinstance(outcomes.pop(3), TypeError)
-    assert outcomes == [True] * 7
-    assert stored(by_hand, tenant_id) == [(7,)]
-    database.engine.dispose()
-
-
 # --- durable ---
 
 
@@ -199,7 +176,7 @@ def test_a_commit_is_durable_where_the_database_says_that_it_need_not_be():
         database = Database(url)
         batch = AuditBatch(database)
         batch.commit([event(new_id())])
-        assert batch._store.connection.execute("SHOW synchronous_commit").fetchone() == ("on",)
+        assert batch._connection.execute("SHOW synchronous_commit").fetchone() == ("on",)
         with database.write(SYSTEM) as db:
             assert db.scalar(sqlalchemy.text("SHOW synchronous_commit")) == "on"
         database.engine.dispose()
@@ -212,7 +189,7 @@ def lose(batch, by_hand):
     """The server's end of the connection is gone when this returns; the file's, where there is
     no server.
     """
-    connection = batch._store.connection
+    connection = batch._connection
     if isinstance(connection, sqlite3.Connection):
         connection.close()
     else:
@@ -238,9 +215,9 @@ def test_an_idle_connection_is_used_again_and_replaced_if_it_was_lost(
     """
     monkeypatch.setattr("app.audit.insert._IDLE_SECONDS", -1.0)
     batch.commit([event(tenant_id)])
-    connection = batch._store.connection
+    connection = batch._connection
     batch.commit([event(tenant_id)])
-    assert batch._store.connection is connection
+    assert batch._connection is connection
     lose(batch, by_hand)
     batch.commit([event(tenant_id)])
     assert stored(by_hand, tenant_id) == [(3,)]
@@ -249,13 +226,13 @@ def test_an_idle_connection_is_used_again_and_replaced_if_it_was_lost(
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_a_server_that_hangs_is_unavailable_before_the_callers_give_up(batch, by_hand, tenant_id):
     batch.commit([])
-    batch._store.connection.execute("SET statement_timeout = '50ms'")
+    batch._connection.execute("SET statement_timeout = '50ms'")
     with by_hand.engine.begin() as other:
         other.execute(sqlalchemy.text("LOCK TABLE audit_events IN ACCESS EXCLUSIVE MODE"))
         with pytest.raises(StoreUnavailableError):
             batch.commit([event(tenant_id)])
     batch.commit([event(tenant_id)])
-    assert batch._store.connection.execute("SHOW statement_timeout").fetchone() == ("1500ms",)
+    assert batch._connection.execute("SHOW statement_timeout").fetchone() == ("1500ms",)
     assert stored(by_hand, tenant_id) == [(1,)]
 
 
@@ -270,7 +247,7 @@ def test_the_batchs_connection_is_closed_with_the_engine_and_opened_again_when_u
     batch, by_hand, database, tenant_id
 ):
     batch.commit([event(tenant_id)])
-    connection = batch._store.connection
+    connection = batch._connection
     database.engine.dispose()
     if isinstance(connection, sqlite3.Connection):
         with pytest.raises(sqlite3.ProgrammingError, match="closed"):

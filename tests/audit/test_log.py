@@ -10,17 +10,15 @@ from itertools import product
 from uuid import UUID
 
 import pytest
-import sqlalchemy
-from sqlalchemy import event, insert, text
+from sqlalchemy import insert, text
 
-from app.audit import log as audit
-from app.audit.events import Actor, Event, record
+from app.audit import Actor, Event, log as audit
 from app.audit.log import AuditLog, EventFilter
 from app.clock import now
 from app.ids import first_id_at, new_id
 from app.store.database import SYSTEM
 from app.store.models import ISSUED, AuditEvent, Tenant
-from tests.support.rows import connection_row, tenant_row
+from tests.support.rows import connection_row, statements, tenant_row
 
 OPERATOR = Actor("operator", None, "the tests")
 KEY = Actor("api_key", "01890a5d-ac96-774b-bcce-b302099a8057", "a program", "r-123")
@@ -33,7 +31,7 @@ def log(database):
 
 def write(database, action="tests.wrote", *, actor=OPERATOR, **fields):
     with database.write(SYSTEM) as db:
-        record(db, Event(actor, action, **fields))
+        Event(actor, action, **fields).record(db)
 
 
 def numbers(page):
@@ -43,22 +41,14 @@ def numbers(page):
 # --- writing ---
 
 
-class OwnError(Exception):
-    pass
-
-
-@pytest.mark.parametrize(
-    ("outcome", "error"), [("ok", OwnError), (None, sqlalchemy.exc.DBAPIError)]
-)
-def test_a_change_and_its_event_are_stored_together_or_not_at_all(database, log, outcome, error):
-    """Whichever of them fails."""
+def test_a_change_and_its_event_are_stored_together_or_not_at_all(database, log):
     tenant = Tenant(id=new_id(), name="never was")
     # the transaction is what raises
-    with pytest.raises(error), database.write(SYSTEM) as db:  # noqa: PT012
+    with pytest.raises(LookupError), database.write(SYSTEM) as db:  # noqa: PT012
         db.add(tenant)
-        record(db, Event(OPERATOR, "tenant.created", outcome=outcome, tenant_id=tenant.id))
+        Event(OPERATOR, "tenant.created", tenant_id=tenant.id).record(db)
         db.flush()
-        raise OwnError
+        raise LookupError
     assert log.events(None, EventFilter(tenant.id), limit=9, after=None).items == []
     with database.read() as db:
         assert db.get(Tenant, tenant.id) is None
@@ -83,7 +73,6 @@ def test_filters_narrow_and_go_together_newest_first(database, log):
     for event_filter, expected in (
         (EventFilter(actions=(action,)), [4, 3, 1, 0]),
         (EventFilter(acme), [2, 1, 0]),
-        (EventFilter(globex), [3]),
         (EventFilter(connection_id=connection), [2, 1]),
         (EventFilter(connection_id=connection, actions=(action,)), [1]),
         (EventFilter(globex, connection), []),
@@ -231,7 +220,6 @@ def test_the_events_of_a_key_or_an_address_are_found_whole_though_pages_are_shor
         ({"client_address": "203.0.113.8"}, [11, 8, 5, 2]),
         ({"api_key_id": mine, "actions": ("tests.n1", "tests.n2")}, [10, 1]),
         ({"api_key_id": mine, "actions": ("tests.n0",)}, [4]),
-        ({"api_key_id": new_id()}, []),
         ({"actions": ("tests.n1", "tests.n2")}, [10, 9, 6, 5, 2, 1]),
     ):
         read = partial(log.events, None, EventFilter(tenant, **fields), limit=3)
@@ -287,17 +275,10 @@ def is_given(row_id, parameters):
 
 def statement_of(database, read):
     """The last statement that reads events, or else the last one."""
-    asked = []
-
-    def note(_connection, _cursor, statement, parameters, *_):
-        asked.append((statement, parameters))
-
-    event.listen(database.engine, "before_cursor_execute", note)
-    try:
+    with statements(database) as executed:
         read()
-    finally:
-        event.remove(database.engine, "before_cursor_execute", note)
-    return next((each for each in reversed(asked) if "FROM audit_events" in each[0]), asked[-1])
+    of_events = (each for each in reversed(executed) if "FROM audit_events" in each[0])
+    return next(of_events, executed[-1])
 
 
 def plan(database, statement, parameters):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.audit.events import Actor, Event, record
+from app.audit import Actor, Event
 from app.audit.log import AuditLog, EventFilter
 from app.ids import new_id
 from app.store.database import SYSTEM
@@ -28,7 +28,7 @@ def shown_actor(database):
         actor = Actor(kind, actor_id, NAME, REQUEST, ADDRESS)
         event = Event(actor, "tests.wrote", dict(DETAILS), tenant_id=tenant_id)
         with database.write(SYSTEM) as db:
-            record(db, event)
+            event.record(db)
         page = log.events(scope, EventFilter(tenant_id=tenant_id), limit=200, after=None)
         shown = next(each for each in page.items if each.id == event.id)
         assert shown.actor_kind == kind
