@@ -18,15 +18,14 @@ from urllib.parse import urlsplit
 from app import metrics
 from app.ids import AccountId, RoleArn
 from app.settings import checks as check
-from app.settings.combinations import (
+from app.settings.declarations import collect_settings, groups_of, read_setting, setting
+from app.settings.mistakes import (
     check_ascii_name,
     check_canary,
     check_registration,
     check_role_chaining,
+    likely_mistakes,
 )
-from app.settings.declarations import collect_settings, groups_of, read_setting, setting
-from app.settings.likely_mistakes import local_address, unknown_variables, weak_keys
-from app.settings.vendor_name import ASCII_PATTERN, ascii_form
 
 _PRINCIPAL = re.compile(
     r"arn:(?P<partition>aws(?:-[a-z0-9]+)*):iam::(?P<account>[0-9]{12}):(?P<kind>role|user)"
@@ -78,7 +77,7 @@ class VendorConfig:
 
     vendor_name: str = setting(check.vendor_name, "Your name, as customers see it.")
     vendor_name_ascii: str | None = setting(
-        check.matches(ASCII_PATTERN),
+        check.matches(check.VENDOR_NAME_ASCII),
         "Your name in customers' AWS accounts, where AWS accepts ASCII alone.",
         None,
         unset="made from the name",
@@ -99,7 +98,7 @@ class VendorConfig:
     @property
     def vendor_in_aws(self) -> str:
         """The vendor's name in templates, and in descriptions and tags of roles."""
-        return self.vendor_name_ascii or ascii_form(self.vendor_name)
+        return self.vendor_name_ascii or check.ascii_form(self.vendor_name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -331,27 +330,15 @@ class Config(TemplateConfig):
     @classmethod
     def from_environment(cls) -> Self:
         """Read all settings. Raises ConfigError that names every invalid variable."""
-        environment = os.environ  # noqa: TID251  this is app/config.py
         values = _read_values(
             cls, check_role_chaining, check_registration, check_ascii_name, check_canary
         )
         variables = [declared.variable for declared in collect_settings(cls).values()]
-        mistakes = [
-            *unknown_variables(environment, variables),
-            *weak_keys(values["secret_keys"]),
-            # A local URL is no mistake when AWS is a local sandbox
-            *local_address(values["public_url"], environment.get("AWS_ENDPOINT_URL")),
-        ]
-        if values["stranger_role_arn"] and not values["canary_role_arn"]:
-            mistakes.append(_NO_CANARY)
+        mistakes = tuple(likely_mistakes(values, variables, os.environ))  # noqa: TID251
         values["vendor_account_ids"] |= {values["broker"].account_id}
-        return cls.of(**values, likely_mistakes=tuple(mistakes))
+        return cls.of(**values, likely_mistakes=mistakes)
 
 
-_NO_CANARY = (
-    "DEPUTY_STRANGER_ROLE_ARN is set and DEPUTY_CANARY_ROLE_ARN is not, so each proof skips the"
-    " stranger. Set it to the output CanaryRoleArn of the same stack."
-)
 # Old names of settings: "broker" now means only the AWS principal that customers' roles trust.
 _RENAMED = {
     "DEPUTY_BROKER_URL": "DEPUTY_CELERY_URL",

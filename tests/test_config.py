@@ -15,9 +15,8 @@ import yaml
 
 from app.config import Broker, Config, ConfigError
 from app.factory import create_app
-from app.settings.checks import OWN_PATHS
+from app.settings.checks import OWN_PATHS, looks_random
 from app.settings.declarations import collect_settings
-from app.settings.likely_mistakes import looks_random
 from tests.conftest import make_config
 
 ROOT = Path(__file__).parent.parent

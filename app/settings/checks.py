@@ -5,6 +5,7 @@ A check raises ValueError, with the reason, for an invalid text. docs/settings.m
 """
 
 import re
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,8 +14,6 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from app.ids import ACCOUNT_ID_PATTERN, AccountId
-from app.settings.likely_mistakes import DISTINCT, MAKE_ONE, looks_random
-from app.settings.vendor_name import NAME_MAX
 
 REGION = r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}"
 _TOPIC = re.compile(
@@ -31,6 +30,11 @@ ROLE_CHAINING_MAX = 3600  # the maximum if the caller is itself an assumed role
 ROLE_MAX_DEFAULT = 3600  # a role's default maximum, which is also the lowest possible one
 DAY = 86_400  # seconds
 WEEK = 7 * DAY
+# Of millions of random keys of 64 hex digits, about one has fewer than 12 different digits.
+_DISTINCT = 12
+_MAKE_ONE = "Make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
+VENDOR_NAME_MAX = 64
+VENDOR_NAME_ASCII = r"[A-Za-z0-9][A-Za-z0-9 .+-]{0,63}"
 RETENTION_MIN_DAYS = 30
 RETENTION_MAX_DAYS = 36_500
 
@@ -95,15 +99,31 @@ def is_line(text: str) -> bool:
 
 
 def vendor_name(text: str) -> str:
-    if len(text) > NAME_MAX or not is_line(text) or text != text.strip():
+    if len(text) > VENDOR_NAME_MAX or not is_line(text) or text != text.strip():
         raise ValueError(
-            f"must be one line of 1 to {NAME_MAX} printable characters, without white space"
+            f"must be one line of 1 to {VENDOR_NAME_MAX} printable characters, without white space"
             " around it."
         )
     return text
 
 
-vendor_name.__doc__ = f"Accept 1 to {NAME_MAX} printable characters."
+vendor_name.__doc__ = f"Accept 1 to {VENDOR_NAME_MAX} printable characters."
+
+
+def ascii_form(name: str) -> str:
+    """Return a name without diacritics (NFKD), and without characters that AWS may refuse.
+
+    CloudFormation and IAM each accept only some characters in descriptions and tags. Letters,
+    digits, spaces and `.+-` are accepted by both, and have no special meaning in YAML. The result
+    may be empty.
+    """
+    kept = re.sub(r"[^A-Za-z0-9 .+-]", "", unicodedata.normalize("NFKD", name))
+    return " ".join(kept.split()).lstrip(" .+-")
+
+
+def identifies_vendor(form: str) -> bool:
+    """Return whether an ASCII form has at least two letters, and is short enough for AWS."""
+    return len(form) <= VENDOR_NAME_MAX and len(re.findall("[A-Za-z]", form)) >= 2
 
 
 def database_url(text: str) -> str:
@@ -129,6 +149,11 @@ def _with_port(url: str) -> str:
     return url
 
 
+def looks_random(key: str) -> bool:
+    """Return whether the key has as many different characters as a random text usually has."""
+    return len(set(key)) >= _DISTINCT
+
+
 def secret_keys(text: str) -> tuple[str, ...]:
     """Accept keys of 32 characters or more, separated by commas."""
     keys = tuple(text.split(","))
@@ -138,8 +163,8 @@ def secret_keys(text: str) -> tuple[str, ...]:
         )
     if not looks_random(keys[0]):  # weak keys after the first, which are older, are only reported
         raise ValueError(
-            f"the first key, which signs and seals, is not random: it has fewer than {DISTINCT}"
-            f" different characters. {MAKE_ONE}"
+            f"the first key, which signs and seals, is not random: it has fewer than {_DISTINCT}"
+            f" different characters. {_MAKE_ONE}"
         )
     return keys
 

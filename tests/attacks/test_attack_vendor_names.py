@@ -17,8 +17,7 @@ from app.aws.templates import render
 from app.config import Config, ConfigError
 from app.factory import create_app
 from app.permissions import permission_sets
-from app.settings.checks import vendor_name
-from app.settings.vendor_name import ASCII_PATTERN, ascii_form, identifies_vendor
+from app.settings.checks import VENDOR_NAME_ASCII, ascii_form, identifies_vendor, vendor_name
 from tests.attacks.evidence import case, on_sqlite
 from tests.attacks.test_attack_links_and_templates import Loader
 from tests.conftest import with_settings
@@ -82,7 +81,7 @@ VENDORS = [
 def test_no_vendor_name_that_is_allowed_changes_more_than_the_name(config, name):
     """Templates hold its ASCII form everywhere in the YAML."""
     form = ascii_form(name)
-    assert re.fullmatch(ASCII_PATTERN, form)
+    assert re.fullmatch(VENDOR_NAME_ASCII, form)
     assert renamed(parsed(config, name), form) == renamed(plainly_parsed(config), form)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.settings.vendor_name import ascii_form
+from app.settings.checks import ascii_form
 
 
 @pytest.mark.parametrize(
