@@ -352,10 +352,9 @@ def test_a_grant_requires_its_two_halves():
 WRITERS = """
 app/audit/log.py record_restore  # the operator
 app/audit/months.py _step
-app/background/housekeeping.py _delete_oldest
+app/background/housekeeping.py _delete_old
 app/background/housekeeping.py _set_retention
 app/health/heartbeats.py beat
-app/health/heartbeats.py delete_old
 app/health/heartbeats.py end
 app/identity/api_keys.py install_key  # the operator at the machine
 app/identity/key_uses.py _store  # no request waits for it

@@ -8,25 +8,24 @@ message again.
 """
 
 import time
-from datetime import datetime, timedelta
+from datetime import timedelta
 from threading import Event
 from typing import Any
 
-from sqlalchemy import delete, select, update
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy import ColumnElement, delete, select, update
 
 from app.audit import months
 from app.audit.log import ID_AND_TIME
 from app.clock import now
-from app.health import heartbeats
 from app.ids import first_id_at
 from app.rotation import rotations as rotation
 from app.store.database import SYSTEM, Database, database_now
-from app.store.models import AuditEvent, Configuration, Registration
+from app.store.models import AuditEvent, BackgroundWorker, Configuration, Registration
 
 EVERY = 900  # seconds between two calls of `tidy`
 # CloudFormation gives up a request after an hour, and SQS keeps a message for 14 days at most
 _KEPT = timedelta(days=30)
+_SILENT = timedelta(days=1)  # for rows of killed background workers; others delete their rows
 _SECONDS = 15.0  # most seconds for the rows of one table in one run
 _TOGETHER = 200  # rows in one transaction: on SQLite all other writers wait for it
 _PAUSE = 19  # a pause lasts 19 times as long as the transaction: others get 95 % of the time
@@ -41,19 +40,22 @@ def tidy(db: Database, audit_days: int, end: Event) -> None:
     Any number of background workers may call it at once.
     """
     rotation.settle_all(db)
-    heartbeats.delete_old(db)
-    _delete_oldest(db, Registration, Registration.created_at, now() - _KEPT, end)
-    limit = None
-    if audit_days:
-        with db.read() as session:
-            # The earlier clock counts: a clock that jumped ahead must not delete recent events.
-            limit = min(now(), database_now(session)) - timedelta(days=audit_days) - ID_AND_TIME
+    with db.read() as session:
+        # The earlier clock counts: a clock that jumped ahead must not delete recent rows.
+        read_at = min(now(), database_now(session))
+    _delete_old(db, end, BackgroundWorker, BackgroundWorker.seen_at < read_at - _SILENT)
+    # The ids (UUIDv7) limit the search
+    limit = read_at - _KEPT
+    registrations = Registration.id < first_id_at(limit), Registration.created_at < limit
+    _delete_old(db, end, Registration, *registrations)
+    limit = read_at - timedelta(days=audit_days) - ID_AND_TIME
     if db.engine.dialect.name == "postgresql":
-        months.make_and_detach(db, limit)
+        months.make_and_detach(db, limit if audit_days else None)
         return
     _set_retention(db, audit_days)
-    if limit:
-        _delete_oldest(db, AuditEvent, AuditEvent.at, limit, end)
+    if audit_days:
+        events = AuditEvent.id < first_id_at(limit), AuditEvent.at < limit
+        _delete_old(db, end, AuditEvent, *events)
 
 
 def _set_retention(db: Database, days: int) -> None:
@@ -65,21 +67,19 @@ def _set_retention(db: Database, days: int) -> None:
         session.execute(update(Configuration).values(audit_kept_days=days))
 
 
-def _delete_oldest(
-    db: Database, table: Any, column: InstrumentedAttribute[datetime], limit: datetime, end: Event
-) -> None:
-    """Delete the rows from before `limit` in batches. Their ids (UUIDv7) limit the search."""
+def _delete_old(db: Database, end: Event, table: Any, *is_old: ColumnElement[bool]) -> None:
+    """Delete the rows for which all conditions are true, in batches."""
+    old = select(table.id).where(*is_old)
     with db.read() as session:
-        first = session.scalar(select(column).order_by(table.id).limit(1))
-        if first is None or first >= limit:
+        if session.scalar(old.limit(1)) is None:
             return  # without taking SQLite's only write lock
-    batch = select(table.id).where(table.id < first_id_at(limit)).order_by(table.id)
-    ids = batch.limit(_TOGETHER).with_for_update(skip_locked=True)
-    old = delete(table).where(table.id.in_(ids), column < limit).returning(table.id)
+    batch = old.order_by(table.id).limit(_TOGETHER).with_for_update(skip_locked=True)
+    deletion = delete(table).where(table.id.in_(batch), *is_old).returning(table.id)
     until = time.monotonic() + _SECONDS
     while (began := time.monotonic()) < until:
         with db.write(SYSTEM) as session:
-            deleted = session.execute(old, execution_options={"synchronize_session": False}).all()
+            rows = session.execute(deletion, execution_options={"synchronize_session": False})
+            deleted = len(rows.all())
         over = time.monotonic()
-        if len(deleted) < _TOGETHER or end.wait(min((over - began) * _PAUSE, until - over)):
+        if deleted < _TOGETHER or end.wait(min((over - began) * _PAUSE, until - over)):
             return

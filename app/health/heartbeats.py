@@ -21,7 +21,6 @@ from app.store.models import BackgroundWorker
 
 BEAT_SECONDS = 15.0
 _LIVE = timedelta(minutes=1)  # for so long after a heartbeat, a background worker counts as live
-KEPT = timedelta(days=1)  # for rows of killed background workers; others delete their rows
 # How many failed messages are kept in memory, and for how many seconds. SQS delivers a message four
 # more times, a minute apart, and then moves it to the dead-letter queue.
 _FAILURES, _FAILURE_SECONDS = 1000, 300
@@ -130,16 +129,3 @@ def oldest_unanswered(db: Session) -> datetime | None:
     heard_at = db.scalar(select(func.max(BackgroundWorker.heard_at)))
     times = [heard_at, *(worker.unanswered_at for worker in live_workers(db))]
     return min(filter(None, times), default=None)
-
-
-def delete_old(db: Database) -> None:
-    """Delete the rows of background workers without a heartbeat for a day.
-
-    Raises StoreUnavailableError.
-    """
-    with db.read() as session:
-        is_old = BackgroundWorker.seen_at < database_now(session) - KEPT
-        if session.scalar(select(BackgroundWorker.id).where(is_old).limit(1)) is None:
-            return  # without taking SQLite's only write lock
-    with db.write(SYSTEM) as session:
-        session.execute(delete(BackgroundWorker).where(is_old))
