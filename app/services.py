@@ -9,8 +9,14 @@ from app.aws import stack_messages, sts
 from app.config import Config
 from app.connections import connections, listing
 from app.diagnosis import diagnosis
-from app.health.checks import HealthCheck
-from app.health.readiness import Health, check_due, check_registrations, check_templates, own_checks
+from app.health.checks import (
+    Health,
+    HealthCheck,
+    check_due,
+    check_registrations,
+    check_templates,
+    own_checks,
+)
 from app.health.vendor_checks import vendor_checks
 from app.identity.api_keys import ApiKeys
 from app.identity.key_uses import KeyUses

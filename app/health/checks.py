@@ -1,4 +1,9 @@
-"""Health checks: named questions about the deployment's state.
+"""The deployment's health checks: what each examines, what it can find, and what to do then.
+
+A process is not ready when a check that it needs has failed. The other checks are about background
+work. Readiness lists the cheap ones of them, and stays 200 when they fail, because another process
+could not answer requests any better. `doctor` runs all checks; app/health/vendor_checks.py has
+those that only `doctor` runs.
 
 A check never runs twice at the same time. A finding is kept for some seconds, because readiness is
 public, and anybody could use up our calls to AWS and the database. Requests that arrive while a
@@ -7,15 +12,33 @@ check runs wait for its finding.
 
 import enum
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import NamedTuple
 
+from app.aws.sts import Sts, StsError, Unavailable
+from app.aws.templates import Published
+from app.clock import seconds_between
 from app.concurrency.single_flight import SingleFlight
 from app.errors import StoreUnavailableError
+from app.health import heartbeats
 from app.log import logger
+from app.store.database import CLOCKS_APART, Database, database_now
+from app.store.migrations import KNOWN, revision
+
+_PATIENCE = 1.0  # seconds that readiness waits for a check that the process does not need
+_START = "Start one (flask --app wsgi worker), or look at its log."
+_PUBLISH = (
+    "Run: flask --app wsgi templates publish. If it says that they are there already, the bucket"
+    " refuses callers without credentials: look at Block Public Access, of the bucket and of its"
+    " account, and compare the bucket's policy with cloudformation/broker.yaml."
+)
+# Seconds, as long as a claim's lease. Otherwise the claim of a killed background worker would count
+# as late.
+_LATE = 120.0
 
 
 class Status(enum.StrEnum):
@@ -95,3 +118,190 @@ class HealthCheck:
             until += self.seconds
         self._last = finding, until
         return finding
+
+
+@dataclass(frozen=True)
+class Health:
+    """The checks, in the order in which they are shown: those for `doctor` alone come first."""
+
+    _thorough: list[HealthCheck]
+    _checks: list[HealthCheck]
+
+    def missing(self) -> dict[str, list[str]]:
+        """Return the failed checks that this process needs, and their findings.
+
+        The result is empty when the process is ready.
+        """
+        missing = {}
+        for check in self._checks:
+            if check.needed and (finding := check.finding()).status is Status.FAILED:
+                missing[check.name] = [finding.seen]
+        return missing
+
+    def findings(self, patience: float | None = _PATIENCE) -> Iterator[tuple[str, HealthFinding]]:
+        """Yield the name and the finding of each check that readiness runs.
+
+        A check that is not needed gives its previous finding after `patience` seconds.
+        """
+        for check in self._checks:
+            yield check.name, check.finding(None if check.needed else patience)
+
+    def examine(self, *more: HealthCheck) -> Iterator[tuple[str, HealthFinding]]:
+        """Yield every check's name and finding. A check after a failed one is skipped."""
+        checks = {check.name: check for check in (*self._thorough, *self._checks, *more)}
+        findings: dict[str, HealthFinding] = {}
+        blocking: set[str] = set()  # checks that failed, and checks that come after them
+
+        def look(name: str) -> None:
+            if name in findings:
+                return
+            for earlier in checks[name].after.split():
+                look(earlier)
+                if earlier in blocking:
+                    blocking.add(name)
+                    findings[name] = skipped(f"Not looked at: {earlier} comes first.")
+                    return
+            findings[name] = checks[name].finding()
+            if findings[name].status is Status.FAILED:
+                blocking.add(name)
+
+        for name in checks:
+            look(name)
+            yield name, findings[name]
+
+
+def own_checks(db: Database, sts: Sts) -> list[HealthCheck]:
+    """Return the checks of the database, AWS and the background workers."""
+    return [
+        HealthCheck("database", partial(_database, db), seconds=1.0, needed=True),
+        HealthCheck("migrations", partial(_migrations, db), "database", seconds=1.0, needed=True),
+        # While AWS does not answer, no finding is kept. A process that is not ready gets no other
+        # requests, so readiness itself must find out when AWS is back. The circuit breaker lets few
+        # calls through.
+        HealthCheck("aws", partial(_aws, sts), needed=True, counts=lambda: not sts.is_silent),
+        HealthCheck("clock", partial(_clock, db), "migrations"),
+        HealthCheck("workers", partial(_workers, db), "migrations"),
+    ]
+
+
+def _database(db: Database) -> HealthFinding:
+    try:
+        revision(db)
+    except StoreUnavailableError as error:
+        return failed(error.detail, "Look at DEPUTY_DATABASE_URL, the database and its disk.")
+    return ok("The database answers.")
+
+
+def _migrations(db: Database) -> HealthFinding:
+    current = revision(db)
+    if current == KNOWN[-1]:
+        return ok(f"The schema is at {current}.")
+    if current not in {None, *KNOWN}:
+        # This happens during the rollout of a newer release. The release before that one works
+        # with its schema (CONTRIBUTING.md, Add a migration).
+        return warning(
+            "The database's schema is a newer release's; replace this process by one of that"
+            " release.",
+            "Start the newer release's processes.",
+        )
+    return failed(
+        "The database's schema is not this release's; run: flask --app wsgi migrate",
+        "Run: flask --app wsgi migrate",
+    )
+
+
+def _aws(sts: Sts) -> HealthFinding:
+    arn = sts.broker.arn
+    try:
+        identity = sts.own_identity()
+    except StsError:
+        return failed(
+            "AWS does not answer.", "Look at the network: STS of AWS_REGION must be reachable."
+        )
+    if identity is None:
+        return failed(
+            "Deputy has no AWS credentials, or AWS refuses them.",
+            f"Give this process the credentials of {arn}: by its task role or instance profile, or"
+            " in the environment.",
+        )
+    if not identity:
+        return failed(
+            "Our AWS credentials are not those of DEPUTY_BROKER_PRINCIPAL_ARN.",
+            f"Run it as {arn}, or set DEPUTY_BROKER_PRINCIPAL_ARN to the principal that customers'"
+            " roles trust.",
+        )
+    return ok("Our AWS credentials are those of DEPUTY_BROKER_PRINCIPAL_ARN.")
+
+
+def _clock(db: Database) -> HealthFinding:
+    with db.read() as session:
+        own, workers = heartbeats.clock_ahead(session), heartbeats.live_workers(session)
+    clocks = [(f"the background worker on {worker.host}", worker.clock_ahead) for worker in workers]
+    wrong = []
+    for clock, ahead in [("this process", own), *clocks]:
+        if abs(ahead) > CLOCKS_APART:
+            side = "ahead of" if ahead > 0 else "behind"
+            wrong.append(f"{clock} is {abs(ahead):.1f} s {side} the database")
+    if wrong:
+        return warning(
+            f"Clocks: {'; '.join(wrong)}.", "Set these machines' clocks by NTP, or the database's."
+        )
+    return ok(f"No clock differs by more than {CLOCKS_APART:.0f} s from the database's.")
+
+
+def _workers(db: Database) -> HealthFinding:
+    with db.read() as session:
+        workers = heartbeats.live_workers(session)
+    if not workers:
+        return failed("No background worker was seen in the last minute.", _START)
+    names = [f"{worker.kind} {worker.pid} on {worker.host}" for worker in workers[:10]]
+    if len(workers) > 10:
+        names.append(f"and {len(workers) - 10} more")
+    return ok(f"{len(workers)} seen in the last minute: {', '.join(names)}.")
+
+
+def check_due(db: Database, oldest_due: Callable[[], datetime | None]) -> HealthFinding:
+    with db.read() as session:
+        read_at = database_now(session)
+    age = seconds_between(oldest_due(), read_at)
+    if age > _LATE:
+        return warning(
+            f"The oldest connection that is due has waited {age:.0f} s.",
+            "Start more background workers, raise DEPUTY_STS_BUDGET, or look for worker.waiting in"
+            " their logs.",
+        )
+    return ok(f"The oldest connection that is due has waited {age:.0f} s.")
+
+
+def check_registrations(db: Database) -> HealthFinding:
+    with db.read() as session:
+        read_at, oldest = database_now(session), heartbeats.oldest_unanswered(session)
+    if oldest is None:
+        return warning("No background worker has asked the registration queue.", _START)
+    age = seconds_between(oldest, read_at)
+    if age > _LATE:
+        return warning(
+            f"The oldest unanswered message of a stack may be {age:.0f} s old.",
+            "Look for worker.waiting and registration.unanswered in a background worker's log.",
+        )
+    return ok(f"No unanswered message of a stack is older than {age:.0f} s.")
+
+
+def check_templates(
+    templates: Callable[[], list[tuple[str, Published]]], refusals: Callable[[], dict[str, str]]
+) -> HealthFinding:
+    try:
+        states = templates()
+    except Unavailable:
+        return warning(
+            "The template bucket does not answer.", "Look at the network and the bucket."
+        )
+    wrong = [f"{url} {state}" for url, state in states if state is not Published.YES]
+    if wrong:
+        return failed(f"{'; '.join(wrong)}.", _PUBLISH)
+    if unrecorded := refusals():
+        return failed(
+            f"Published, and not recorded: {' '.join(unrecorded.values())}",
+            "Correct the file of the permission set, and publish again.",
+        )
+    return ok("The templates of this configuration are published.")
