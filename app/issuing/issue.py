@@ -24,7 +24,7 @@ from app.audit import actions
 from app.audit.log import AuditLog
 from app.aws.sts import Misconfigured, Refused, Session, Sts, StsError
 from app.clock import now, timestamp
-from app.concurrency.buffered_metric import BufferedHistogram
+from app.concurrency.group_commit import BufferedHistogram
 from app.identity import ApiKeyPrincipal, owned
 from app.identity.tenancy import ConnectionKey
 from app.ids import session_name

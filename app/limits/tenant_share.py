@@ -26,8 +26,7 @@ from uuid import UUID
 
 from cachetools import LRUCache, TTLCache
 
-from app.concurrency.fair_lock import urgent
-from app.concurrency.places import Places, pause, rest
+from app.concurrency.places import Places, pause, rest, urgent
 from app.errors import RateLimitedError
 from app.identity.principals import ApiKeyPrincipal
 from app.limits.rates import TokenBucket

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from app import metrics
-from app.concurrency.fair_lock import FairLock
 from app.concurrency.gevent import Result, off_hub
+from app.concurrency.places import FairLock
 
 _LOCK_SECONDS = 10  # how long a transaction waits for the write lock
 _TRIES = 4  # attempts to take the file lock without blocking

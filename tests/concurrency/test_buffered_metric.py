@@ -3,8 +3,8 @@
 import pytest
 from prometheus_client import CollectorRegistry, Histogram
 
-from app.concurrency import buffered_metric
-from app.concurrency.buffered_metric import BufferedHistogram
+from app.concurrency import group_commit
+from app.concurrency.group_commit import BufferedHistogram
 
 AMOUNTS = (0.0, 0.5, 1.0, 1.5, 2.0, 7.0)
 
@@ -27,7 +27,7 @@ def samples(child):
 def test_a_buffered_histogram_adds_each_observation_once(monkeypatch, is_late):
     plain, child, due = histogram(), histogram(), []
     if is_late:
-        monkeypatch.setattr(buffered_metric, "later", lambda _, work: due.append(work))
+        monkeypatch.setattr(group_commit, "later", lambda _, work: due.append(work))
     buffered = BufferedHistogram(child)
     for amount in AMOUNTS:
         plain.observe(amount)

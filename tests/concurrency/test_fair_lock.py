@@ -5,7 +5,7 @@ import threading
 import gevent
 import pytest
 
-from app.concurrency.fair_lock import FairLock, urgent
+from app.concurrency.places import FairLock, urgent
 from tests.support.waiting import until
 
 
