@@ -111,15 +111,13 @@ def _shared(config: Config) -> tuple[session_cache.SessionCache, rates.Rates]:
 
     The shared cache's libraries are imported lazily: they take 10 % of a process's start-up time.
     """
-    shared, limits = None, None
+    shared = None
     if url := config.database.cache_url:
         from app.cache.shared_cache import SharedCache  # noqa: PLC0415
-        from app.limits.shared import SharedLimits  # noqa: PLC0415
 
         shared = SharedCache(url)
-        limits = SharedLimits(url, shared)
     sessions = session_cache.SessionCache(config.database.secret_keys, shared)
-    return sessions, rates.Rates(config, limits)
+    return sessions, rates.Rates(config, shared)
 
 
 def _registrations(

@@ -102,7 +102,7 @@ def _row(event: AuditEvent) -> Row:
 
 
 def _events(**conditions: Any) -> Iterator[AuditEvent]:
-    return every(partial(services.audit.events, None, EventFilter(**conditions)))
+    return every(services.audit.events, None, EventFilter(**conditions))
 
 
 @noun.verb(
@@ -152,7 +152,7 @@ def tail(since: datetime | None, **conditions: Any) -> Iterator[list[Row]]:
     after = first_id_at(since or now() - timedelta(minutes=1))
     try:
         while True:
-            for events in filter(None, pages(feed, after)):
+            for events in filter(None, pages(feed, after=after)):
                 after = events[-1].id
                 yield list(map(_row, events))
             sleep(_PAUSE)

@@ -77,7 +77,7 @@ def _selected(
     conditions = ConnectionFilter(
         tuple(map(ConnectionStatus, statuses)), account, tenant_id=tenant_id
     )
-    return every(partial(services.listing.list, operator, conditions))
+    return every(services.listing.list, operator, conditions)
 
 
 _TABLE = columns("id tenant account_id permission_set status why")

@@ -1,6 +1,5 @@
 """Onboarding: links for customers' administrators, and registrations of customers' stacks."""
 
-from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -22,7 +21,7 @@ def list_command(tenant_id: UUID) -> list[Row]:
     """List a tenant's onboarding links, without their URLs."""
     return [
         row_of(link, "id permission_set region created_at expires_at revoked_at")
-        for link in every(partial(services.links.list, operator, tenant_id))
+        for link in every(services.links.list, operator, tenant_id)
     ]
 
 

@@ -48,7 +48,7 @@ def _allowed(tenant: Tenant) -> Row:
 def list_command(name: str | None, status: str | None) -> list[Row]:
     """List tenants, newest first."""
     conditions = TenantFilter(name=name, statuses=(TenantStatus(status),) if status else ())
-    return [*map(_row, every(partial(services.tenants.list, operator, conditions)))]
+    return [*map(_row, every(services.tenants.list, operator, conditions))]
 
 
 @noun.verb("customer-42")

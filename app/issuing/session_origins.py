@@ -8,7 +8,6 @@ because the sessions of proofs are never handed out.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 from itertools import islice
 from uuid import UUID
 
@@ -97,7 +96,7 @@ class SessionOrigins:
             return db.scalar(select(AuditEvent.at).order_by(AuditEvent.id).limit(1))
 
     def _issued(self, event_filter: EventFilter) -> Iterator[AuditEvent]:
-        return every(partial(self._log.events, None, event_filter._replace(actions=(ISSUED,))))
+        return every(self._log.events, None, event_filter._replace(actions=(ISSUED,)))
 
     def _same_session(self, hand_out: AuditEvent) -> list[AuditEvent]:
         """Return the audit events that handed out the same session as this event.

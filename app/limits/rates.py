@@ -1,7 +1,7 @@
 """Rate limits per second: requests for credentials, requests to onboarding pages, and calls to STS.
 
 They keep one principal from using up what all principals share. Each process counts in memory. If
-there is a shared cache, the processes also count together in it (app/limits/shared.py). Rare
+there is a shared cache, the processes also count together in it (app/cache/shared_cache.py). Rare
 requests are counted in the database instead (app/limits/quotas.py).
 """
 
@@ -22,7 +22,7 @@ from app.limits import table
 from app.settings.declarations import Limit
 
 if TYPE_CHECKING:
-    from app.limits.shared import SharedLimits
+    from app.cache.shared_cache import SharedCache
 
 _SUBJECTS = 10_000  # maximum of subjects that a bucket keeps in memory
 _NOTHING = 1e-6  # seconds; shorter waits are rounding errors
@@ -37,7 +37,7 @@ class Rates:
     call in the background waits instead.
     """
 
-    def __init__(self, config: Config, shared: "SharedLimits | None") -> None:
+    def __init__(self, config: Config, shared: "SharedCache | None") -> None:
         def rate(limit: Limit) -> Rate:
             return Rate(limit.with_setting(config), shared)
 
@@ -92,9 +92,9 @@ class Rates:
 class Rate:
     """A rate limit that is counted in this process, and in the shared cache if there is one."""
 
-    def __init__(self, limit: Limit, shared: "SharedLimits | None") -> None:
+    def __init__(self, limit: Limit, shared: "SharedCache | None") -> None:
         self._limit = limit
-        self._shared = shared
+        self._shared, self._window = shared, limit.window
         self._bucket = TokenBucket.of(limit)
         self._waiting = threading.BoundedSemaphore(limit.waiting)
 
@@ -110,7 +110,7 @@ class Rate:
             finally:
                 self._waiting.release()
         if not wait and self._shared is not None:
-            if self._shared.hit(self._limit, subject.hex):
+            if self._shared.hit(self._limit.name, self._window, subject.hex):
                 return
             # The exact wait is unknown, and reading it from the cache would cost too much. Another
             # process may have used up the burst, which takes seconds to recover.
@@ -168,7 +168,7 @@ class CallBudget:
     starts, and gives it back one second after its end.
     """
 
-    def __init__(self, limit: Limit, shared: "SharedLimits | None" = None) -> None:
+    def __init__(self, limit: Limit, shared: "SharedCache | None" = None) -> None:
         self._limit = limit
         self._shared = shared
         self._under_way = 0
@@ -177,7 +177,8 @@ class CallBudget:
 
     @contextmanager
     def call(self) -> Iterator[None]:
-        while self._shared is not None and not self._shared.hit(self._limit, _EVERYBODY):
+        limit = self._limit
+        while self._shared and not self._shared.hit(limit.name, limit.window, _EVERYBODY):
             time.sleep(_PAUSE)
         while wait := self._begin():
             time.sleep(wait)

@@ -56,17 +56,19 @@ def page(
     return Page(rows[:limit], getattr(rows[limit - 1], key.key))
 
 
-def pages(fetch: Callable[..., Page[Row]], after: UUID | None = None) -> Iterator[list[Row]]:
+def pages(
+    fetch: Callable[..., Page[Row]], *criteria: object, after: UUID | None = None
+) -> Iterator[list[Row]]:
     """Yield the items of each page of a list, page by page."""
     while True:
-        part = fetch(limit=_PAGE, after=after)
+        part = fetch(*criteria, limit=_PAGE, after=after)
         yield part.items
         if part.after is None:
             return
         after = part.after
 
 
-def every(fetch: Callable[..., Page[Row]]) -> Iterator[Row]:
+def every(fetch: Callable[..., Page[Row]], *criteria: object) -> Iterator[Row]:
     """Yield all items of a list, page by page."""
-    for items in pages(fetch):
+    for items in pages(fetch, *criteria):
         yield from items

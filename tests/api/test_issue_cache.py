@@ -357,7 +357,9 @@ def test_the_rate_of_a_key_is_counted_over_all_processes_and_by_each_while_the_c
     scene, stopped_clock, start_api, valkey, monkeypatch
 ):
     """Valkey's clock can't be stopped, so there the limit is one for an hour."""
-    monkeypatch.setattr("app.limits.shared._item", lambda limit: RateLimitItemPerHour(limit.amount))
+    monkeypatch.setattr(
+        "app.cache.shared_cache._item", lambda _, window: RateLimitItemPerHour(window[0])
+    )
     one, two = (start_api(issue_rate=RATE).with_key(scene.worker.key) for _ in range(2))
     for api in (one, two):
         scene.issue(by=api)

@@ -402,7 +402,7 @@ class NoRoom:
         rates = Services(config).rates
         with rates.routine_call():
             (self._name,) = self._cache.scan_iter("*routine*")
-        rates._routine._shared._cache.client.close()
+        rates._routine._shared.client.close()
         self._cache.set(self._name, 10**9, ex=3600)
 
     def end(self):
@@ -429,4 +429,4 @@ def test_a_first_proof_is_made_while_all_routine_proofs_wait_for_their_half(
                     no_room.end()  # or they would wait for good, and the worker for them
                 until(lambda: proven_times(services).keys() == {*first, *waiting}, seconds=60)
         finally:
-            services.rates._routine._shared._cache.client.close()
+            services.rates._routine._shared.client.close()

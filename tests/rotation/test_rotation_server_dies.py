@@ -67,7 +67,7 @@ def deployed(running, aws, vendor) -> Iterator[Flask]:
     app = create_app(make_config(postgres.url(), cache_url=valkey.url))
     yield app
     services = app.extensions["deputy"]
-    services.rates._sts._shared._cache.client.close()
+    services.rates._sts._shared.client.close()
     services.db.engine.dispose()
 
 
