@@ -63,17 +63,20 @@ def companions(services: Services, kind: str, failed: Callable[[], None]) -> lis
     the settings, they also serve metrics and receive stacks' messages.
     """
     logger.info("process.started", kind=kind, version=VERSION)
-    parts = [
-        Part("heartbeat", partial(_beat, services, kind), failed),
-        Part("routine", partial(_prove_routinely, services), failed),
-        Part("publication", partial(_record_published, services), failed),
-    ]
+    queue = services.proof_queue
+    works: dict[str, Callable[[Event], None]] = {
+        "heartbeat": partial(_beat, services, kind),
+        # On threads of their own: they wait for their half of the STS budget, and must not delay
+        # urgent proofs
+        "routine": partial(prove_what_is_due, queue, queue.claim_routine),
+        "publication": partial(_record_published, services),
+    }
     if bind := services.config.service.metrics_bind:
-        parts.append(Part("metrics", partial(_serve_metrics, services, bind), failed))
+        works["metrics"] = partial(_serve_metrics, services, bind)
     if services.registrations:
-        listen = partial(_listen, services.registrations)
-        parts += [Part(f"registrations-{number}", listen, failed) for number in range(LISTENERS)]
-    return parts
+        for number in range(LISTENERS):
+            works[f"registrations-{number}"] = partial(_listen, services.registrations)
+    return [Part(name, work, failed) for name, work in works.items()]
 
 
 def stop_all(parts: list[Part]) -> None:
@@ -124,14 +127,6 @@ def prove_what_is_due(queue: ProofQueue, claim: Callable[[int], list[Claim]], en
             began = time.monotonic()
             if not guarded(end, prove_batch):
                 end.wait(max(0.0, _TICK - (time.monotonic() - began)))
-
-
-def _prove_routinely(services: Services, end: Event) -> None:
-    """Make routine proofs on threads of their own.
-
-    Routine proofs wait for their half of the STS budget, and must not delay urgent proofs.
-    """
-    prove_what_is_due(services.proof_queue, services.proof_queue.claim_routine, end)
 
 
 def _listen(registrations: Registrations, end: Event) -> None:

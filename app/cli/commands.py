@@ -9,16 +9,7 @@ import sys
 import click
 from flask import Flask
 
-from app.cli import (
-    audit_who,
-    connections,
-    deployment,
-    keys,
-    onboarding,
-    rotation,
-    templates,
-    tenants,
-)
+from app.cli import audit, connections, deployment, keys, onboarding, rotation, templates, tenants
 
 COMMANDS = (
     deployment.version,
@@ -31,7 +22,7 @@ COMMANDS = (
     keys.noun,
     onboarding.links,
     rotation.noun,
-    audit_who.noun,
+    audit.noun,
     templates.noun,
     onboarding.registrations,
 )

@@ -56,7 +56,7 @@ def migrate() -> Row:
                 " Run that release."
             )
         try:
-            upgrade(db, _report_wait)
+            upgrade(db, partial(click.echo, _WAITS, err=True))
         except TableInUseError as error:
             raise click.ClickException(
                 "A table is still in use, perhaps by a backup. Run migrate again when that has"
@@ -65,10 +65,7 @@ def migrate() -> Row:
         return {"before": before, "after": revision(db)}
 
 
-def _report_wait() -> None:
-    click.echo(
-        "A table is in use by another transaction, such as a backup; trying again …", err=True
-    )
+_WAITS = "A table is in use by another transaction, such as a backup; trying again …"
 
 
 def _describe_restore(row: Row) -> Iterator[str]:

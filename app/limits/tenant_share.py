@@ -107,7 +107,9 @@ class TenantShare:
                 except RateLimitedError:
                     raise
                 except Exception:  # a refusal, an invalid body or a bug
-                    debt = self._charge_failed_stop(digest, tenant_scope or _VENDOR)
+                    self._remember_failing(digest)
+                    subject = tenant_scope or _VENDOR
+                    debt = self._charge(subject, MS_PER_FAILED_STOP, _FAILED_STOP_SECONDS)
                     rest(min(_KEPT_PLACES_SECONDS, debt))
                     raise
         except RateLimitedError:  # the connection is closed, and often by its client
@@ -120,11 +122,6 @@ class TenantShare:
     def _remember_failing(self, digest: bytes) -> None:
         with self._lock:
             self._failing[digest] = True
-
-    def _charge_failed_stop(self, digest: bytes, subject: UUID) -> float:
-        """Charge a stop that failed. Return for how many seconds the share is used up now."""
-        self._remember_failing(digest)
-        return self._charge(subject, MS_PER_FAILED_STOP, _FAILED_STOP_SECONDS)
 
     def hold(self, subject: UUID) -> None:
         """Hold a request for a moment before it is refused.
