@@ -46,7 +46,7 @@ from app.api.kit.schemas import (
 from app.connections.listing import ConnectionFilter
 from app.diagnosis.diagnosis import Diagnosis
 from app.identity import ApiKeyPrincipal
-from app.ids import ACCOUNT_ID_PATTERN, ROLE_ARN_PATTERN
+from app.ids import ACCOUNT_ID, ROLE_ARN_PATTERN
 from app.limits.table import ATTEMPTS
 from app.store.models import Connection, ConnectionStatus, Trigger, Verdict
 
@@ -60,7 +60,7 @@ class ConnectionIn(Strict):
         metadata=doc(ROLE, openapi={"pattern": f"^{ROLE_ARN_PATTERN}$"}),
     )
     account_id = matching(
-        ACCOUNT_ID_PATTERN, ACCOUNT, "Instead of role_arn: Deputy looks for the kit's role there."
+        ACCOUNT_ID.pattern, ACCOUNT, "Instead of role_arn: Deputy looks for the kit's role there."
     )
     permission_set = line(64, "inventory")
 
@@ -100,7 +100,7 @@ class ConnectionSummary(Answer):
 
 class ConnectionQuery(PageQuery):
     statuses = Statuses(ConnectionStatus, "pending", "broken", data_key="status")
-    account_id = matching(ACCOUNT_ID_PATTERN, ACCOUNT)
+    account_id = matching(ACCOUNT_ID.pattern, ACCOUNT)
     update_available = fields.Boolean(truthy={"true"}, falsy={"false"}, metadata=doc(True))
 
 

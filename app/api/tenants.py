@@ -1,6 +1,5 @@
 """Tenants."""
 
-import re
 from typing import Any
 from uuid import UUID
 
@@ -35,12 +34,11 @@ from app.api.kit.schemas import (
     string,
     uuid,
 )
-from app.ids import ACCOUNT_ID_PATTERN
+from app.ids import ACCOUNT_ID
 from app.store.models import Tenant, TenantStatus
 from app.tenants.tenants import ACCOUNTS_MAX, TenantFilter
 
 _ACCOUNTS = doc([ACCOUNT], "The AWS accounts that its roles may be in; null: any. See docs/api.md.")
-_ACCOUNT = re.compile(ACCOUNT_ID_PATTERN, re.ASCII)
 _BAD_ACCOUNTS = 20  # most invalid accounts that an answer names
 
 
@@ -55,7 +53,7 @@ class Accounts(fields.List[str]):
             raise self.make_error("invalid")
         problems = {}
         for index, account_id in enumerate(value):
-            if not (isinstance(account_id, str) and _ACCOUNT.fullmatch(account_id)):
+            if not (isinstance(account_id, str) and ACCOUNT_ID.fullmatch(account_id)):
                 problems[index] = ["Must be an account id of 12 digits."]
             if len(problems) == _BAD_ACCOUNTS:
                 break
@@ -68,7 +66,7 @@ class TenantChange(Strict):
     name = line(200, "Acme")
     reference = line(200, "customer-42", "Your own id for it; unique.", allow_none=True)
     accounts = Accounts(
-        matching(ACCOUNT_ID_PATTERN, ACCOUNT),
+        matching(ACCOUNT_ID.pattern, ACCOUNT),
         allow_none=True,
         validate=validate.Length(0, ACCOUNTS_MAX),
         metadata=_ACCOUNTS,

@@ -17,7 +17,7 @@ import click
 from app.cli.operator import Lookup, operator, row_of, services, table
 from app.connections.listing import ConnectionFilter
 from app.errors import NotFoundError
-from app.ids import ACCOUNT_ID_PATTERN
+from app.ids import ACCOUNT_ID
 from app.store.models import ApiKey, Connection, Tenant, folded
 from app.store.pages import Page
 from app.tenants.tenants import TenantFilter
@@ -57,7 +57,7 @@ def connection_called(text: str) -> Connection:
 
     Raises ClickException unless exactly one connection matches.
     """
-    account = re.search(ACCOUNT_ID_PATTERN, text, re.ASCII)
+    account = ACCOUNT_ID.search(text)
     criteria = None
     if connection_id := _as_id(text):
         criteria = ConnectionFilter(connection_id=connection_id)

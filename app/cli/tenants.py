@@ -1,6 +1,5 @@
 """Tenants: the vendor's customers."""
 
-import re
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -20,7 +19,7 @@ from app.cli.operator import (
     services,
     text,
 )
-from app.ids import ACCOUNT_ID_PATTERN
+from app.ids import ACCOUNT_ID
 from app.store.models import Tenant, TenantStatus
 from app.tenants.tenants import TenantFilter
 
@@ -30,7 +29,7 @@ noun = Noun(
 
 
 def account(text: str) -> str:
-    if not re.fullmatch(ACCOUNT_ID_PATTERN, text, re.ASCII):
+    if not ACCOUNT_ID.fullmatch(text):
         raise ValueError("must be AWS account ids of 12 digits.")
     return text
 

@@ -13,7 +13,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from prometheus_client import Histogram
 
@@ -27,14 +27,14 @@ _ADDED_SECONDS = 0.1  # from the first buffered observation until all are added
 _TOO_SLOW = "The audit log can't be written right now; try again."
 
 
-class _Batch(Generic[Item, Outcome]):
+class _Batch:
     def __init__(self) -> None:
         self.deadline = 0.0  # of the first request
         # Set when the first request no longer waits, or when the batch is done
         self.first_left = threading.Event()
-        self.items: list[Item] = []
+        self.items: list[Any] = []
         # When the batch is done: the outcome of each item
-        self.outcomes: list[Outcome | BaseException] = []
+        self.outcomes: list[Any] = []
         self.done = threading.Event()
 
 
@@ -48,7 +48,7 @@ class GroupCommit(Generic[Item, Outcome]):
         self._commit = commit
         self._joining = leaf_lock()
         self._committing = threading.Lock()
-        self._open: _Batch[Item, Outcome] = _Batch()
+        self._open = _Batch()
 
     def add(self, item: Item, patience: float) -> Outcome:
         """Store an item, and return the outcome when the item is durable.
@@ -73,14 +73,14 @@ class GroupCommit(Generic[Item, Outcome]):
                 raise
         if not self._wait(batch, deadline, is_first=place == 0):
             raise StoreUnavailableError(_TOO_SLOW)
-        outcome = batch.outcomes[place]
+        outcome: Outcome = batch.outcomes[place]
         if isinstance(outcome, StoreUnavailableError):  # each request raises its own instance
             raise StoreUnavailableError(outcome.detail) from outcome
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
 
-    def _wait(self, batch: _Batch[Item, Outcome], deadline: float, *, is_first: bool) -> bool:
+    def _wait(self, batch: _Batch, deadline: float, *, is_first: bool) -> bool:
         """Wait for the batch. Return True when it is done, and False at the deadline.
 
         A timer costs as much as the rest of the wait, so only the first request sets one. When that
@@ -95,9 +95,9 @@ class GroupCommit(Generic[Item, Outcome]):
             batch.first_left.wait()
         return batch.done.is_set() or batch.done.wait(max(0.0, deadline - time.monotonic()))
 
-    def _lead(self, batch: _Batch[Item, Outcome], patience: float) -> None:
+    def _lead(self, batch: _Batch, patience: float) -> None:
         """Commit the items of the batch. Set an outcome for each request even if this fails."""
-        outcomes: list[Outcome | BaseException] | None = None
+        outcomes: list[Any] = []
         # Try without a timeout first, because a timeout costs a timer
         locked = self._committing.acquire(blocking=False) or self._committing.acquire(
             timeout=patience
@@ -115,13 +115,13 @@ class GroupCommit(Generic[Item, Outcome]):
             batch.done.set()
             batch.first_left.set()
 
-    def _close(self, batch: _Batch[Item, Outcome]) -> None:
+    def _close(self, batch: _Batch) -> None:
         """Close the batch. Later requests join the next one."""
         with self._joining:
             if self._open is batch:
                 self._open = _Batch()
 
-    def _store(self, items: list[Item]) -> list[Outcome | BaseException]:
+    def _store(self, items: list[Item]) -> list[Any]:
         try:
             return [self._commit(items)] * len(items)
         except StoreUnavailableError as error:

@@ -14,7 +14,7 @@ import enum
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import NamedTuple
@@ -83,9 +83,9 @@ class HealthCheck:
     needed: bool = False  # this process can't work while the check fails
     counts: Callable[[], bool] = lambda: True  # whether a finding may be kept or reused now
 
-    def __post_init__(self) -> None:
-        self._looks: SingleFlight[str, HealthFinding] = SingleFlight()
-        self._last = (_NOT_YET, 0.0)  # the last finding, and the time until which it is kept
+    _looks: SingleFlight[str, HealthFinding] = field(default_factory=SingleFlight)
+    # The last finding, and the time until which it is kept
+    _last: tuple[HealthFinding, float] = (_NOT_YET, 0.0)
 
     def finding(self, patience: float | None = None) -> HealthFinding:
         """Return the kept finding, or a new one.

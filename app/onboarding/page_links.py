@@ -38,7 +38,7 @@ from app.identity import (
     tenant_of,
 )
 from app.identity.families import Ending, Making
-from app.ids import ACCOUNT_ID_PATTERN, kit_role_name
+from app.ids import ACCOUNT_ID, kit_role_name
 from app.limits.rates import Rates
 from app.limits.table import LINKS
 from app.onboarding.kit import Onboarding
@@ -280,7 +280,7 @@ class Links:
         principal, tenant_id = visit.principal, visit.tenant.id
         given, permission_set = {"role_arn": text}, visit.link.permission_set
         role_arn = text
-        if re.fullmatch(ACCOUNT_ID_PATTERN, text, re.ASCII):
+        if ACCOUNT_ID.fullmatch(text):
             given = {"account_id": text}
             role_arn = self._connections.kit_role_arn(tenant_id, text, permission_set)
         if not role_arn.startswith("arn:"):

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
-from app.ids import ACCOUNT_ID_PATTERN, AccountId
+from app.ids import ACCOUNT_ID, AccountId
 
 REGION = r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}"
 _TOPIC = re.compile(
@@ -188,7 +188,7 @@ def celery_url(text: str) -> str:
 def account_ids(text: str) -> frozenset[AccountId]:
     """Accept account ids, separated by commas."""
     accounts = text.split(",") if text else []
-    if not all(re.fullmatch(ACCOUNT_ID_PATTERN, account) for account in accounts):
+    if not all(map(ACCOUNT_ID.fullmatch, accounts)):
         raise ValueError("must be AWS account ids of 12 digits, separated by commas.")
     return frozenset(map(AccountId, accounts))
 
