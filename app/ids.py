@@ -19,7 +19,7 @@ ExternalId = NewType("ExternalId", str)  # only new_external_id creates new ones
 
 ACCESS_KEY_ID = re.compile(r"[A-Z0-9]{16,128}", re.ASCII)  # the form of AWS's access key ids
 EXTERNAL_ID_PATTERN = r"dpy-[0-9a-f]{64}"
-ACCOUNT_ID = re.compile("[0-9]{12}")
+ACCOUNT_ID = re.compile(r"[0-9]{12}", re.ASCII)
 ROLE_NAME_MAX = 64
 TENANT_DIGITS = 8  # the digits of a tenant's id in the names of its role and its stack
 

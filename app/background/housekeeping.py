@@ -78,8 +78,7 @@ def _delete_old(db: Database, end: Event, table: Any, *is_old: ColumnElement[boo
     until = time.monotonic() + _SECONDS
     while (began := time.monotonic()) < until:
         with db.write(SYSTEM) as session:
-            rows = session.execute(deletion, execution_options={"synchronize_session": False})
-            deleted = len(rows.all())
+            deleted = len(session.execute(deletion).all())
         over = time.monotonic()
         if deleted < _TOGETHER or end.wait(min((over - began) * _PAUSE, until - over)):
             return

@@ -274,7 +274,7 @@ def digest_of(text: str) -> bytes:
 
     A secret of 256 random bits needs no slow hash and no salt.
     """
-    return hashlib.sha256(text.encode("ascii")).digest()
+    return hashlib.sha256(text.encode()).digest()
 
 
 def principal_at_counter(db: Session, lookup: str) -> tuple[int, ApiKeyPrincipal]:

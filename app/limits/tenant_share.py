@@ -17,7 +17,6 @@ failed lately come last.
 The tenant of a key is kept in memory, so a flood of requests is counted without the database.
 """
 
-import hashlib
 import math
 import threading
 from collections.abc import Iterator
@@ -28,7 +27,7 @@ from cachetools import LRUCache, TTLCache
 
 from app.concurrency.places import Places, pause, rest, urgent
 from app.errors import RateLimitedError
-from app.identity.principals import ApiKeyPrincipal
+from app.identity.principals import ApiKeyPrincipal, digest_of
 from app.limits.rates import TokenBucket
 from app.limits.table import (
     CPU_TIME,
@@ -95,7 +94,7 @@ class TenantShare:
         else. The request is then held. The debt is limited. Otherwise the tenant's administrator
         would have to wait for long after the thief's key is revoked.
         """
-        digest, debt = _digest(key), 0.0
+        digest, debt = digest_of(key), 0.0
         with self._lock:
             urgent.set(digest not in self._failing)
         limit = STOPS if tenant_scope else VENDOR_STOPS
@@ -169,7 +168,7 @@ class TenantShare:
     def tenant_of(self, key: str) -> UUID | None:
         """Return the tenant that this key was bound to when it was last valid; None if unknown."""
         with self._lock:
-            return self._tenants.get(_digest(key))
+            return self._tenants.get(digest_of(key))
 
     def remember(self, key: str, tenant_scope: UUID | None) -> None:
         """Count requests with this key for its tenant from now on.
@@ -177,10 +176,6 @@ class TenantShare:
         `tenant_scope`: None for the vendor's keys, and for a key that was revoked or has expired.
         """
         with self._lock:
-            self._tenants.pop(_digest(key), None)
+            self._tenants.pop(digest_of(key), None)
             if tenant_scope is not None:
-                self._tenants[_digest(key)] = tenant_scope
-
-
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode()).digest()
+                self._tenants[digest_of(key)] = tenant_scope

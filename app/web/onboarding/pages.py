@@ -4,7 +4,6 @@ There are no cookies. The token in the path alone authorizes a request, so it mu
 pages send no referrer, no cache keeps them, and the log has the route instead of the path.
 """
 
-import hashlib
 import json
 from collections.abc import Callable
 from functools import lru_cache, wraps
@@ -22,6 +21,7 @@ from app import errors
 from app.http.bodies import whole_body
 from app.http.current import services
 from app.http.refusals import PROBLEMS, code_of, record_refusal
+from app.identity import digest_of
 from app.limits.table import ATTEMPTS, CHECKS, ROLES_ENTERED, SEARCHES_ENDED
 from app.log import logger
 from app.onboarding.page_links import Visit
@@ -51,7 +51,7 @@ def _visiting(view: View) -> View:
         try:
             visit = services.links.open(token, g.request_id, g.client_address)
         except errors.RateLimitedError:
-            services.tenant_share.hold(UUID(bytes=hashlib.sha256(token.encode()).digest()[:16]))
+            services.tenant_share.hold(UUID(bytes=digest_of(token)[:16]))
             raise
         g.principal = visit.principal
         answer: ResponseReturnValue = view(visit, **ids)
