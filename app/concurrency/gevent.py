@@ -9,13 +9,12 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from functools import cache
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import gevent
 import gevent.monkey
 from gevent.threadpool import ThreadPool
 
-P = ParamSpec("P")
 Result = TypeVar("Result")
 
 _THREADS = 10
@@ -31,19 +30,19 @@ def _threads() -> ThreadPool:
     return ThreadPool(_THREADS)
 
 
-def off_hub(work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
+def off_hub(work: Callable[..., Result], *args: Any) -> Result:
     """Run a blocking call (a file lock, an fsync) in a thread, so that other requests continue."""
     if not _is_gevents():
-        return work(*args, **kwargs)
+        return work(*args)
     future: Future[Result] = Future()
-    _threads().apply(_settle, (future, work, args, kwargs))
+    _threads().apply(_settle, (future, work, args))
     return future.result()
 
 
-def spawn(work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> "Future[Result]":
+def spawn(work: Callable[..., Result], *args: Any) -> "Future[Result]":
     """Start work that continues even if the request that started it stops waiting."""
     future: Future[Result] = Future()
-    settling: Any = (future, work, args, kwargs)
+    settling: Any = (future, work, args)
     if _is_gevents():
         gevent.spawn(_settle, *settling)
     else:
@@ -70,7 +69,7 @@ def leaf_lock() -> AbstractContextManager[Any]:
     return lock
 
 
-def _settle(future: "Future[Result]", work: Callable[..., Result], args: Any, kwargs: Any) -> None:
+def _settle(future: "Future[Result]", work: Callable[..., Result], args: Any) -> None:
     """Run `work`, and pass its result or its exception to the future.
 
     No exception may leave a thread of gevent's pool, because gevent would print its traceback. If
@@ -78,7 +77,7 @@ def _settle(future: "Future[Result]", work: Callable[..., Result], args: Any, kw
     request keeps its locks.
     """
     try:
-        future.set_result(work(*args, **kwargs))
+        future.set_result(work(*args))
     except BaseException as error:  # noqa: BLE001  the future raises it
         future.set_exception(error)
 

@@ -45,9 +45,11 @@ from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeDecorator
 
 from app import metrics
-from app.concurrency.gevent import P, Result
+from app.concurrency.gevent import Result
 from app.errors import ConflictError, StoreUnavailableError
 from app.store.sqlite import SqliteConnection, WriteLock
+
+P = ParamSpec("P")
 
 _UNREACHABLE = "The database can't be reached right now; try again."
 # PostgreSQL's error codes serialization_failure, deadlock_detected and lock_not_available
