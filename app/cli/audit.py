@@ -18,7 +18,7 @@ import click
 from app.audit import actions
 from app.audit.log import EventFilter
 from app.cli.finding import connection_called, key_called, tenant_id_called
-from app.cli.operator import Lookup, Noun, Row, columns, every, lines, pages, row_of, services
+from app.cli.operator import Lookup, Noun, Row, every, lines, pages, row_of, services
 from app.clock import YEARS, as_given, now
 from app.http.client import address_of
 from app.ids import ACCESS_KEY_ID, RoleArn, first_id_at, key_id_in
@@ -101,7 +101,7 @@ _ACTIONS = click.option(
     help="Repeat for several.",
 )
 _HAND_OUTS = (actions.CREDENTIALS_ISSUED,)
-_EVENTS = columns("at action outcome actor tenant_id connection_id details")
+_COLUMNS = "at action outcome actor tenant_id connection_id details"
 
 
 def _row(event: AuditEvent) -> Row:
@@ -115,7 +115,7 @@ def _events(**conditions: Any) -> Iterator[AuditEvent]:
 
 @noun.verb(
     "--tenant acme --action connection.suspended --action connection.resumed --since 7d",
-    text=_EVENTS,
+    columns=_COLUMNS,
 )
 @_OF_TENANT
 @_OF_CONNECTION
@@ -149,7 +149,7 @@ def search(limit: int, **conditions: Any) -> list[Row]:
     return rows
 
 
-@noun.verb("--tenant acme --since 10m", text=_EVENTS)
+@noun.verb("--tenant acme --since 10m", columns=_COLUMNS)
 @_OF_TENANT
 @_OF_CONNECTION
 @_ACTIONS

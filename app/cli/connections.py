@@ -17,7 +17,6 @@ from app.cli.operator import (
     Lookup,
     Noun,
     Row,
-    columns,
     confirm,
     every,
     operator,
@@ -80,10 +79,10 @@ def _selected(
     return every(services.listing.list, operator, conditions)
 
 
-_TABLE = columns("id tenant account_id permission_set status why")
+_COLUMNS = "id tenant account_id permission_set status why"
 
 
-@noun.verb("--tenant acme --status broken", text=_TABLE)
+@noun.verb("--tenant acme --status broken", columns=_COLUMNS)
 @_TENANT
 @_STATUS
 @click.option("--account", help="In this AWS account.")
@@ -99,7 +98,7 @@ def show(connection: Connection) -> Row:
     return _whole(connection)
 
 
-@noun.verb("--tenant acme --status broken", text=_TABLE)
+@noun.verb("--tenant acme --status broken", columns=_COLUMNS)
 @click.argument("connection", required=False, type=_ONE_CONNECTION)
 @_TENANT
 @_STATUS

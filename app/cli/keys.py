@@ -9,7 +9,7 @@ from uuid import UUID
 import click
 
 from app.cli.finding import ONE_TENANT, key_called
-from app.cli.operator import Lookup, Noun, Row, columns, operator, row_of, services, table, text
+from app.cli.operator import Lookup, Noun, Row, operator, row_of, services, table, text
 from app.clock import now
 from app.errors import NotFoundError
 from app.identity.api_keys import GRACE_SECONDS, GRACE_SECONDS_MAX, generate_key
@@ -120,7 +120,7 @@ def _show_once(key: ApiKey, secret: str) -> Row:
     return {"id": key.id, "key": secret}
 
 
-@noun.verb(text=columns("id state expires_at last_used_at name tenant_id scopes may_give"))
+@noun.verb(columns="id state expires_at last_used_at name tenant_id scopes may_give")
 @click.option(
     "--tenant",
     "tenant_id",

@@ -92,11 +92,6 @@ def lines(answer: Any) -> Iterator[str]:
             yield from ("", f"{name}:", *table(rows))
 
 
-def columns(names: str) -> Text:
-    """Return a formatter for a table of these columns. JSON has the other fields too."""
-    return functools.partial(table, names=names.split())
-
-
 def row_of(thing: object, names: str) -> Row:
     """Return a row of attributes. `names`: their names, separated by spaces.
 
@@ -177,13 +172,16 @@ class Noun(AppGroup):
     """
 
     def verb(
-        self, example: str = "", *, text: Text = lines
+        self, example: str = "", *, columns: str = "", text: Text = lines
     ) -> Callable[[Callable[..., Any]], click.Command]:
         """Return a decorator that makes a function a command.
 
         The command has the function's name without `_command` at the end. `example`: its arguments,
-        for `--help`. `text`: formats the function's result as lines.
+        for `--help`. `columns`: those of its table; JSON has the other fields too. `text`: formats
+        the function's result as lines, if it is no such table.
         """
+        if columns:
+            text = functools.partial(table, names=columns.split())
 
         def decorate(function: Callable[..., Any]) -> click.Command:
             @self.command()

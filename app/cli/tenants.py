@@ -7,18 +7,7 @@ from uuid import UUID
 import click
 
 from app.cli.finding import TENANT
-from app.cli.operator import (
-    REASON,
-    Noun,
-    Row,
-    columns,
-    confirm,
-    every,
-    operator,
-    row_of,
-    services,
-    text,
-)
+from app.cli.operator import REASON, Noun, Row, confirm, every, operator, row_of, services, text
 from app.ids import ACCOUNT_ID
 from app.store.models import Tenant, TenantStatus
 from app.tenants.tenants import TenantFilter
@@ -41,7 +30,7 @@ def _allowed(tenant: Tenant) -> Row:
     return {"accounts": "any" if tenant.accounts is None else tenant.accounts}
 
 
-@noun.verb("--name acm", text=columns("id reference name status created_at"))
+@noun.verb("--name acm", columns="id reference name status created_at")
 @click.option("--name", help="How the name begins; case does not matter.")
 @click.option("--status", type=click.Choice(["active", "suspended"]))
 def list_command(name: str | None, status: str | None) -> list[Row]:
