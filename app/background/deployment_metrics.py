@@ -50,24 +50,20 @@ def _read(services: Services) -> list[GaugeMetricFamily]:
         due.add_metric([urgency], number)
     return [
         due,
-        _gauge(
-            "due_oldest_seconds",
+        GaugeMetricFamily(
+            "deputy_due_oldest_seconds",
             "For how long the longest due connection is due.",
             seconds_between(queue.oldest_due(), read_at),
         ),
-        _gauge("verified_connections", "Verified connections.", verified),
-        _gauge(
-            "proof_oldest_seconds",
+        GaugeMetricFamily("deputy_verified_connections", "Verified connections.", verified),
+        GaugeMetricFamily(
+            "deputy_proof_oldest_seconds",
             "Age of the oldest proof of a verified connection.",
             seconds_between(oldest, read_at),
         ),
-        _gauge(
-            "proofs_past_half_shelf_life_ratio",
+        GaugeMetricFamily(
+            "deputy_proofs_past_half_shelf_life_ratio",
             "Share of verified connections whose proof is past half of PROOF_MAX_AGE.",
             past_half / max(1, verified),
         ),
     ]
-
-
-def _gauge(name: str, description: str, value: float) -> GaugeMetricFamily:
-    return GaugeMetricFamily(f"deputy_{name}", description, value=value)
