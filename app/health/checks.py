@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 from app.aws.sts import Sts, StsError, Unavailable
@@ -149,25 +149,18 @@ class Health:
     def examine(self, *more: HealthCheck) -> Iterator[tuple[str, HealthFinding]]:
         """Yield every check's name and finding. A check after a failed one is skipped."""
         checks = {check.name: check for check in (*self._thorough, *self._checks, *more)}
-        findings: dict[str, HealthFinding] = {}
-        blocking: set[str] = set()  # checks that failed, and checks that come after them
 
-        def look(name: str) -> None:
-            if name in findings:
-                return
+        @cache
+        def look(name: str) -> tuple[HealthFinding, bool]:
+            """Return the check's finding, and whether checks after it are skipped."""
             for earlier in checks[name].after.split():
-                look(earlier)
-                if earlier in blocking:
-                    blocking.add(name)
-                    findings[name] = skipped(f"Not looked at: {earlier} comes first.")
-                    return
-            findings[name] = checks[name].finding()
-            if findings[name].status is Status.FAILED:
-                blocking.add(name)
+                if look(earlier)[1]:
+                    return skipped(f"Not looked at: {earlier} comes first."), True
+            finding = checks[name].finding()
+            return finding, finding.status is Status.FAILED
 
         for name in checks:
-            look(name)
-            yield name, findings[name]
+            yield name, look(name)[0]
 
 
 def own_checks(db: Database, sts: Sts) -> list[HealthCheck]:
