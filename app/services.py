@@ -90,8 +90,9 @@ class Services:
 def _health(services: Services, door: sts.Sts, prober: canary.Canary) -> Health:
     """Return the health checks. `doctor` runs all of them, and readiness only the cheap ones."""
     config, db, queue = services.config, services.db, services.proof_queue
-    published = services.publication.published
-    templates = partial(check_templates, published, services.onboarding.versions.refusals)
+    templates = partial(
+        check_templates, services.publication.published, services.onboarding.versions.refusals
+    )
     checks = [
         *own_checks(db, door),
         HealthCheck("due", partial(check_due, db, queue.oldest_due), "migrations"),

@@ -46,16 +46,16 @@ def tidy(db: Database, audit_days: int, end: Event) -> None:
     _delete_old(db, end, BackgroundWorker, BackgroundWorker.seen_at < read_at - _SILENT)
     # The ids (UUIDv7) limit the search
     limit = read_at - _KEPT
-    registrations = Registration.id < first_id_at(limit), Registration.created_at < limit
-    _delete_old(db, end, Registration, *registrations)
+    _delete_old(
+        db, end, Registration, Registration.id < first_id_at(limit), Registration.created_at < limit
+    )
     limit = read_at - timedelta(days=audit_days) - ID_AND_TIME
     if db.engine.dialect.name == "postgresql":
         months.make_and_detach(db, limit if audit_days else None)
         return
     _set_retention(db, audit_days)
     if audit_days:
-        events = AuditEvent.id < first_id_at(limit), AuditEvent.at < limit
-        _delete_old(db, end, AuditEvent, *events)
+        _delete_old(db, end, AuditEvent, AuditEvent.id < first_id_at(limit), AuditEvent.at < limit)
 
 
 def _set_retention(db: Database, days: int) -> None:

@@ -105,8 +105,11 @@ _COLUMNS = "at action outcome actor tenant_id connection_id details"
 
 
 def _row(event: AuditEvent) -> Row:
-    names = "id at action outcome actor_id tenant_id connection_id request_id client_address"
-    return row_of(event, f"{names} details") | {"actor": {event.actor_kind: event.actor_name}}
+    row = row_of(
+        event,
+        "id at action outcome actor_id tenant_id connection_id request_id client_address details",
+    )
+    return row | {"actor": {event.actor_kind: event.actor_name}}
 
 
 def _events(**conditions: Any) -> Iterator[AuditEvent]:

@@ -26,8 +26,10 @@ _SCOPES = {scope.value: frozenset({scope}) for scope in Scope} | {"all": ALL_SCO
 
 
 def _row(key: ApiKey) -> Row:
-    names = "id expires_at name tenant_id created_at last_used_at made_by replaced_by"
-    row = row_of(key, f"{names} permission_sets")
+    row = row_of(
+        key,
+        "id expires_at name tenant_id created_at last_used_at made_by replaced_by permission_sets",
+    )
     row["state"] = "expired" if has_expired(key.expires_at) else "live"
     if key.revoked_at is not None:
         row["state"] = "revoked"

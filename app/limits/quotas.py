@@ -158,10 +158,9 @@ def _forget(db: Session, name: str, *, before: int) -> None:
     The rows are chosen in a CTE, because PostgreSQL evaluates a CTE once. It may evaluate a
     subquery once for each row, and then choose other rows each time.
     """
-    past = QuotaUse.name == name, QuotaUse.number < before
     old = (
         select(QuotaUse.id)
-        .where(*past)
+        .where(QuotaUse.name == name, QuotaUse.number < before)
         .limit(_FORGOTTEN)
         .with_for_update(skip_locked=True)
         .cte("old")
