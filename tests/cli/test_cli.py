@@ -119,7 +119,7 @@ def test_what_a_command_does_well_is_no_line_of_the_log(cli, monkeypatch, caplog
     """
     log, root = logging.getLogger("app.test"), logging.getLogger()
 
-    def every(_):
+    def every(*_):
         log.info("it works")
         log.warning("it does not")
         return []
