@@ -6,12 +6,14 @@ from contextlib import nullcontext
 from typing import Any
 from wsgiref.types import StartResponse
 
+import orjson
 import structlog
 from flask import Flask, Response, g, redirect, request
+from flask.json.provider import DefaultJSONProvider
 from flask_swagger_ui import get_swaggerui_blueprint
 from werkzeug.exceptions import default_exceptions
 
-from app import VERSION, metrics
+from app import metrics
 from app.api import (
     api_keys,
     audit_events,
@@ -20,17 +22,14 @@ from app.api import (
     health,
     onboarding,
     permission_sets,
-    rotations,
     tenants,
 )
-from app.api.kit import problems
-from app.api.kit.blueprint import FastJson, RestApi, spec_options
+from app.api.kit.blueprint import RestApi
 from app.cli.commands import register_commands
 from app.concurrency.places import without_slot
 from app.config import Config
-from app.http import client, headers
-from app.http.bodies import BODY_KIB
-from app.http.current import services
+from app.http import headers, requests
+from app.http.current import BODY_KIB, services
 from app.log import logger
 from app.services import Services, begin
 from app.web.onboarding import pages
@@ -38,7 +37,7 @@ from app.web.onboarding import pages
 # The OpenAPI document has the resources in this order.
 _RESOURCES = (
     tenants.bp,
-    rotations.bp,
+    tenants.rotations,
     onboarding.bp,
     onboarding.links,
     permission_sets.bp,
@@ -54,6 +53,18 @@ _DOCS = {
     "validatorUrl": None,  # by default the page sends the document to a validator on the internet
     "oauth2RedirectUrl": "",  # the default contains the Host header
 }
+
+
+class _FastJson(DefaultJSONProvider):
+    """A JSON provider that answers with orjson.
+
+    For a list of 200 connections orjson takes 0.3 ms, and Python's own encoder 4 ms.
+    """
+
+    sort_keys = False  # answers keep the order of their schemas
+
+    def response(self, *answers: Any, **_: Any) -> Response:
+        return Response(orjson.dumps(*answers), mimetype=self.mimetype)
 
 
 class _Service(Flask):
@@ -79,19 +90,14 @@ def create_app(config: Config) -> Flask:
         MAX_CONTENT_LENGTH=BODY_KIB * 1024,
         # An OPTIONS request gets a 405, like every method that a route does not have
         PROVIDE_AUTOMATIC_OPTIONS=False,
-        API_TITLE="Deputy",
-        API_VERSION=VERSION,
-        OPENAPI_VERSION="3.1.0",
-        API_SPEC_OPTIONS=spec_options(config),
     )
     app.url_map.merge_slashes = False  # werkzeug would redirect to the host in the Host header
-    app.json = FastJson(app)
+    app.json = _FastJson(app)
     deputy = app.extensions["deputy"] = Services(config)
     app.extensions["deputy.plain_requests"] = credentials.PlainCredentials(deputy)
     app.before_request(_begin)
     app.after_request(_finish)
-    api = RestApi(app)
-    problems.register(app)  # registered after RestApi, to replace flask-smorest's handler
+    api = RestApi(app, config)
     for resource in _RESOURCES:
         api.register_blueprint(resource)
     app.register_blueprint(pages.bp)
@@ -108,8 +114,8 @@ def create_app(config: Config) -> Flask:
 def _begin() -> None:
     environ = request.environ
     g.began = time.perf_counter()
-    g.request_id = environ.get(client.REQUEST_ID) or client.new_request_id()
-    g.client_address = client.client_address(
+    g.request_id = environ.get(requests.REQUEST_ID) or requests.new_request_id()
+    g.client_address = requests.client_address(
         environ.get("REMOTE_ADDR", ""),
         environ.get("HTTP_X_FORWARDED_FOR"),
         services.config.service.proxy_hops,
@@ -117,7 +123,7 @@ def _begin() -> None:
     without_slot.set(environ.get("deputy.without_slot", nullcontext))
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=g.request_id, client_address=g.client_address)
-    if status := environ.get(client.REFUSED_STATUS):
+    if status := environ.get(requests.REFUSED_STATUS):
         raise default_exceptions[status](
             "Not valid HTTP, or a Host or Content-Type header that came twice."
         )

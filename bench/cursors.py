@@ -11,7 +11,7 @@ from uuid import UUID
 
 from flask import g
 
-from app.api.kit.cursors import paged
+from app.api.kit.blueprint import paged
 from app.config import Config
 from app.factory import create_app
 from app.identity.principals import OperatorPrincipal

@@ -10,7 +10,7 @@ from app.api.kit.schemas import (
     Answer,
     PageQuery,
     Strict,
-    Time,
+    date_time,
     described,
     doc,
     line,
@@ -44,7 +44,7 @@ class KeyIn(Strict):
     scopes = scope_list(required=True, validate=_SOME)
     may_give = scope_list(_MAY_GIVE, allow_none=True, validate=_SOME)
     tenant_id = uuid("Bind the key to one tenant.", allow_none=True)
-    expires_at = Time(allow_none=True)
+    expires_at = date_time(allow_none=True)
     permission_sets = fields.List(
         line(64, "inventory"),
         allow_none=True,
@@ -61,9 +61,9 @@ class KeyOut(Answer):
     tenant_id = uuid(allow_none=True)
     permission_sets = fields.List(string("inventory"), allow_none=True)
     made_by = uuid("The key that made it; null: the command line.", allow_none=True)
-    expires_at = Time(allow_none=True)
-    created_at = Time()
-    last_used_at = Time(
+    expires_at = date_time(allow_none=True)
+    created_at = date_time()
+    last_used_at = date_time(
         "The hour in which it was last used; null: never, as far as is known.", allow_none=True
     )
 
@@ -102,16 +102,7 @@ which are bound to tenants that its family made within the last 24 hours.
 bp = Blueprint("api_keys", _ABOUT, noun="api_key")
 _ONE = "/v1/api-keys/<uuid:key_id>"
 _EITHER = "keys:write keys:delegate"
-_SHOWN = (
-    "id",
-    "name",
-    "tenant_id",
-    "permission_sets",
-    "made_by",
-    "expires_at",
-    "created_at",
-    "last_used_at",
-)
+_COLUMNS = KeyOut().fields.keys() - {"scopes", "may_give"}
 
 
 @bp.operation("POST", "/v1/api-keys", _EITHER, KeyCreated, takes=KeyIn, status=201, fails=[404])
@@ -159,7 +150,7 @@ def revoke_key(key_id: UUID) -> None:
 
 def _shown(key: ApiKey, family: FamilySummary | None = None) -> JsonObject:
     return {
-        **{name: getattr(key, name) for name in _SHOWN},
+        **{name: getattr(key, name) for name in _COLUMNS},
         "scopes": sorted(from_bits(key.scope_bits)),
         "may_give": sorted(from_bits(key.may_give_bits)) or None,
         "made": family,

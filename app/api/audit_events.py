@@ -9,12 +9,11 @@ from app.api.kit.blueprint import Blueprint, JsonObject, filters_of, paged, prin
 from app.api.kit.schemas import (
     UUID_EXAMPLE,
     Answer,
-    FromSameObject,
     PageQuery,
-    Time,
-    described,
+    date_time,
     doc,
     matching,
+    nested,
     nullable_string,
     one_of,
     page_of,
@@ -44,8 +43,8 @@ class AuditQuery(PageQuery):
     )
     access_key_id = matching(ACCESS_KEY_ID.pattern, "ASIAIOSFODNN7EXAMPLE", _ACCESS_KEY)
     action = matching(r"[a-z_]{1,31}\.[a-z_]{1,31}", "connection.suspended")
-    since = Time()
-    until = Time()
+    since = date_time()
+    until = date_time()
     after = uuid("The last event that you have. The answer is oldest first.")
 
 
@@ -55,12 +54,15 @@ class ActorOut(Answer):
     name = string("nightly worker", attribute="actor_name")
 
 
+_ACTOR = ActorOut()
+
+
 class AuditEventOut(Answer):
     id = uuid()
-    at = Time()
+    at = date_time()
     action = string("connection.suspended", "noun.verb")
     outcome = one_of("AuditOutcome", "ok", "refused", "failed")
-    actor = FromSameObject(ActorOut, metadata=described("Who or what acted."))
+    actor = nested(ActorOut, "Who or what acted.")
     tenant_id = uuid(allow_none=True)
     connection_id = uuid(allow_none=True)
     request_id = nullable_string("5f0e7a2b6c184d419c1f6e8a007c3b9d")
@@ -74,6 +76,9 @@ class AuditEventOut(Answer):
             openapi={"properties": DETAILS},
         )
     )
+
+    def read_actor(self, event: Any) -> Any:
+        return _ACTOR.dump(event)
 
 
 bp = Blueprint("audit_events", "Who did what, when, and to which connection.", noun="audit_event")

@@ -26,7 +26,7 @@ from app.api.kit.schemas import (
     Reason,
     Statuses,
     Strict,
-    Time,
+    date_time,
     described,
     doc,
     flag,
@@ -123,7 +123,7 @@ class VerificationOut(Answer):
     verdict = fields.Enum(Verdict, by_value=True)
     checks = AsStored(fields.Nested(CheckOut))
     warnings = AsStored(fields.Nested(WarningOut))
-    checked_at = Time()
+    checked_at = date_time()
 
 
 class ProofOut(VerificationOut):
@@ -131,14 +131,9 @@ class ProofOut(VerificationOut):
     trigger = fields.Enum(
         Trigger, by_value=True, metadata=described("Why it was made, the first time.")
     )
-    first_at = Time()
-    checked_at = Time("When it was made last.")
+    first_at = date_time()
+    checked_at = date_time("When it was made last.")
     count = number(24, "How often it was made: routine proofs that find the same count up.")
-
-
-class _ProvenUntil(Time):
-    def get_value(self, obj: Any, *_: Any, **__: Any) -> Any:
-        return obj.proven_until(services.config.proofs.proof_max_age)
 
 
 class StepOut(Answer):
@@ -180,18 +175,13 @@ class PermissionsOut(Answer):
 
 
 class DiagnosisOut(Answer):
-    at = Time()
+    at = date_time()
     conclusion = string("The role does not let us in.", "The first problem, in words.")
     steps = list_of(StepOut)
     trust_policy = mapping(
         {"Statement": []}, "The role's own, as it is now; null: it was not seen.", allow_none=True
     )
     permissions = nested(PermissionsOut)
-
-
-class _UpdateAvailable(fields.Boolean):
-    def get_value(self, obj: Any, *_: Any, **__: Any) -> Any:
-        return services.listing.has_update(obj)
 
 
 class ConnectionOut(Answer):
@@ -224,11 +214,8 @@ class ConnectionOut(Answer):
         allow_none=True,
     )
     wanted_permission_set = nullable_string(None, "The set that its role is to move to; see PATCH.")
-    update_available = _UpdateAvailable(
-        metadata=doc(
-            True,
-            "Whether its role is to be updated: to a newer version of its set, or to another set.",
-        )
+    update_available = flag(
+        "Whether its role is to be updated: to a newer version of its set, or to another set."
     )
     verification = nested(
         VerificationOut,
@@ -236,16 +223,22 @@ class ConnectionOut(Answer):
         attribute="proof",
         allow_none=True,
     )
-    proven_until = _ProvenUntil(
+    proven_until = date_time(
         "Nothing is issued later without a fresh proof. null: not verified.", allow_none=True
     )
-    next_proof_at = Time(allow_none=True, attribute="due_at")
-    access_until = Time(
+    next_proof_at = date_time(allow_none=True, attribute="due_at")
+    access_until = date_time(
         "When the access ends, by the role's trust policy or its stack's message. null: no time.",
         allow_none=True,
     )
-    created_at = Time()
-    verified_at = Time("The time of the latest proof that succeeded.", allow_none=True)
+    created_at = date_time()
+    verified_at = date_time("The time of the latest proof that succeeded.", allow_none=True)
+
+    def read_update_available(self, connection: Connection) -> bool:
+        return services.listing.has_update(connection)
+
+    def read_proven_until(self, connection: Connection) -> Any:
+        return connection.proven_until(services.config.proofs.proof_max_age)
 
 
 class ApprovedOut(ConnectionOut):

@@ -1,7 +1,7 @@
 """Credentials, in the two shapes that AWS's SDKs read.
 
 A web process answers plain requests by `PlainCredentials`, without gunicorn's parser and without
-Flask (app/http/plain_requests.py). The views answer all others. A request goes to them unchanged if
+Flask (app/http/requests.py). The views answer all others. A request goes to them unchanged if
 this process does not have its key in memory, or if the key or the body would be refused. A plain
 request that fails later goes to Flask together with its exception, which Flask raises, answers and
 records. So rate limits count the request once, and it waits once.
@@ -20,12 +20,17 @@ from marshmallow import ValidationError, fields
 from werkzeug.exceptions import MethodNotAllowed
 
 from app import strict_json
-from app.api.kit.authentication import from_memory, refusals_for_good_keys, requires
+from app.api.kit.authentication import from_memory, refusals_for_good_keys
 from app.api.kit.blueprint import Blueprint, JsonObject, Scope, principal, services
 from app.api.kit.schemas import ACCOUNT, ROLE, Answer, Strict, doc, line, string
 from app.concurrency.places import without_slot
-from app.http.client import REQUEST_ID, client_address, new_request_id
-from app.http.plain_requests import PlainRequest, format_answer
+from app.http.requests import (
+    REQUEST_ID,
+    PlainRequest,
+    client_address,
+    format_answer,
+    new_request_id,
+)
 from app.issuing.issue import DURATION_DEFAULT, Issued
 from app.services import Services
 from app.settings.checks import SESSION_MAX, SESSION_MIN
@@ -200,7 +205,9 @@ def _terms(request: PlainRequest) -> JsonObject | None:
         return None
 
 
-bp = Blueprint("credentials", "Short-lived credentials for a proven role.", noun="credentials")
+bp = Blueprint(
+    "credentials", "Short-lived credentials for a proven role.", "credentials", guard=from_memory
+)
 
 
 @bp.before_request
@@ -218,18 +225,19 @@ def _raise_failure() -> None:
 _ONE = "/v1/tenants/<uuid:tenant_id>/connections/<uuid:connection_id>"
 
 
-@bp.route(f"{_ONE}/credentials", methods=["POST"])
-@requires(Scope.CREDENTIALS_ISSUE, fails=[404], guard=from_memory)
-@bp.arguments(IssueIn)
-@bp.response(200, ProcessCredentials)
+@bp.operation("POST", f"{_ONE}/credentials", "credentials:issue", ProcessCredentials, takes=IssueIn)
 def issue_credentials(body: JsonObject, tenant_id: UUID, connection_id: UUID) -> JsonObject:
     """Issue credentials for a verified connection, as credential_process prints them."""
     return _process(services.issuer.issue(principal(), tenant_id, connection_id, **body))
 
 
-@bp.route(f"{_ONE}/container-credentials", methods=["GET"])
-@requires(Scope.CREDENTIALS_ISSUE, fails=[404, 409, 422], guard=from_memory, bare=True)
-@bp.response(200, ContainerCredentials)
+@bp.operation(
+    "GET",
+    f"{_ONE}/container-credentials",
+    "credentials:issue",
+    ContainerCredentials,
+    fails=[409, 422],
+)
 def container_credentials(tenant_id: UUID, connection_id: UUID) -> JsonObject:
     """Issue credentials in the shape that AWS_CONTAINER_CREDENTIALS_FULL_URI expects.
 

@@ -3,8 +3,8 @@
 from flask import Response
 from marshmallow import fields
 
-from app.api.kit.authentication import is_vendor_with, public
-from app.api.kit.blueprint import Blueprint, JsonObject, Scope, services
+from app.api.kit.authentication import is_vendor_with
+from app.api.kit.blueprint import PUBLIC, Blueprint, JsonObject, Scope, services
 from app.api.kit.problems import problem_of
 from app.api.kit.schemas import Answer, list_of, string
 from app.errors import StoreUnavailableError
@@ -31,17 +31,13 @@ class Readiness(Ok):
 bp = Blueprint("health", "Whether the service runs, and whether it can work.")
 
 
-@bp.route("/healthz", methods=["GET"])
-@public
-@bp.response(200, Ok)
+@bp.operation("GET", "/healthz", PUBLIC, Ok)
 def healthz() -> dict[str, str]:
     """Answer as long as the process runs; needs no database and no AWS."""
     return {}
 
 
-@bp.route("/readyz", methods=["GET"])
-@public
-@bp.response(200, Readiness)
+@bp.operation("GET", "/readyz", PUBLIC, Readiness)
 def readyz() -> JsonObject | Response:
     """Check database, migrations and AWS identity; a 503 names the failed checks.
 

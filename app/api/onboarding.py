@@ -1,19 +1,27 @@
 """The onboarding kit and its templates, and links to the onboarding page (app/web/onboarding)."""
 
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from flask import Response
 
-from app.api.kit.authentication import public
-from app.api.kit.blueprint import Blueprint, JsonObject, changing, paged, principal, services
+from app.api.kit.blueprint import (
+    PUBLIC,
+    Blueprint,
+    JsonObject,
+    changing,
+    paged,
+    principal,
+    services,
+)
 from app.api.kit.schemas import (
     EXTERNAL_ID,
     NEXT_EXTERNAL_ID,
     Answer,
     PageQuery,
     Strict,
-    Time,
+    date_time,
     flag,
     line,
     mapping,
@@ -104,24 +112,24 @@ def get_kit(query: JsonObject, tenant_id: UUID) -> onboarding.Kit:
     return services.onboarding.kit(principal(), tenant_id, **query)
 
 
-_answers_template = bp.response(
-    200, {"type": "string"}, content_type="text/yaml", description="The CloudFormation template"
+_answering_template = partial(
+    bp.operation,
+    "GET",
+    scopes=PUBLIC,
+    answer={"type": "string"},
+    takes=TemplateQuery,
+    content_type="text/yaml",
+    description="The CloudFormation template",
 )
 
 
-@bp.route("/v1/templates/customer-role.yaml", methods=["GET"])
-@public
-@bp.arguments(TemplateQuery, location="query")
-@_answers_template
+@_answering_template("/v1/templates/customer-role.yaml")
 def get_template(query: JsonObject) -> Response:
     """Read the CloudFormation template before launching it."""
     return _yaml(services.onboarding.rendered(**query).role)
 
 
-@bp.route("/v1/templates/customer-org.yaml", methods=["GET"])
-@public
-@bp.arguments(TemplateQuery, location="query")
-@_answers_template
+@_answering_template("/v1/templates/customer-org.yaml")
 def get_organization_template(query: JsonObject) -> Response:
     """Read the template that creates the role in an organisation's accounts."""
     return _yaml(services.onboarding.rendered(**query).organization)
@@ -145,9 +153,9 @@ class LinkOut(Answer):
     id = uuid()
     permission_set = string("inventory")
     region = string("eu-west-1")
-    created_at = Time()
-    expires_at = Time()
-    revoked_at = Time(allow_none=True)
+    created_at = date_time()
+    expires_at = date_time()
+    revoked_at = date_time(allow_none=True)
 
 
 _SHOWN_ONCE = "For the customer. Shown only in this answer; Deputy keeps its hash."
@@ -156,7 +164,7 @@ _SHOWN_ONCE = "For the customer. Shown only in this answer; Deputy keeps its has
 class LinkCreated(Answer):
     id = uuid()
     url = string("https://deputy.example.com/onboard/<43 characters>", _SHOWN_ONCE)
-    expires_at = Time()
+    expires_at = date_time()
 
 
 _ABOUT = "URLs of the onboarding page, for customers' administrators."

@@ -7,13 +7,14 @@ from marshmallow import fields
 from app.api.kit.blueprint import Blueprint, JsonObject, services
 from app.api.kit.schemas import (
     Answer,
-    Digits,
     Strict,
-    Time,
+    date_time,
     described,
+    digits,
     doc,
     flag,
     list_of,
+    mapping,
     nested,
     nullable_string,
     number,
@@ -26,7 +27,6 @@ _STATEMENT = {"Sid": "ReadTags", "Effect": "Allow", "Action": ["tag:GetResources
 _WITH_WHY = [_STATEMENT | {"why": "Shows the tags."}]
 # JSON types of the elements of an IAM policy
 _ANY = {"type": ["string", "array", "object", "null"], "items": {}, "additionalProperties": {}}
-_NAME = {"name": "name", "in": "path", "schema": {"type": "string", "examples": ["inventory"]}}
 
 
 class ManagedPolicyOut(Answer):
@@ -43,11 +43,6 @@ class ParameterOut(Answer):
     example = string("acme-cost-reports")
 
 
-class _Policy(fields.Dict):
-    def get_value(self, obj: Any, *_: Any, **__: Any) -> Any:
-        return obj.policy(services.config.aws.broker.partition)
-
-
 class PermissionSetOut(Answer):
     name = string("inventory")
     version = number(1)
@@ -62,16 +57,17 @@ class PermissionSetOut(Answer):
     )
     managed_policies = list_of(ManagedPolicyOut)
     parameters = list_of(ParameterOut)
-    policy = _Policy(
-        metadata=doc(
-            {"Version": "2012-10-17", "Statement": [_STATEMENT]}, "The IAM policy document."
-        )
+    policy = mapping(
+        {"Version": "2012-10-17", "Statement": [_STATEMENT]}, "The IAM policy document."
     )
+
+    def read_policy(self, permission_set: Any) -> Any:
+        return permission_set.policy(services.config.aws.broker.partition)
 
 
 class PermissionSetVersionOut(Answer):
     version = number(1)
-    published_at = Time()
+    published_at = date_time()
     access = one_of("PermissionSetAccess", "read", "write", attribute="content.access")
     statements = fields.List(fields.Dict(), attribute="content.statements", metadata=doc(_WITH_WHY))
     managed_policies = list_of(ManagedPolicyOut, attribute="content.managed_policies")
@@ -83,8 +79,8 @@ class PermissionSetVersions(Answer):
 
 
 class DifferenceQuery(Strict):
-    before = Digits(required=True, data_key="from", metadata=doc(1))
-    after = Digits(required=True, data_key="to", metadata=doc(2))
+    before = digits(1, required=True, data_key="from")
+    after = digits(2, required=True, data_key="to")
 
 
 class SideOut(Answer):
@@ -132,22 +128,13 @@ def list_permission_sets() -> JsonObject:
     return {"items": services.onboarding.sets.values()}
 
 
-@bp.operation(
-    "GET", f"{_ONE}/versions", "connections:read", PermissionSetVersions, parameters=[_NAME]
-)
+@bp.operation("GET", f"{_ONE}/versions", "connections:read", PermissionSetVersions)
 def list_versions(name: str) -> JsonObject:
     """List the published versions of a permission set, newest first."""
     return {"items": services.onboarding.versions.list(name)}
 
 
-@bp.operation(
-    "GET",
-    f"{_ONE}/difference",
-    "connections:read",
-    DifferenceOut,
-    takes=DifferenceQuery,
-    parameters=[_NAME],
-)
+@bp.operation("GET", f"{_ONE}/difference", "connections:read", DifferenceOut, takes=DifferenceQuery)
 def get_difference(query: JsonObject, name: str) -> Difference:
     """Compare two versions of a permission set."""
     return services.onboarding.versions.difference(name, **query)

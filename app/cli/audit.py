@@ -20,7 +20,7 @@ from app.audit.log import EventFilter
 from app.cli.finding import connection_called, key_called, tenant_id_called
 from app.cli.operator import Lookup, Noun, Row, every, lines, pages, row_of, services
 from app.clock import YEARS, as_given, now
-from app.http.client import address_of
+from app.http.requests import address_of
 from app.ids import ACCESS_KEY_ID, RoleArn, first_id_at, key_id_in
 from app.issuing.session_origins import HAND_OUTS_MAX
 from app.settings.checks import SESSION_MAX

@@ -6,7 +6,7 @@ for a header, a body, the next request, or until its client has taken an answer.
 has too many connections, each new one closes the connection that has waited longest. So sockets
 that send little or nothing leave room for real requests.
 
-Plain requests (app/http/plain_requests.py) are answered before gunicorn reads them, within the same
+Plain requests (app/http/requests.py) are answered before gunicorn reads them, within the same
 bounds.
 
 The application answers also those requests that gunicorn can't read, or refuses. The answer is a
@@ -38,8 +38,7 @@ from gunicorn.http.message import Request
 from gunicorn.http.parser import RequestParser
 from gunicorn.workers.ggevent import GeventWorker
 
-from app.http.client import REFUSED_STATUS
-from app.http.plain_requests import READ_BYTES, PlainReader, setting_for_gunicorn
+from app.http.requests import READ_BYTES, REFUSED_STATUS, PlainReader, setting_for_gunicorn
 
 _REQUESTS = 256  # concurrent requests of this process; AWS's and the cache's pools are as large
 _LATE_SECONDS = 0.25  # seconds between two searches for waits that have timed out
@@ -454,5 +453,5 @@ def _room_for(connections: int) -> int:
     if soft != resource.RLIM_INFINITY and soft < needed:
         soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        return max(_SPARE * 2, min(connections, soft - _OTHER_FILES))
+        return max(_SPARE * 2, soft - _OTHER_FILES)
     return connections

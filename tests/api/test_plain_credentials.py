@@ -1,9 +1,11 @@
 """A plain request that is not answered at once reaches Flask as if it had come there first."""
 
+from contextlib import nullcontext
+
 import pytest
 
 from app.errors import StoreUnavailableError
-from app.http.plain_requests import PlainRequest
+from app.http.requests import PlainRequest
 from tests.attacks.evidence import on_sqlite
 from tests.support.cast import Api, path_of
 from tests.support.rows import statements
@@ -28,7 +30,7 @@ def answer_plain(api, connection, **changes):
     target = (connection["tenant_id"], connection["id"], changes.pop("shape", "credentials"))
     request = PlainRequest("POST", target, f"Bearer {api.key}", None, None, b"")
     return api.app.extensions["deputy.plain_requests"].answer(
-        request._replace(**changes), "127.0.0.1"
+        request._replace(**changes), "127.0.0.1", nullcontext
     )
 
 

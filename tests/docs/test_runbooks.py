@@ -26,7 +26,7 @@ def scopes_used(app):
         if "-X DELETE" in options:
             method = "DELETE"
         endpoint, _ = routes.match(re.sub(r"\$[A-Z]+", str(uuid4()), path), method=method)
-        used.add(app.view_functions[endpoint].facts["scopes"][0].value)
+        used.add(app.view_functions[endpoint].scopes[0].value)
     return used
 
 

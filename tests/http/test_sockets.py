@@ -16,7 +16,7 @@ from gevent.lock import Semaphore
 from gevent.pool import Pool
 from gevent.socket import socketpair
 
-from app.http.plain_requests import PlainReader, format_answer
+from app.http.requests import PlainReader, format_answer
 from app.http.sockets import Body, Wait, WebProcess
 
 SIZE = 1024

@@ -1,54 +1,52 @@
 """Authentication of requests: who calls, and with which scope.
 
-Every view is either `public` or wrapped by `requires(scope, …)` right below its route
-(`Blueprint.operation`). The key and its scope are checked before the request is parsed, and before
-the database is asked whether a resource exists.
+`Blueprint.operation` wraps every view by `requires`, except those that are PUBLIC. The key and its
+scope are checked before the request is parsed, and before the database is asked whether a resource
+exists.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial, wraps
 from typing import Any
 
 from flask import g, request
 
-from app.api.kit.openapi import View, document
+from app.api.kit.openapi import View
 from app.api.kit.prices import STOP, price_of
 from app.errors import TryLaterError, UnauthenticatedError
 from app.http.current import services
 from app.identity import ApiKeyPrincipal
 from app.identity.scopes import Scope
 
-Guard = Callable[[str], AbstractContextManager[ApiKeyPrincipal]]
+# AWS's SDKs send this endpoint a key without `Bearer`, and read its refusals: Java and Go read
+# `code` and `message`, JavaScript reads `Code` and `Message`.
+CONTAINER = "credentials.container_credentials"
+
+Guard = Callable[[], AbstractContextManager[ApiKeyPrincipal]]
 
 
-def requires(
-    *scopes: Scope, fails: Sequence[int], guard: Guard | None = None, bare: bool = False
-) -> Callable[[View], View]:
-    """Admit only API keys with one of these scopes.
+def requires(view: View, scopes: list[Scope], guard: Guard | None) -> View:
+    """Return the view for API keys with one of these scopes.
 
     `guard`: authenticates the key, and holds what the request needs while the view runs; None: the
-    key is read from the database, and the request counts against its tenant's share. `bare`: the
-    header may also hold the key without `Bearer`. Raises UnauthenticatedError, then ForbiddenError.
+    key is read from the database, and the request counts against its tenant's share. Raises
+    UnauthenticatedError, then ForbiddenError.
     """
+    guarding = guard or partial(_in_tenant_share, price_of(view.__name__))
 
-    def decorate(view: View) -> View:
-        guarding = guard or partial(_in_tenant_share, price_of(view.__name__))
+    @wraps(view)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        with guarding() as g.principal:
+            g.principal.require(*scopes)
+            return view(*args, **kwargs)
 
-        @wraps(view)
-        def guarded(*args: Any, **kwargs: Any) -> Any:
-            with guarding(_presented_key(bare=bare)) as g.principal:
-                g.principal.require(*scopes)
-                return view(*args, **kwargs)
-
-        return document(guarded, scopes=scopes, fails=fails)
-
-    return decorate
+    return guarded
 
 
 @contextmanager
-def _in_tenant_share(price: float, key: str) -> Iterator[ApiKeyPrincipal]:
-    share = services.tenant_share
+def _in_tenant_share(price: float) -> Iterator[ApiKeyPrincipal]:
+    key, share = _presented_key(), services.tenant_share
     principal, tenant_scope = None, share.tenant_of(key)
     if tenant_scope is None:  # the key is unknown, or the vendor's
         principal = _authenticate(key)
@@ -74,12 +72,13 @@ def _authenticate(key: str) -> ApiKeyPrincipal:
 
 
 @contextmanager
-def from_memory(key: str) -> Iterator[ApiKeyPrincipal]:
+def from_memory() -> Iterator[ApiKeyPrincipal]:
     """Trust a key that this process has in memory.
 
     The key may have been revoked since. So only issuing trusts it: it reads the key again
     before credentials leave.
     """
+    key = _presented_key()
     with refusals_for_good_keys(key):
         yield services.authorization.authenticate(key, g.request_id, g.client_address)
 
@@ -118,16 +117,11 @@ def is_vendor_with(scope: Scope) -> bool:
     return principal.is_vendor and scope in principal.scopes
 
 
-def public(view: View) -> View:
-    """Mark a view that needs no key. tests/test_architecture.py lists these views."""
-    return document(view, public=True)
-
-
-def _presented_key(*, bare: bool = False) -> str:
+def _presented_key() -> str:
     header = request.headers.get("Authorization", "")
     scheme, _, key = header.partition(" ")
     if scheme.lower() == "bearer":
         return key
-    if bare and header:
+    if header and request.endpoint == CONTAINER:
         return header
     raise UnauthenticatedError("This needs an API key: Authorization: Bearer dpk_…")

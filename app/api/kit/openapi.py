@@ -5,7 +5,7 @@ its fields' examples.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -19,10 +19,8 @@ from app.strict_json import JsonObject
 
 View = Callable[..., Any]
 
+NAME_PARAMETER = {"type": "string", "examples": ["inventory"]}  # a permission set's
 UUID_PARAMETER = {"type": "string", "format": "uuid", "examples": [UUID_EXAMPLE]}
-# A view keeps its facts in this attribute. An operation has them under this key until it is
-# completed.
-_FACTS = "facts"
 
 
 def example_of(schema: Schema) -> Any:
@@ -67,65 +65,28 @@ class _Converter(OpenAPIConverter):
 
 
 class Plugin(MarshmallowPlugin):
-    """apispec's plugin for flask-smorest, which also completes operations from views' facts."""
-
     Converter = _Converter
 
-    def operation_helper(self, *args: Any, **context: Any) -> None:
-        for method, operation in context["operations"].items():
-            _complete(method, operation, operation.pop(_FACTS))
-        super().operation_helper(*args, **context)
 
+def document(view: View, method: str, scopes: Sequence[str], refusals: set[int]) -> View:
+    """Describe a view: who may call it, and each status with which it may refuse.
 
-def _complete(method: str, operation: JsonObject, facts: JsonObject) -> None:
-    """Add each status that an operation can answer.
-
-    OpenAPI's `default` response would allow any status.
-    """
-    statuses = {414, 431, 500, 503, *facts.get("fails", ())}
-    if facts.get("public"):
-        operation["security"] = []
-    else:
-        statuses |= {401, 403, 429}  # 429: the tenant's share or its number of refusals is used up
-        if method != "get":
-            # PostgreSQL aborts one of two transactions that deadlock
-            statuses.add(409)
-    if body := operation.get("requestBody"):
-        statuses |= {400, 413, 415, 422}
-        schema = body["content"]["application/json"]["schema"]()
-        body["required"] = any(field.required for field in schema.fields.values())
-        _exemplify(body)
-    if operation.get("parameters"):
-        statuses |= {400, 422}
-    responses = operation["responses"]
-    for response in responses.values():
-        if isinstance(response, dict):
-            _exemplify(response)
-    for status in sorted(statuses):
-        responses[status] = HTTPStatus(status).name
-
-
-def _exemplify(body: JsonObject) -> None:
-    """Add an example beside the schema of a body."""
-    for media in body.get("content", {}).values():
-        schema = media["schema"]
-        if isinstance(schema, type):
-            schema = schema()
-        if isinstance(schema, Schema):
-            media["example"] = example_of(schema)
-
-
-def document(view: View, **facts: Any) -> View:
-    """Keep a view's facts for the OpenAPI document.
-
-    The facts are `scopes` (a key needs one of them) or `public`, and `fails`: the statuses of
-    refusals that not every operation has. Generated clients name the operation after the view.
+    OpenAPI's `default` response would allow any status. Generated clients name the operation after
+    the view. No scopes: the view needs no key; tests/test_architecture.py lists these views.
     """
     _, _, explained = (view.__doc__ or "").partition("\n")
-    access = "Needs no API key."
-    if "scopes" in facts:
-        access = f"Scope: `{'` or `'.join(facts['scopes'])}`."
-    description = f"{inspect.cleandoc(explained)}\n\n{access}".strip()
-    vars(view)[_FACTS] = facts
-    keep = Blueprint.doc(operationId=view.__name__, description=description, **{_FACTS: facts})
-    return keep(view)  # type: ignore[no-any-return]  # flask-smorest has no types
+    vars(view)["scopes"] = scopes
+    facts: JsonObject = {"operationId": view.__name__}
+    statuses = refusals | {414, 431, 500, 503}
+    if scopes:
+        access = f"Scope: `{'` or `'.join(scopes)}`."
+        statuses |= {401, 403, 429}  # 429: the tenant's share or its number of refusals is used up
+        if method != "GET":
+            # PostgreSQL aborts one of two transactions that deadlock
+            statuses.add(409)
+    else:
+        access = "Needs no API key."
+        facts["security"] = []
+    facts["description"] = f"{inspect.cleandoc(explained)}\n\n{access}".strip()
+    facts["responses"] = {status: HTTPStatus(status).name for status in sorted(statuses)}
+    return Blueprint.doc(**facts)(view)  # type: ignore[no-any-return]  # flask-smorest has no types

@@ -16,6 +16,7 @@ from marshmallow import fields
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from app import metrics
+from app.api.kit.authentication import CONTAINER
 from app.api.kit.openapi import example_of
 from app.api.kit.schemas import Answer, doc, mapping, number, string
 from app.errors import (
@@ -25,14 +26,14 @@ from app.errors import (
     TryLaterError,
     ValidationFailedError,
 )
-from app.http.bodies import BODY_KIB
+from app.http.current import BODY_KIB
 from app.http.refusals import NAMED_FIELDS, PROBLEMS, code_of, record_refusal
 from app.log import logger
 from app.strict_json import JsonObject
 
-_INTERNAL = "Internal error. Search Deputy's log for the request id."
 _DETAILS = {
     "not_found": NotFoundError().detail,
+    "internal_error": "Internal error. Search Deputy's log for the request id.",
     "method_not_allowed": "Method not allowed; see the Allow header.",
     "payload_too_large": f"The body is larger than {BODY_KIB} KiB.",
     "uri_too_long": "Method and URL are longer than 4094 bytes together.",
@@ -41,9 +42,6 @@ _DETAILS = {
     ),
     "validation_failed": ValidationFailedError({}).detail,
 }
-# SDKs read this endpoint's refusals: Java and Go read `code` and `message`, JavaScript reads `Code`
-# and `Message`.
-_CONTAINER = "credentials.container_credentials"
 
 
 class ProblemSchema(Answer):
@@ -103,7 +101,7 @@ def problem(code: str, detail: str, messages: Mapping[str, Any] | None = None) -
         body["errors"] = dict(islice(messages.items(), NAMED_FIELDS))
         if len(messages) > NAMED_FIELDS:
             body["detail"] = f"{detail} {len(messages) - NAMED_FIELDS} more are not shown."
-    if request.endpoint == _CONTAINER:
+    if request.endpoint == CONTAINER:
         body |= {"message": detail, "Code": code, "Message": detail}
     metrics.REFUSALS.labels(code).inc()
     response = Response(json.dumps(body), status, content_type="application/problem+json")
@@ -135,8 +133,6 @@ def _app_error(error: AppError) -> Response:
 def _http_error(error: HTTPException) -> Response:
     """Return the response for a refusal by Flask, werkzeug or webargs."""
     code = code_of(error)
-    if code == "internal_error":
-        return problem(code, _INTERNAL)
     messages: dict[str, list[str]] = {}
     # webargs sets `data`
     for of_location in getattr(error, "data", {}).get("messages", {}).values():
@@ -153,7 +149,7 @@ def _http_error(error: HTTPException) -> Response:
 def _bug(error: Exception) -> Response:
     """Return the response for a bug: it has only the request's id, and the log has the error."""
     logger.error("request.failed", exc_info=error)
-    return problem("internal_error", _INTERNAL)
+    return problem("internal_error", _DETAILS["internal_error"])
 
 
 def _flat(messages: Mapping[Any, Any], path: str = "") -> Iterator[tuple[str, list[str]]]:

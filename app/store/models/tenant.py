@@ -102,10 +102,15 @@ class Suspendable:
 
     @property
     def suspended(self) -> dict[str, Any] | None:
-        """The time, the kind of actor and the reason of the suspension; None without one."""
+        """The suspension, with its time; None without one."""
         if self.suspended_at is None:
             return None
-        return {"at": self.suspended_at, "by": self.suspended_by, "reason": self.suspended_reason}
+        return {
+            "at": self.suspended_at,
+            "by": self.suspended_by,
+            "bound": self.suspended_by_bound,
+            "reason": self.suspended_reason,
+        }
 
     def ensure_may_undo(self, *, bound: bool) -> None:
         """Raise ConflictError if the vendor suspended the row and `bound` is True.

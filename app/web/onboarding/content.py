@@ -1,8 +1,11 @@
-"""Content of the onboarding page: a kit, and the progress of the tenant's connections."""
+"""Content of the onboarding page: a kit, the connections' progress, and updates of permissions.
+
+An update leads to a newer version of a role's permission set, or to another set.
+"""
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from flask import render_template, request
 
@@ -11,14 +14,35 @@ from app.http.current import services
 from app.onboarding.kit import Kit
 from app.onboarding.kit_scripts import filled
 from app.onboarding.page_links import Visit
-from app.store.models import ConnectionStatus, RotationState
+from app.permissions.difference import difference
+from app.permissions.permission_sets import PermissionSet
+from app.store.models import Connection, ConnectionStatus, RotationState
 from app.store.models.states import SEARCH_DAYS
 from app.web.onboarding import progress
-from app.web.onboarding.set_updates import updates_of
 
 WAYS = ("stack", "terraform", "cli", "organization")
 _SHOWN = 25  # connections per page
 _STATUS_SECONDS = {False: 3, True: 30}  # between updates; True: everything is connected
+
+
+class SetUpdate(NamedTuple):
+    """One update, and the connections that need it.
+
+    `words`: the changes, as sentences. `kit`: the instructions. `moves`: the update leads to
+    another set. `applied`: the roles already have the new set, and only the vendor's approval is
+    missing.
+    """
+
+    after: PermissionSet
+    connections: list[Connection]
+    words: list[str]
+    kit: Kit
+    moves: bool
+    applied: bool
+
+    @property
+    def awaits_approval(self) -> bool:
+        return any(self.after.name in each.sets_to_approve for each in self.connections)
 
 
 def page(visit: Visit, *, role_arn: str = "", problems: Sequence[str] = ()) -> str:
@@ -46,9 +70,11 @@ def page(visit: Visit, *, role_arn: str = "", problems: Sequence[str] = ()) -> s
     )
 
 
-def kit_of(visit: Visit, region: str) -> Kit:
+def kit_of(visit: Visit, region: str, permission_set: str | None = None) -> Kit:
+    """Return the kit for a permission set; None: the link's."""
+    name = permission_set or visit.link.permission_set
     return services.onboarding.kit(
-        visit.principal, visit.tenant.id, region=region, permission_set=visit.link.permission_set
+        visit.principal, visit.tenant.id, region=region, permission_set=name
     )
 
 
@@ -69,7 +95,7 @@ def live_part(visit: Visit, kit: Kit) -> dict[str, Any]:
     rotation = services.rotations.get(principal, tenant_id)
     if rotation and rotation.state in {RotationState.RETIRED, RotationState.ABANDONED}:
         rotation = None
-    updates = updates_of(services.onboarding, principal, listed.items, visit.link.region)
+    updates = _updates_of(visit, listed.items)
     summary = progress.headline(counts, shown)
     if updates or rotation:
         summary = summary.removesuffix(progress.NOTHING_LEFT)
@@ -98,6 +124,28 @@ def live_part(visit: Visit, kit: Kit) -> dict[str, Any]:
         "seen": hashlib.sha256(f"{summary}{body}".encode()).hexdigest()[:16],
         "seconds": _STATUS_SECONDS[connected and rotation is None and not updates],
     }
+
+
+def _updates_of(visit: Visit, connections: Sequence[Connection]) -> list[SetUpdate]:
+    """Return the updates that these connections of the tenant need."""
+    sets, versions = services.onboarding.sets, services.onboarding.versions
+    updates: dict[tuple[str, int | None, str, bool], SetUpdate] = {}
+    for connection in connections:
+        name, version = connection.permission_set, connection.permission_set_version
+        target = connection.wanted_permission_set or name
+        if target not in sets:
+            target = name
+        if target == name and not sets.is_outdated(name, version):
+            continue
+        applied = connection.move is not None and connection.move.version is not None
+        key = name, version, target, applied
+        if key not in updates:
+            before, after = versions.of(name, version), sets[target]
+            words = list(difference(before, after).words()) if before else []
+            kit = kit_of(visit, visit.link.region, target)
+            updates[key] = SetUpdate(after, [], words, kit, target != name, applied)
+        updates[key].connections.append(connection)
+    return list(updates.values())
 
 
 def _trust_policy_command(shown: Sequence[progress.Progress], kit: Kit) -> str | None:

@@ -18,13 +18,13 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter, Rule
 
 from app import errors
-from app.http.bodies import whole_body
-from app.http.current import services
+from app.http.current import services, whole_body
 from app.http.refusals import PROBLEMS, code_of, record_refusal
 from app.identity import digest_of
 from app.limits.table import ATTEMPTS, CHECKS, ROLES_ENTERED, SEARCHES_ENDED
 from app.log import logger
 from app.onboarding.page_links import Visit
+from app.settings.declarations import Limit
 from app.store.models import Trigger
 from app.web.onboarding import content
 
@@ -34,30 +34,25 @@ bp = Blueprint(
 View = Callable[..., Any]
 
 
-def _without_key(view: View) -> View:
-    """Mark a view that needs no API key: the token in its path authorizes the request.
-
-    tests/test_architecture.py lists these views.
-    """
-    vars(view)["facts"] = {"public": True}
-    return view
-
-
 def _visiting(view: View) -> View:
-    """Open the link whose token is in the path, and give the view a Visit."""
+    """Open the link whose token is in the path, and give the view a Visit.
+
+    The token authorizes the request, so the view needs no API key. tests/test_architecture.py lists
+    these views.
+    """
 
     @wraps(view)
-    def visiting(token: str, **ids: UUID) -> ResponseReturnValue:
+    def visiting(token: str, **ids: UUID) -> Any:
         try:
             visit = services.links.open(token, g.request_id, g.client_address)
         except errors.RateLimitedError:
             services.tenant_share.hold(UUID(bytes=digest_of(token)[:16]))
             raise
         g.principal = visit.principal
-        answer: ResponseReturnValue = view(visit, **ids)
-        return answer
+        return view(visit, **ids)
 
-    return _without_key(visiting)
+    vars(visiting)["scopes"] = []
+    return visiting
 
 
 @bp.app_template_filter("pretty")
@@ -92,8 +87,7 @@ def status(visit: Visit) -> ResponseReturnValue:
 @_visiting
 def connect(visit: Visit) -> ResponseReturnValue:
     """Connect a role by its ARN, or prove it again if it is connected."""
-    services.quotas.acquire(visit.principal, visit.tenant.id, ROLES_ENTERED, ATTEMPTS)
-    _ensure_own_form()
+    _accept_form(visit, ROLES_ENTERED, ATTEMPTS)
     request.max_content_length = _FORM  # a whole body of `a=1&` would take 80 ms to parse
     with whole_body():
         role_arn = request.form.get("role_arn", "")
@@ -119,8 +113,7 @@ def entered(_visit: Visit) -> ResponseReturnValue:
 @_visiting
 def stop_looking(visit: Visit, connection_id: UUID) -> ResponseReturnValue:
     """Stop looking for a role in an account."""
-    services.quotas.acquire(visit.principal, visit.tenant.id, SEARCHES_ENDED)
-    _ensure_own_form()
+    _accept_form(visit, SEARCHES_ENDED)
     services.links.stop_looking(visit, connection_id)
     return _back()
 
@@ -129,8 +122,7 @@ def stop_looking(visit: Visit, connection_id: UUID) -> ResponseReturnValue:
 @_visiting
 def check_again(visit: Visit, connection_id: UUID) -> ResponseReturnValue:
     """Prove a connection again now."""
-    services.quotas.acquire(visit.principal, visit.tenant.id, CHECKS, ATTEMPTS)
-    _ensure_own_form()
+    _accept_form(visit, CHECKS, ATTEMPTS)
     services.verification.verify(
         visit.principal, visit.tenant.id, connection_id, trigger=Trigger.REQUESTED
     )
@@ -138,7 +130,6 @@ def check_again(visit: Visit, connection_id: UUID) -> ResponseReturnValue:
 
 
 @bp.endpoint("web.unknown")
-@_without_key
 def unknown(rest: str = "") -> Response:  # noqa: ARG001  the route passes it
     """Answer every other path and method with the page for links that do not work."""
     return _error(404, "gone")
@@ -167,11 +158,14 @@ def _back() -> ResponseReturnValue:
     return redirect(url_for("web.page", token=token, start=start, _anchor="status"), 303)
 
 
-def _ensure_own_form() -> None:
-    """Raise ForbiddenError if the browser says that another site sent the form.
+def _accept_form(visit: Visit, *limits: Limit) -> None:
+    """Count a form against the tenant's limits, and check where it comes from.
 
-    Browsers without Sec-Fetch-Site send `Origin: null` from our pages, which send no referrer.
+    Raises RateLimitedError. Raises ForbiddenError if the browser says that another site sent the
+    form. Browsers without Sec-Fetch-Site send `Origin: null` from our pages, which send no
+    referrer.
     """
+    services.quotas.acquire(visit.principal, visit.tenant.id, *limits)
     own = urlsplit(services.config.service.public_url)
     is_own = request.headers.get("Origin", "null") in {"null", f"{own.scheme}://{own.netloc}"}
     if site := request.headers.get("Sec-Fetch-Site"):

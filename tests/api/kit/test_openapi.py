@@ -192,7 +192,7 @@ def test_an_operation_says_whether_a_key_is_needed_and_names_its_scope():
             assert security == [], operation
         else:
             assert security is None, operation
-            scopes = "` or `".join(view.facts["scopes"])
+            scopes = "` or `".join(view.scopes)
             assert f"Scope: `{scopes}`." in text, operation
         for line in (view.__doc__ or "").strip().splitlines()[2:]:
             assert line.strip() in text, operation
