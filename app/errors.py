@@ -81,7 +81,9 @@ class AccountClosedError(ConflictError):
 class ValidationFailedError(CallerFaultError):
     code = "validation_failed"
 
-    def __init__(self, errors: FieldErrors) -> None:
+    def __init__(self, **messages: str) -> None:
+        """Describe what is wrong with each field."""
+        errors = {field: [message] for field, message in messages.items()}
         super().__init__("Some fields are invalid; see errors.", errors=errors)
 
 

@@ -114,7 +114,7 @@ class AuditLog:
         if tenant_scope is not None and event_filter.tenant_id not in {None, tenant_scope}:
             raise NotFoundError
         if oldest_first and event_filter.unindexed:
-            raise ValidationFailedError({"after": [_FEED_HAS_ALL]})
+            raise ValidationFailedError(after=_FEED_HAS_ALL)
         event_filter = event_filter._replace(tenant_id=event_filter.tenant_id or tenant_scope)
         with self._db.read(long=True) as db:
             if _is_in_vain(db, event_filter):

@@ -25,7 +25,7 @@ def allowed_role(config: Config, text: str) -> RoleArn:
     try:
         role = RoleArn.parse(text)
     except ValueError as error:
-        raise ValidationFailedError({"role_arn": [str(error)]}) from error
+        raise ValidationFailedError(role_arn=str(error)) from error
     if role.partition != config.aws.broker.partition:
         raise RoleNotAllowedError(
             f"This deployment serves the partition {config.aws.broker.partition}; a role can't be"

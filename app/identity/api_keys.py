@@ -105,7 +105,7 @@ class ApiKeys:
             permission_sets = sorted(principal.permission_sets)
         if not set(self._sets).issuperset(permission_sets or ()):
             message = f"Must be some of: {', '.join(sorted(self._sets))}."
-            raise _invalid("permission_sets", message)
+            raise ValidationFailedError(permission_sets=message)
         _ensure_no_wider(principal, permission_sets)
         tenant_id = tenant_id or principal.tenant_scope
         key = ApiKey(
@@ -339,26 +339,20 @@ def _ensure_giveable(
         )
     if Scope.KEYS_DELEGATE in scopes:
         if Scope.KEYS_WRITE in scopes:
-            raise _invalid(
-                "scopes",
-                "keys:delegate does not go together with keys:write: leave one of them out.",
+            raise ValidationFailedError(
+                scopes="keys:delegate does not go together with keys:write: leave one of them out."
             )
         if tenant_id is not None:
-            raise _invalid(
-                "tenant_id", "A key with keys:delegate can't be bound to a tenant: leave it out."
+            raise ValidationFailedError(
+                tenant_id="A key with keys:delegate can't be bound to a tenant: leave it out."
             )
         if not may_give or may_give & MAKES_KEYS:
-            raise _invalid(
-                "may_give",
-                "keys:delegate needs the scopes that it may give here, without keys:write and"
-                " keys:delegate.",
+            raise ValidationFailedError(
+                may_give="keys:delegate needs the scopes that it may give here, without keys:write and"
+                " keys:delegate."
             )
     elif may_give:
-        raise _invalid("may_give", "Only a key with the scope keys:delegate has this.")
-
-
-def _invalid(field: str, message: str) -> ValidationFailedError:
-    return ValidationFailedError({field: [message]})
+        raise ValidationFailedError(may_give="Only a key with the scope keys:delegate has this.")
 
 
 def _one_visible(principal: Maker, key_id: UUID) -> Select[ApiKey]:
@@ -383,8 +377,8 @@ def _bounded(expires_at: datetime | None, limit: datetime | None) -> datetime | 
     if expires_at is None:
         return limit
     if expires_at <= now():
-        raise _invalid("expires_at", "This time has passed.")
+        raise ValidationFailedError(expires_at="This time has passed.")
     if limit is not None and expires_at > limit:
         message = f"At most {limit.isoformat()}, when the key in use expires."
-        raise _invalid("expires_at", message)
+        raise ValidationFailedError(expires_at=message)
     return expires_at

@@ -259,7 +259,7 @@ class CredentialIssuer:
             return min(DURATION_DEFAULT, self._max_seconds)
         if not SESSION_MIN <= seconds <= self._max_seconds:
             message = f"Must be between {SESSION_MIN} and {self._max_seconds} seconds."
-            raise errors.ValidationFailedError({"duration_seconds": [message]})
+            raise errors.ValidationFailedError(duration_seconds=message)
         return seconds
 
     def _fetch(self, request: _Request) -> Session:
@@ -336,7 +336,7 @@ def canonical_policy(policy: dict[str, Any] | str) -> str:
     try:
         return _compact_policy(policy)
     except ValueError as error:
-        raise errors.ValidationFailedError({"session_policy": [str(error)]}) from error
+        raise errors.ValidationFailedError(session_policy=str(error)) from error
 
 
 def _compact_policy(policy: dict[str, Any] | str) -> str:
@@ -363,7 +363,7 @@ def _as_app_error(error: StsError) -> errors.AppError:
     if isinstance(error, Misconfigured):
         if error.field is None:
             return errors.RoleRefusedError(error.detail)
-        return errors.ValidationFailedError({error.field: [error.detail]})
+        return errors.ValidationFailedError(**{error.field: error.detail})
     return errors.AwsUnavailableError(
         "AWS did not answer, or asked us to slow down; try again in a moment."
     )

@@ -295,7 +295,7 @@ class Onboarding:
                 f" partition {ours}, and no role of another partition can be assumed from there:"
                 " ask a deployment of that partition."
             )
-        raise ValidationFailedError({"region": [message]})
+        raise ValidationFailedError(region=message)
 
 
 def _ensure_console(config: Config) -> None:

@@ -284,9 +284,7 @@ class Links:
             given = {"account_id": text}
             role_arn = self._connections.kit_role_arn(tenant_id, text, permission_set)
         if not role_arn.startswith("arn:"):
-            raise ValidationFailedError(
-                {"role_arn": ["Enter a role ARN or a 12-digit account ID."]}
-            )
+            raise ValidationFailedError(role_arn="Enter a role ARN or a 12-digit account ID.")
         # Checked before the database, because PostgreSQL refuses some characters as text
         role = allowed_roles.allowed_role(self._config, role_arn)
         with self._db.read() as db:

@@ -244,9 +244,9 @@ class SetVersions:
         errors = {}
         for field_name, version in (("from", before), ("to", after)):
             if version not in published:
-                errors[field_name] = [message]
+                errors[field_name] = message
         if errors:
-            raise ValidationFailedError(errors)
+            raise ValidationFailedError(**errors)
         return difference(published[before], published[after])
 
     def of(self, name: str, version: int | None) -> PermissionSet | None:

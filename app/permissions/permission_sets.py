@@ -106,7 +106,7 @@ class PermissionSets(dict[str, PermissionSet]):
         if name is None:
             name = self.default
         if name not in self:
-            raise ValidationFailedError({"permission_set": [f"Must be one of: {', '.join(self)}."]})
+            raise ValidationFailedError(permission_set=f"Must be one of: {', '.join(self)}.")
         return self[name]
 
     @property

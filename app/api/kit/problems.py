@@ -40,7 +40,7 @@ _DETAILS = {
     "headers_too_large": (
         "Too large a header: at most 100 fields, 16 KiB in each and 32 KiB in all."
     ),
-    "validation_failed": ValidationFailedError({}).detail,
+    "validation_failed": ValidationFailedError().detail,
 }
 
 
