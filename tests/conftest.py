@@ -33,7 +33,7 @@ from app.config import Broker, Config
 from app.factory import create_app
 from app.identity import api_keys
 from app.identity.key_uses import KeyUses
-from app.identity.scopes import ALL_SCOPES
+from app.identity.principals import ALL_SCOPES
 from app.ids import new_id
 from app.limits import refusals
 from app.limits.rates import TokenBucket

@@ -20,7 +20,7 @@ from app import errors
 from app.errors import AppError
 from app.factory import create_app
 from app.http.refusals import PROBLEMS
-from app.identity.scopes import Scope
+from app.identity.principals import Scope
 from app.ids import Grant
 from app.store.models import TenantOwned
 from app.store.models.base import Base

@@ -14,8 +14,7 @@ from app.clock import now
 from app.errors import NotFoundError
 from app.identity.api_keys import GRACE_SECONDS, GRACE_SECONDS_MAX, generate_key
 from app.identity.families import FamilySummary
-from app.identity.principals import has_expired
-from app.identity.scopes import ALL_SCOPES, MAKES_KEYS, Scope, from_bits
+from app.identity.principals import ALL_SCOPES, MAKES_KEYS, Scope, from_bits, has_expired
 from app.store.models import ApiKey
 
 noun = Noun(

@@ -23,7 +23,7 @@ from uuid import UUID
 
 from sqlalchemy import Select, func, select
 
-from app.audit import Actor, actions
+from app.audit import actions
 from app.audit.details import KeyReference
 from app.clock import now
 from app.errors import ConflictError, ForbiddenError, ValidationFailedError
@@ -31,22 +31,26 @@ from app.identity import ensure_room, families, one_or_not_found, tenant_of
 from app.identity.families import FamilySummary, Making
 from app.identity.key_uses import KeyUses
 from app.identity.principals import (
+    ALL_SCOPES,
     KEY,
+    MAKES_KEYS,
     ApiKeyPrincipal,
     Maker,
     OperatorPrincipal,
+    Scope,
     digest_of,
+    from_bits,
     has_expired,
     key_is_live,
     lookup_of,
     principal_at_counter,
+    to_bits,
 )
-from app.identity.scopes import ALL_SCOPES, MAKES_KEYS, Scope, from_bits, to_bits
 from app.ids import new_id
 from app.settings.checks import DAY, WEEK
 from app.settings.declarations import Limit
 from app.store.database import Database, Session, until_committed
-from app.store.models import ApiKey, Tenant
+from app.store.models import ApiKey
 from app.store.pages import Page, page, with_values
 
 GRACE_SECONDS = DAY  # how long a replaced key stays valid by default
@@ -58,7 +62,7 @@ def generate_key() -> str:
     return f"dpk_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
 
 
-@dataclass(eq=False)
+@dataclass
 class ApiKeys:
     """Creates, lists, replaces and revokes API keys."""
 
@@ -119,7 +123,7 @@ class ApiKeys:
         )
         with self._db.write(Making(principal)) as db:
             _ensure_room(db, principal, tenant_id, self._limit)
-            return _add(db, principal.actor, key, generate_key())
+            return _add(db, principal, key, generate_key())
 
     def list_keys(self, principal: Maker, *, limit: int, after: UUID | None) -> Page[ApiKey]:
         with self._db.read() as db:
@@ -153,7 +157,7 @@ class ApiKeys:
                 db,
                 principal.actor,
                 {**_reference(key), **families.revoke_family(db, key)},
-                tenant_id=key.tenant_id,
+                key.tenant_id,
             )
 
     def replace_key(
@@ -182,7 +186,7 @@ class ApiKeys:
             _ensure_room(db, principal, old.tenant_id, twice)
             ends = now() + timedelta(seconds=grace_seconds)
             old.replaced_by, old.expires_at = successor.id, _earlier(old.expires_at, ends)
-            _, text = _add(db, principal.actor, successor, generate_key())
+            _, text = _add(db, principal, successor, generate_key())
             actions.KEY_REPLACED.record(
                 db,
                 principal.actor,
@@ -191,7 +195,7 @@ class ApiKeys:
                     "successor_id": str(successor.id),
                     "grace_seconds": grace_seconds,
                 },
-                tenant_id=old.tenant_id,
+                old.tenant_id,
             )
             return successor, families.summarize_family(db, successor), text
 
@@ -215,9 +219,9 @@ class ApiKeys:
                 " generate"
             )
         with self._db.write(operator) as db:
-            key = db.scalar(select(ApiKey).where(ApiKey.lookup == lookup))
+            key = db.scalar(select(ApiKey).filter_by(lookup=lookup))
             if key is None:
-                _add(db, operator.actor, ApiKey(name=name, scope_bits=to_bits(ALL_SCOPES)), text)
+                _add(db, operator, ApiKey(name=name, scope_bits=to_bits(ALL_SCOPES)), text)
                 return True
             ended = key.revoked_at is not None or has_expired(key.expires_at)
             if ended or not hmac.compare_digest(key.digest, digest_of(text)):
@@ -243,20 +247,20 @@ class ApiKeys:
             return list(db.scalars(families.readable_registrations(key)))
 
 
-def _add(db: Session, actor: Actor, key: ApiKey, text: str) -> tuple[ApiKey, str]:
+def _add(db: Session, principal: Maker, key: ApiKey, text: str) -> tuple[ApiKey, str]:
     key.lookup, key.digest = text[4:20], digest_of(text)
     db.add(key)
     db.flush()
     actions.KEY_CREATED.record(
         db,
-        actor,
+        principal.actor,
         {
             **_reference(key),
             "scopes": sorted(from_bits(key.scope_bits)),
             "may_give": sorted(from_bits(key.may_give_bits)) or None,
             "permission_sets": key.permission_sets,
         },
-        tenant_id=key.tenant_id,
+        key.tenant_id,
     )
     return key, text
 
@@ -295,7 +299,7 @@ def _ensure_room(db: Session, principal: Maker, tenant_id: UUID | None, limit: L
     tenant_of(db, principal, tenant_id, lock=True)
     if principal.delegate_id:  # checked last, because the wait for the lock may be long
         delegated = families.delegated_tenants(principal.delegate_id)
-        one_or_not_found(db, delegated.where(Tenant.id == tenant_id))
+        one_or_not_found(db, delegated.filter_by(id=tenant_id))
     live = select(func.count(ApiKey.id)).where(ApiKey.tenant_id == tenant_id, key_is_live())
     ensure_room(db, live, limit)
 
@@ -307,9 +311,7 @@ def _ensure_may_end(db: Session, principal: Maker, key: ApiKey) -> None:
     when the principal is bound to a tenant and the vendor created the key.
     """
     _ensure_no_wider(principal, key.permission_sets)
-    own = select(ApiKey.id).where(
-        ApiKey.id == key.made_by, ApiKey.tenant_id == principal.tenant_scope
-    )
+    own = select(ApiKey.id).filter_by(id=key.made_by, tenant_id=principal.tenant_scope)
     if not principal.is_vendor and db.scalar(own) is None:
         raise ForbiddenError(
             "The vendor made this key; only a key that is bound to no tenant can end it."
@@ -348,8 +350,10 @@ def _ensure_giveable(
             )
         if not may_give or may_give & MAKES_KEYS:
             raise ValidationFailedError(
-                may_give="keys:delegate needs the scopes that it may give here, without keys:write and"
-                " keys:delegate."
+                may_give=(
+                    "keys:delegate needs the scopes that it may give here, without keys:write and"
+                    " keys:delegate."
+                )
             )
     elif may_give:
         raise ValidationFailedError(may_give="Only a key with the scope keys:delegate has this.")
@@ -360,7 +364,7 @@ def _one_visible(principal: Maker, key_id: UUID) -> Select[ApiKey]:
 
     A replaced key expires earlier than the keys in its family.
     """
-    return _no_stronger(principal).where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None))
+    return _no_stronger(principal).filter_by(id=key_id, revoked_at=None)
 
 
 def _no_stronger(principal: Maker) -> Select[ApiKey]:
@@ -370,7 +374,7 @@ def _no_stronger(principal: Maker) -> Select[ApiKey]:
     )
     if principal.delegate_id:
         return query.where(ApiKey.tenant_id.in_(families.delegated_tenants(principal.delegate_id)))
-    return query if principal.is_vendor else query.where(ApiKey.tenant_id == principal.tenant_scope)
+    return query if principal.is_vendor else query.filter_by(tenant_id=principal.tenant_scope)
 
 
 def _bounded(expires_at: datetime | None, limit: datetime | None) -> datetime | None:

@@ -20,8 +20,7 @@ from sqlalchemy.orm import Session
 from app.audit.details import RevokedFamily
 from app.clock import now
 from app.errors import NotFoundError
-from app.identity.principals import Maker, has_expired, key_is_live
-from app.identity.scopes import Scope, from_bits
+from app.identity.principals import Maker, Scope, from_bits, has_expired, key_is_live
 from app.store.database import Lock
 from app.store.models import ApiKey, OnboardingLink, Tenant
 
@@ -109,9 +108,9 @@ def readable_registrations(key: ApiKey) -> Select[UUID]:
 
     The token is part of a tenant's onboarding kit.
     """
-    live = select(Tenant.id).where(Tenant.deleted_at.is_(None))
+    live = select(Tenant.id).filter_by(deleted_at=None)
     if Scope.CONNECTIONS_READ in from_bits(key.scope_bits):
-        return live if key.tenant_id is None else live.where(Tenant.id == key.tenant_id)
+        return live if key.tenant_id is None else live.filter_by(id=key.tenant_id)
     if Scope.CONNECTIONS_READ in from_bits(key.may_give_bits):
         return live.where(_tenants_of(key.id))
     return live.where(false())
@@ -221,14 +220,7 @@ def inherit(db: Session, old: UUID, successor: UUID, *, by: UUID | None) -> None
     origins = _reachable(
         ApiKey.id == by, true(), (ApiKey.id, "made_by"), (ApiKey.id, "replaced_by")
     )
-    keys = update(ApiKey).where(
-        ApiKey.made_by == old,
-        ApiKey.revoked_at.is_(None),
-        ApiKey.id != successor,
-        ApiKey.id.not_in(origins),
-    )
-    links = update(OnboardingLink).where(
-        OnboardingLink.made_by == old, OnboardingLink.revoked_at.is_(None)
-    )
-    for inherited in (keys, links):
-        db.execute(inherited.values(made_by=successor), execution_options=_BLIND)
+    keys = update(ApiKey).where(ApiKey.id != successor, ApiKey.id.not_in(origins))
+    for children in (keys, update(OnboardingLink)):
+        unrevoked = children.filter_by(made_by=old, revoked_at=None)
+        db.execute(unrevoked.values(made_by=successor), execution_options=_BLIND)

@@ -1,8 +1,8 @@
 """The hour of each API key's last use, for operators who look for unused keys.
 
 Requests note in memory which keys they use. A minute later, the notes are stored in the
-database. Each process stores a key at most once an hour. A process that exits stores its notes
-first. A process that is killed loses the notes of its last minute.
+database. A key is stored at most once an hour. A process that exits stores its notes first. A
+process that is killed loses the notes of its last minute.
 """
 
 import atexit
@@ -10,7 +10,6 @@ import threading
 import time
 from datetime import datetime
 
-from cachetools import LRUCache
 from sqlalchemy import or_, select, update
 
 from app.clock import now
@@ -23,7 +22,6 @@ from app.store.models import ApiKey
 
 _SECONDS = 60.0  # from the first note until all notes are stored
 _TOGETHER = 200  # maximum of rows in one transaction, because other writers wait for it
-_KEYS = 10_000  # maximum of keys whose stored hour a process keeps in memory
 
 
 class KeyUses:
@@ -32,7 +30,6 @@ class KeyUses:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._noted: dict[str, datetime] = {}
-        self._stored: LRUCache[str, datetime] = LRUCache(_KEYS)
         self._lock = threading.Lock()
         self._flushing = threading.Lock()
 
@@ -78,11 +75,7 @@ class KeyUses:
                 noted, self._noted = self._noted, {}
             try:
                 for hour in set(noted.values()):
-                    lookups = [
-                        lookup
-                        for lookup, used_in in noted.items()
-                        if used_in == hour and self._stored.get(lookup) != hour
-                    ]
+                    lookups = [lookup for lookup, used_in in noted.items() if used_in == hour]
                     for start in range(0, len(lookups), _TOGETHER):
                         self._store(hour, lookups[start : start + _TOGETHER])
             except (StoreUnavailableError, ConflictError) as error:
@@ -93,13 +86,12 @@ class KeyUses:
 
     def _store(self, hour: datetime, lookups: list[str]) -> None:
         is_older = or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < hour)
+        rows = select(ApiKey.id).where(ApiKey.lookup.in_(lookups), is_older)
+        with self._db.read() as db:  # most notes of an hour are stored, and need no write lock
+            if db.scalar(rows.limit(1)) is None:
+                return
         # Locked rows are skipped. A transaction that holds such a lock stores the same hour, or
         # revokes the key.
-        rows = (
-            select(ApiKey.id)
-            .where(ApiKey.lookup.in_(lookups), is_older)
-            .with_for_update(skip_locked=True)
-        )
+        unlocked = ApiKey.id.in_(rows.with_for_update(skip_locked=True))
         with self._db.write(SYSTEM) as db:
-            db.execute(update(ApiKey).where(ApiKey.id.in_(rows)).values(last_used_at=hour))
-        self._stored.update(dict.fromkeys(lookups, hour))
+            db.execute(update(ApiKey).where(unlocked).values(last_used_at=hour))

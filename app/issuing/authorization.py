@@ -19,9 +19,14 @@ from app import errors
 from app.concurrency.gevent import leaf_lock
 from app.concurrency.single_flight import SingleFlight
 from app.identity.key_uses import KeyUses
-from app.identity.principals import ApiKeyPrincipal, lookup_of, principal_at_counter
-from app.identity.scopes import Scope
-from app.identity.tenancy import ConnectionKey, owned_at_counter
+from app.identity.principals import (
+    ApiKeyPrincipal,
+    ConnectionKey,
+    Scope,
+    lookup_of,
+    owned_at_counter,
+    principal_at_counter,
+)
 from app.ids import Grant
 from app.store.database import Database, Session
 from app.store.revocation import RevocationLog

@@ -13,7 +13,7 @@ from app.clock import now
 from app.concurrency.single_flight import SingleFlight
 from app.errors import ConflictError, ProofExpiredError
 from app.identity import SystemPrincipal, owned
-from app.identity.tenancy import ConnectionKey
+from app.identity.principals import ConnectionKey
 from app.limits.rates import Rates
 from app.proofs.verification import Verification
 from app.store.database import Database

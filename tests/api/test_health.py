@@ -12,7 +12,7 @@ from app.aws.query import QueryApi
 from app.clock import now
 from app.factory import create_app
 from app.health.heartbeats import Heartbeat
-from app.identity.scopes import ALL_SCOPES, Scope
+from app.identity.principals import ALL_SCOPES, Scope
 from app.store.database import SYSTEM
 from app.store.models import BackgroundWorker, Connection, ConnectionStatus
 from app.store.models.states import Interval

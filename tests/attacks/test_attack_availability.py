@@ -25,7 +25,7 @@ from app.audit import Event
 from app.clock import now
 from app.concurrency.places import without_places
 from app.errors import NotFoundError, RateLimitedError
-from app.identity.scopes import ALL_SCOPES
+from app.identity.principals import ALL_SCOPES
 from app.ids import new_id
 from app.limits import table, tenant_share
 from app.limits.rates import TokenBucket

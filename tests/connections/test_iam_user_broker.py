@@ -11,7 +11,7 @@ import pytest
 
 from app.config import Broker
 from app.factory import create_app
-from app.identity.scopes import ALL_SCOPES
+from app.identity.principals import ALL_SCOPES
 from app.ids import new_id
 from sandbox.vendor import VENDOR_ACCOUNT
 from tests.conftest import OPERATOR, make_config

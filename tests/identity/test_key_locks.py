@@ -13,8 +13,7 @@ from sqlalchemy.exc import OperationalError
 
 from app.errors import NotFoundError
 from app.identity import families, owned, tenant_of
-from app.identity.principals import ApiKeyPrincipal, LinkPrincipal
-from app.identity.scopes import ALL_SCOPES
+from app.identity.principals import ALL_SCOPES, ApiKeyPrincipal, LinkPrincipal
 from app.limits.table import KEYS
 from app.services import Services
 from app.store import database

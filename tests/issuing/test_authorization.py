@@ -24,7 +24,7 @@ from app.errors import (
 )
 from app.identity.api_keys import generate_key
 from app.identity.key_uses import KeyUses
-from app.identity.scopes import Scope
+from app.identity.principals import Scope
 from app.issuing import issue as issuing
 from app.issuing.authorization import Authorization
 from app.services import Services

@@ -12,7 +12,7 @@ import sqlalchemy
 
 from app.audit import Event
 from app.errors import ConflictError, NotFoundError, SuspendedError
-from app.identity.scopes import ALL_SCOPES
+from app.identity.principals import ALL_SCOPES
 from app.ids import new_external_id
 from app.proofs.proof import ProofFinding
 from app.rotation.switch import PlanFinding
@@ -327,7 +327,7 @@ def judge(services, here, number):
     """A proof's verdict: the only change that takes away and adds a row."""
     path = (here.tenant_id, here.connection_ids[number])
     plan = services.verification._plan(ADMIN, *path)
-    answers = PlanFinding(plan, ProofFinding(Verdict.INSECURE, ()), plan.own[0].id)
+    answers = PlanFinding(plan, ProofFinding(Verdict.INSECURE, ()), plan.own[0])
     services.verification._store(ADMIN, answers, Trigger.REQUESTED)
 
 

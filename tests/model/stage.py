@@ -14,7 +14,7 @@ from moto.iam.models import iam_backends
 from sqlalchemy import update
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
-from app.identity.scopes import ALL_SCOPES, Scope
+from app.identity.principals import ALL_SCOPES, Scope
 from app.store.database import SYSTEM
 from app.store.models import Connection as Row, ExternalIdRow, ExternalIdState
 from app.store.models.tenant import ROTATING

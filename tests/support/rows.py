@@ -14,8 +14,7 @@ import sqlalchemy
 from sqlalchemy.pool import NullPool
 
 from app.clock import now
-from app.identity.principals import ApiKeyPrincipal
-from app.identity.scopes import ALL_SCOPES, Scope
+from app.identity.principals import ALL_SCOPES, ApiKeyPrincipal, Scope
 from app.ids import RoleArn, new_external_id, new_id
 from app.onboarding.registration_store import RegistrationTokens
 from app.store.database import SYSTEM

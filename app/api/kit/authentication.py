@@ -17,7 +17,7 @@ from app.api.kit.prices import STOP, price_of
 from app.errors import TryLaterError, UnauthenticatedError
 from app.http.current import services
 from app.identity import ApiKeyPrincipal
-from app.identity.scopes import Scope
+from app.identity.principals import Scope
 
 # AWS's SDKs send this endpoint a key without `Bearer`, and read its refusals: Java and Go read
 # `code` and `message`, JavaScript reads `Code` and `Message`.

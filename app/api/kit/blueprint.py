@@ -27,7 +27,7 @@ from app.api.kit.openapi import View
 from app.config import Config
 from app.errors import MalformedRequestError
 from app.http.current import changing, principal, services, whole_body  # noqa: F401  for resources
-from app.identity.scopes import Scope
+from app.identity.principals import Scope
 from app.limits.tenant_share import MS_PER_ROW
 from app.store.pages import Page
 from app.strict_json import JsonObject

@@ -204,7 +204,7 @@ class Tenant(Identified, Suspendable, Base):
 class TenantOwned:
     """A row that belongs to one tenant.
 
-    Read connections through `identity.tenancy.owned`, which filters by tenant.
+    Read connections through `identity.principals.owned`, which filters by tenant.
     """
 
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"))
@@ -327,7 +327,7 @@ class ApiKey(Identified, Base):
     lookup: Mapped[Text16] = mapped_column(unique=True)
     digest: Mapped[bytes]
     name: Mapped[Text200]
-    # Bits of identity.scopes.Scope, so that a subset test is one comparison, also in SQL
+    # Bits of identity.principals.Scope, so that a subset test is one comparison, also in SQL
     scope_bits: Mapped[int]
     # The scopes that a key with keys:delegate may give to other keys
     may_give_bits: Mapped[int] = mapped_column(default=0, server_default=text("0"))
