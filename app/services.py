@@ -20,7 +20,7 @@ from app.health.checks import (
 from app.health.vendor_checks import vendor_checks
 from app.identity.api_keys import ApiKeys
 from app.identity.key_uses import KeyUses
-from app.issuing import authorization, issue, proof_age, session_cache, session_origins
+from app.issuing import authorization, issue, session_cache, session_origins
 from app.limits import quotas, rates, refusals, tenant_share
 from app.limits.table import KEYS
 from app.log import logger
@@ -75,11 +75,11 @@ class Services:
             db, self.onboarding, self.connections, self.verification, config, self.rates
         )
         self.registrations = _registrations(db, config, sets)
-        max_age, longest = config.proofs.proof_max_age, config.aws.max_session_seconds
-        self.authorization = memory = authorization.Authorization(db, max_age, self.key_uses)
-        fresh = proof_age.FreshProofs(db, self.verification, self.rates, max_age)
+        self.authorization = memory = authorization.Authorization(
+            db, self.key_uses, self.verification, self.rates, config.proofs.proof_max_age
+        )
         self.issuer = issue.CredentialIssuer(
-            db, door, memory, fresh, sessions, self.rates, self.audit, longest
+            db, door, memory, sessions, self.rates, self.audit, config.aws.max_session_seconds
         )
         self.session_origins = session_origins.SessionOrigins(
             db, self.audit, names, tuple(filter(None, own_roles))

@@ -5,6 +5,11 @@ entries do not expire. A revocation raises the counter, and the statement that r
 compares it (app/audit/insert.py). When the statement returns another counter, entries that depend
 on revoked rows are read again. Refusals are not kept in memory. An absent key, or a connection that
 may not issue, is read from the database at each request.
+
+No credentials are issued on a proof that is older than PROOF_MAX_AGE, not even from the cache
+(invariant 13 in docs/architecture.md). A request that needs a fresh proof makes one. Background
+workers prove each connection far more often. So this happens only while no background worker runs,
+or while AWS gives no clear answer. `Connection.proven_until` says how long a proof allows issuing.
 """
 
 from collections.abc import Callable, Hashable, Iterator
@@ -16,6 +21,8 @@ from uuid import UUID
 from cachetools import LRUCache
 
 from app import errors
+from app.audit.events import Actor
+from app.clock import now
 from app.concurrency.gevent import leaf_lock
 from app.concurrency.single_flight import SingleFlight
 from app.identity.key_uses import KeyUses
@@ -23,17 +30,28 @@ from app.identity.principals import (
     ApiKeyPrincipal,
     ConnectionKey,
     Scope,
+    SystemPrincipal,
     lookup_of,
+    owned,
     owned_at_counter,
     principal_at_counter,
 )
 from app.ids import Grant
+from app.limits.rates import Rates
+from app.proofs.verification import Verification
 from app.store.database import Database, Session
+from app.store.models import Connection, Trigger
 from app.store.revocation import RevocationLog
 
 _KEYS = 10_000  # maximum of entries, at about 1 kB each
 _CONNECTIONS = 50_000
 _READ_SECONDS = 1.5
+_PROVER = Actor("worker", None, "issuing")
+_PROOF_CALLS = 3  # calls to STS that one proof counts as, for the tenant's rate limit
+_EXPIRED = (
+    "The latest proof of this role is too old, and AWS gave no clear answer yet; ask again in a"
+    " moment."
+)
 
 Name = TypeVar("Name", bound=Hashable)
 Content = TypeVar("Content", ApiKeyPrincipal, "VerifiedConnection")
@@ -96,19 +114,21 @@ class _Memory(Generic[Name, Content]):
             self._entries.pop(name, None)
 
 
+@dataclass
 class Authorization:
-    """Authenticates keys and authorizes issuances from memory, which it fills from the database.
+    """Authenticates keys and authorizes issuances from memory, which it fills from the database."""
 
-    `max_age`: PROOF_MAX_AGE in seconds.
-    """
-
-    def __init__(self, db: Database, max_age: int, key_uses: KeyUses) -> None:
-        self._db = db
-        self._max_age = max_age
-        self._key_uses = key_uses
-        self._history = RevocationLog()
-        self._principals: _Memory[str, ApiKeyPrincipal] = _Memory(_KEYS)
-        self._connections: _Memory[ConnectionKey, VerifiedConnection] = _Memory(_CONNECTIONS)
+    _db: Database
+    _key_uses: KeyUses
+    _verification: Verification
+    _rates: Rates
+    _max_age: int  # PROOF_MAX_AGE in seconds
+    _proofs: SingleFlight[ConnectionKey, None] = field(default_factory=SingleFlight)
+    _history: RevocationLog = field(default_factory=RevocationLog)
+    _principals: _Memory[str, ApiKeyPrincipal] = field(default_factory=lambda: _Memory(_KEYS))
+    _connections: _Memory[ConnectionKey, VerifiedConnection] = field(
+        default_factory=lambda: _Memory(_CONNECTIONS)
+    )
 
     def authenticate(
         self, text: str, request_id: str | None, client_address: str | None = None
@@ -166,9 +186,52 @@ class Authorization:
     def forget(self, connection: VerifiedConnection) -> None:
         """Remove a connection from memory, so that the next request reads it again.
 
-        Call it when AWS refused the role's session, or when the role was proven again.
+        Call it when AWS refused the role's session.
         """
         self._connections.forget(connection.key)
+
+    def renew_proof(self, connection_key: ConnectionKey, patience: float) -> None:
+        """Wait until a fresh proof of the connection is stored. Only one runs per connection.
+
+        The proof continues after the requests stop waiting. Raises ProofExpiredError when it takes
+        longer than `patience` seconds or is inconclusive. Raises RateLimitedError when the tenant
+        has used up its calls to STS.
+        """
+        call, _ = self._proofs.join(connection_key, lambda: self._prove(connection_key))
+        with refused_about(connection_key):
+            try:
+                call.result(timeout=max(0.0, patience))
+            except TimeoutError as error:
+                raise errors.ProofExpiredError(_EXPIRED) from error
+        self._connections.forget(connection_key)
+
+    def _prove(self, connection_key: ConnectionKey) -> None:
+        tenant_id, _ = connection_key
+        principal = SystemPrincipal(_PROVER, tenant_id)
+        # Look first, because the connection in memory may be older than the latest proof. A proof
+        # with the same result does not raise the revocation counter.
+        with self._db.read() as db:
+            connection = owned(db, principal, *connection_key)
+        if not self._has_expired(connection):
+            return
+        for _ in range(_PROOF_CALLS):
+            self._rates.acquire_session(tenant_id)
+        try:
+            connection = self._verification.verify(
+                principal, *connection_key, trigger=Trigger.ISSUING
+            )
+        except errors.ConflictError as error:
+            raise errors.ProofExpiredError(_EXPIRED) from error
+        if self._has_expired(connection):
+            raise errors.ProofExpiredError(_EXPIRED)
+
+    def _has_expired(self, connection: Connection) -> bool:
+        """Return whether the connection is verified, and its proof is too old.
+
+        For a connection that is not verified, issuing raises another refusal.
+        """
+        until = connection.proven_until(self._max_age)
+        return until is not None and until <= now()
 
     def _connection(
         self, principal: ApiKeyPrincipal, connection_key: ConnectionKey

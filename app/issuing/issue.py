@@ -29,7 +29,6 @@ from app.identity import ApiKeyPrincipal, owned
 from app.identity.principals import ConnectionKey
 from app.ids import session_name
 from app.issuing.authorization import Authorization, VerifiedConnection, refused_about
-from app.issuing.proof_age import FreshProofs
 from app.issuing.session_cache import CacheKey, SessionCache, Source
 from app.limits import quotas, rates, table
 from app.settings.checks import SESSION_MIN
@@ -84,14 +83,13 @@ class _Request(NamedTuple):
         return CacheKey(connection.tenant_id, text, hashlib.sha256(text).digest())
 
 
-@dataclass(eq=False)
+@dataclass
 class CredentialIssuer:
     """Issues credentials: the only use case that returns a session of a customer's role."""
 
     _db: Database
     _sts: Sts
     _authorization: Authorization
-    _proofs: FreshProofs
     _sessions: SessionCache
     _rates: rates.Rates
     _log: AuditLog
@@ -142,9 +140,7 @@ class CredentialIssuer:
             current_time = timestamp()
             patience = deadline - time.monotonic() - _COMMIT_SECONDS
             if current_time >= connection.proven_until:
-                with refused_about(connection_key):
-                    self._proofs.renew(connection_key, patience)
-                self._authorization.forget(connection)
+                self._authorization.renew_proof(connection_key, patience)
                 continue  # proof renewed
             request = _Request(principal, connection, duration, policy, reason)
             try:

@@ -25,7 +25,7 @@ _CLOCKS = timedelta(seconds=2 * CLOCKS_APART)  # tolerance between AWS's clock a
 _ROLES = 5_000  # connections per query
 
 
-@dataclass(frozen=True)
+@dataclass
 class SessionOrigins:
     """Reads the audit log and the connections of all tenants. Only the operator may use it."""
 
@@ -74,9 +74,7 @@ class SessionOrigins:
     def connections_to(self, role_arn: str) -> list[Connection]:
         """Return the connections of all tenants to a role, also deleted ones."""
         account_id = RoleArn.parse(role_arn).account_id  # there is an index by account, not by role
-        query = select(Connection).where(
-            Connection.account_id == account_id, Connection.role_arn == role_arn
-        )
+        query = select(Connection).filter_by(account_id=account_id, role_arn=role_arn)
         with self._db.read() as db:
             return list(db.scalars(query.order_by(Connection.id)))
 

@@ -385,7 +385,7 @@ def test_a_process_remembers_so_many_keys_and_connections_and_no_more(
 ):
     monkeypatch.setattr("app.issuing.authorization._KEYS", 3)
     monkeypatch.setattr("app.issuing.authorization._CONNECTIONS", 4)
-    authorization = Authorization(here.db, here.config.proofs.proof_max_age, KeyUses(here.db))
+    authorization = Authorization(here.db, KeyUses(here.db), here.verification, here.rates, 600)
     places = [place(here) for _ in range(6)]
     for _ in range(2):
         for made in places:
@@ -411,7 +411,7 @@ def test_a_proof_is_over_at_the_moment_at_which_its_shelf_life_ends(warm, here, 
         renewed.append(connection_key)
         raise ProofExpiredError("Too old.")
 
-    monkeypatch.setattr(here.issuer._proofs, "renew", renew)
+    monkeypatch.setattr(here.authorization, "renew_proof", renew)
     memory = here.authorization._connections
     memory.put(connection.key, (counter, replace(connection, proven_until=end)))
     monkeypatch.setattr("app.issuing.issue.timestamp", lambda: end - 0.001)
