@@ -15,7 +15,7 @@ from app.audit import Actor, actions
 from app.clock import now
 from app.config import Config
 from app.errors import ConflictError, RoleNotAllowedError
-from app.identity import Principal, owned, tenant_of
+from app.identity import Principal, lock_owned
 from app.ids import new_id
 from app.permissions.permission_sets import PermissionSet, PermissionSets, read_label
 from app.store.database import Database, Session
@@ -126,7 +126,7 @@ class SetRequests(NamedTuple):
         that is neither configured nor published counts as unknown.
         """
         name, version = read_label(label or "") or ("", 0)
-        published = select(PermissionSetVersion.version).where(PermissionSetVersion.name == name)
+        published = select(PermissionSetVersion.version).filter_by(name=name)
         versions = {*self.db.scalars(published), sets.versions.get(name)} - {None}
         if versions:
             self.note_set(name, version if version in versions else None, by_tag=by_tag)
@@ -184,7 +184,7 @@ class SetRequests(NamedTuple):
         request.decide(decision, self.actor.kind, self.actor.id)
 
 
-@dataclass(eq=False)
+@dataclass
 class Approvals:
     """Requests permission sets, and approves them for the vendor."""
 
@@ -204,12 +204,13 @@ class Approvals:
         """
         chosen = self._sets.choose(permission_set)
         with self._db.write(principal) as db:
-            tenant = tenant_of(db, principal, tenant_id, lock=True)
-            connection = owned(db, principal, tenant_id, connection_id, lock=True)
+            connection = lock_owned(db, principal, tenant_id, connection_id)
             principal.require_sets(connection.permission_sets)
-            tenant.ensure_active()
+            connection.tenant.ensure_active()
             decision = None
-            if not must_be_approved(db, self._config, tenant, connection.account_id, chosen):
+            if not must_be_approved(
+                db, self._config, connection.tenant, connection.account_id, chosen
+            ):
                 decision = ApprovalDecision.NOT_NEEDED
             elif principal.is_vendor:
                 decision = ApprovalDecision.APPROVED
@@ -237,10 +238,9 @@ class Approvals:
         tenant.
         """
         with self._db.write(principal) as db:
-            tenant = tenant_of(db, principal, tenant_id, lock=True)
-            connection = owned(db, principal, tenant_id, connection_id, lock=True)
+            connection = lock_owned(db, principal, tenant_id, connection_id)
             principal.require_vendor()
-            tenant.ensure_active()
+            connection.tenant.ensure_active()
             # it may have been loaded before the wait for the lock
             db.refresh(connection.external_id_row)
             was, own_set = connection.status, connection.permission_set

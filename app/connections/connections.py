@@ -2,23 +2,27 @@
 
 A new connection is pending until it is proven, and so is a resumed one. docs/architecture.md lists
 the invariants.
+
+A connection that is created from an account's id alone is a search for the role that the onboarding
+kit makes there. So the names of the kit's roles and stacks are here as well. A tenant's roles of
+different permission sets never get the same name.
 """
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Select, func, select
-from sqlalchemy.exc import IntegrityError
 
 from app.approvals.approvals import SetRequests, must_be_approved
 from app.audit import Actor, actions
 from app.clock import now
 from app.config import Config
-from app.connections import allowed_roles, kit_names
+from app.connections import allowed_roles
 from app.errors import ConflictError, NotFoundError
-from app.identity import Principal, ensure_room, one_or_not_found, owned, tenant_of
-from app.ids import RoleArn
+from app.identity import Principal, ensure_room, lock_owned, one_or_not_found, owned, tenant_of
+from app.ids import RoleArn, kit_role_name, stack_name
 from app.limits.table import CONNECTIONS, SEARCHES
 from app.permissions.permission_sets import PermissionSet, PermissionSets
 from app.proofs.verification import PATIENCE, Verification
@@ -29,7 +33,56 @@ from app.store.models import Connection, ConnectionStatus, Tenant, Trigger, live
 # The request that creates or resumes a connection also proves it. If that request never ends, a
 # background worker proves the connection after this time.
 _OWN_PROOF = timedelta(seconds=30)
-_THERE_ALREADY = "This tenant has a connection to this role already."
+
+
+class KitNames(NamedTuple):
+    """The names of a role, of its stack, and of the stack for a whole organization."""
+
+    role: str
+    stack: str
+    organization_stack: str
+
+
+def _names(config: Config, tenant_id: UUID, suffix: str) -> KitNames:
+    prefix = config.aws.role_prefix
+    stack = stack_name(prefix, kit_role_name("", tenant_id, suffix))
+    return KitNames(kit_role_name(prefix, tenant_id, suffix), stack, f"{stack}-organization")
+
+
+def new_names(
+    db: Session, config: Config, sets: PermissionSets, tenant_id: UUID, permission_set: str
+) -> KitNames:
+    """Return the names of a tenant's new role of a permission set.
+
+    They end in the permission set's name, unless it is the default permission set. The default one
+    is named too if a role of another permission set has the name without a suffix. A role may have
+    it because it keeps its name when DEFAULT_PERMISSION_SET changes or when it moves to another
+    permission set. With the same name, the kit's script would give that role the default set's
+    rights. Deleted connections count, because a role outlives its connection.
+    """
+    suffix = f"-{permission_set}"
+    if permission_set == sets.default:
+        plain = f"/{kit_role_name(config.aws.role_prefix, tenant_id)}"
+        taken = select(Connection.id).where(
+            Connection.tenant_id == tenant_id,
+            Connection.permission_set != permission_set,
+            Connection.role_arn.endswith(plain, autoescape=True),
+        )
+        if not db.scalar(taken.limit(1)):
+            suffix = ""
+    return _names(config, tenant_id, suffix)
+
+
+def names_of(config: Config, tenant_id: UUID, role_arn: str, new: KitNames) -> KitNames:
+    """Return the names of a role that exists. `new`: those of a new role.
+
+    A role that the kit did not name gets the stacks' names of a new role.
+    """
+    name = RoleArn.parse(role_arn).name
+    beginning = kit_role_name(config.aws.role_prefix, tenant_id)
+    if name.startswith(beginning):
+        return _names(config, tenant_id, name.removeprefix(beginning))
+    return new._replace(role=name)
 
 
 def add_pending(
@@ -68,9 +121,7 @@ def add_pending(
 
 
 def to_role(tenant_id: UUID, role: RoleArn) -> Select[Connection]:
-    return select(Connection).where(
-        Connection.tenant_id == tenant_id, Connection.role_arn == role.text
-    )
+    return select(Connection).filter_by(tenant_id=tenant_id, role_arn=role.text)
 
 
 def _deletable(
@@ -86,10 +137,8 @@ def _deletable(
         if not principal.is_vendor:
             raise
     tenant_of(db, principal, tenant_id)
-    deleted = select(Connection).where(
-        Connection.tenant_id == tenant_id,
-        Connection.id == connection_id,
-        Connection.deleted_by_bound.is_(True),
+    deleted = select(Connection).filter_by(
+        tenant_id=tenant_id, id=connection_id, deleted_by_bound=True
     )
     if lock:
         deleted = deleted.with_for_update(of=Connection, key_share=True)
@@ -106,7 +155,7 @@ def _ensure_few_searches(db: Session, tenant_id: UUID) -> None:
     ensure_room(db, searches, SEARCHES)
 
 
-@dataclass(eq=False)
+@dataclass
 class Connections:
     """Creates, reads, suspends, resumes and deletes connections."""
 
@@ -122,7 +171,7 @@ class Connections:
         """
         chosen, config = self._sets.choose(permission_set).name, self._config
         with self._db.read() as db:
-            names = kit_names.new_names(db, config, self._sets, tenant_id, chosen)
+            names = new_names(db, config, self._sets, tenant_id, chosen)
         return f"arn:{config.aws.broker.partition}:iam::{account_id}:role/{names.role}"
 
     def create(
@@ -149,32 +198,28 @@ class Connections:
         arn = role_arn or self.kit_role_arn(tenant_id, account_id, permission_set)
         role = allowed_roles.allowed_role(self._config, arn)
         chosen = self._sets.choose(permission_set)
-        try:
-            with self._db.write(principal) as db:
-                tenant = tenant_of(db, principal, tenant_id, lock=True)
-                tenant.ensure_active()
-                self._clear_tombstone(db, principal, tenant_id, role)
-                connection = add_pending(
-                    db,
-                    self._config,
-                    principal.actor,
-                    tenant,
-                    role,
-                    permission_set=chosen,
-                    approved=principal.is_vendor,
-                )
-                if account_id:
-                    _ensure_few_searches(db, tenant_id)
-                    connection.found_by_account = True
-                    connection.make_due(now(), Trigger.CREATED)
-                else:
-                    connection.due_at = now() + _OWN_PROOF
-                actions.CONNECTION_CREATED.record_about(
-                    db, principal.actor, connection, {"role_arn": role.text}
-                )
-        except IntegrityError as error:
-            # The unique constraint on (tenant, role) refuses the second of two concurrent requests.
-            raise ConflictError(_THERE_ALREADY) from error
+        with self._db.write(principal) as db:
+            tenant = tenant_of(db, principal, tenant_id, lock=True)
+            tenant.ensure_active()
+            self._clear_tombstone(db, principal, tenant_id, role)
+            connection = add_pending(
+                db,
+                self._config,
+                principal.actor,
+                tenant,
+                role,
+                permission_set=chosen,
+                approved=principal.is_vendor,
+            )
+            if account_id:
+                _ensure_few_searches(db, tenant_id)
+                connection.found_by_account = True
+                connection.make_due(now(), Trigger.CREATED)
+            else:
+                connection.due_at = now() + _OWN_PROOF
+            actions.CONNECTION_CREATED.record_about(
+                db, principal.actor, connection, {"role_arn": role.text}
+            )
         if account_id:
             return self.get(principal, tenant_id, connection.id)
         return self._verification.verify(
@@ -196,7 +241,7 @@ class Connections:
         if earlier is None:
             return
         if earlier.status is not ConnectionStatus.DELETED:
-            raise ConflictError(_THERE_ALREADY)
+            raise ConflictError("This tenant has a connection to this role already.")
         if not principal.may_add_deleted:
             raise ConflictError(
                 "This connection was removed. Ask the vendor that sent you the link to add it"
@@ -219,9 +264,7 @@ class Connections:
         self, principal: Principal, tenant_id: UUID, connection_id: UUID, *, reason: str
     ) -> Connection:
         """Suspend a connection: issuing stops at once. Raises NotFoundError, ConflictError."""
-        with self._db.read() as db:
-            # Refuse an absent connection before the wait for the write lock.
-            owned(db, principal, tenant_id, connection_id)
+        self.get(principal, tenant_id, connection_id)  # refuses an absent one without the lock
         with self._db.write(principal) as db:
             connection = owned(db, principal, tenant_id, connection_id, lock=True)
             was = connection.status
@@ -243,11 +286,8 @@ class Connections:
         searches.
         """
         with self._db.write(principal) as db:
-            # A tenant is locked before its connections everywhere, so that transactions do not
-            # deadlock.
-            tenant = tenant_of(db, principal, tenant_id, lock=True)
-            connection = owned(db, principal, tenant_id, connection_id, lock=True)
-            tenant.ensure_active()
+            connection = lock_owned(db, principal, tenant_id, connection_id)
+            connection.tenant.ensure_active()
             connection.ensure_may_undo(bound=not principal.is_vendor)
             if not principal.is_vendor:
                 allowed_roles.ensure_account_open(db, tenant_id, connection.account_id)

@@ -46,8 +46,7 @@ class Urgency(enum.Enum):
     PAUSED = ConnectionStatus.SUSPENDED, False
 
 
-@dataclass(frozen=True, slots=True)
-class ListPosition:
+class ListPosition(NamedTuple):
     """The position at which the next page of a list by urgency begins.
 
     The page begins after the connection `after`, or with the first connection of this urgency. The
@@ -79,7 +78,7 @@ class ByUrgency(NamedTuple):
 _POSITION = re.compile(f"({'|'.join(Urgency.__members__).lower()})(?:-([0-9a-f]{{32}}))?", re.ASCII)
 
 
-@dataclass(eq=False)
+@dataclass
 class Listing:
     """Lists and counts connections."""
 
@@ -131,7 +130,7 @@ class Listing:
         """Return one connection's proofs, newest first. Raises NotFoundError."""
         with self._db.read() as db:
             owned(db, principal, tenant_id, connection_id)
-            query = select(Proof).where(Proof.connection_id == connection_id)
+            query = select(Proof).filter_by(connection_id=connection_id)
             return page(db, query, Proof.id, limit=limit, after=after)
 
     def list_by_urgency(
@@ -156,10 +155,8 @@ class Listing:
                 status, refuses = urgency.value
                 if len(connections) <= limit and status in among:
                     # One range of one index in its order: no more rows are read than returned
-                    query = select(Connection).where(
-                        Connection.tenant_id == tenant_id,
-                        Connection.status == status,
-                        Connection.refuses.is_(refuses),
+                    query = select(Connection).filter_by(
+                        tenant_id=tenant_id, status=status, refuses=refuses
                     )
                     if start.after and urgency is start.urgency:
                         query = query.where(Connection.id < start.after)
