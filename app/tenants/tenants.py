@@ -7,6 +7,7 @@ customer's. A tenant without a list may have roles in any account, and none coun
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 from uuid import UUID
 
@@ -95,7 +96,7 @@ def _whole(db: Session, tenant: Tenant) -> Tenant:
     """
     db.flush()
     if tenant.declares_accounts:
-        query = select(TenantAccount.account_id).where(TenantAccount.tenant_id == tenant.id)
+        query = select(TenantAccount.account_id).filter_by(tenant_id=tenant.id)
         tenant.accounts = list(db.scalars(query.order_by(TenantAccount.account_id)))
     return tenant
 
@@ -105,11 +106,11 @@ def _count(tenant: Tenant) -> int | None:
     return None if tenant.accounts is None else len(tenant.accounts)
 
 
+@dataclass
 class Tenants:
     """The service that creates, reads, changes, suspends, resumes and offboards tenants."""
 
-    def __init__(self, db: Database) -> None:
-        self._db = db
+    _db: Database
 
     def create(
         self,
@@ -140,7 +141,7 @@ class Tenants:
                     db,
                     principal.actor,
                     {"name": name, "reference": reference, "accounts": _count(tenant)},
-                    tenant_id=tenant.id,
+                    tenant.id,
                 )
                 db.flush()
                 db.refresh(tenant)
@@ -152,7 +153,7 @@ class Tenants:
         self, principal: Maker, criteria: TenantFilter, *, limit: int, after: UUID | None
     ) -> Page[Tenant]:
         """Return live tenants, newest first. A bound key sees only its own tenant."""
-        live = select(Tenant).where(Tenant.deleted_at.is_(None))
+        live = select(Tenant).filter_by(deleted_at=None)
         query = with_values(live, id=principal.tenant_scope, reference=criteria.reference)
         if criteria.name is not None:
             # A range instead of LIKE: no character has to be escaped, and any index can be used.
@@ -187,7 +188,7 @@ class Tenants:
                     changes["accounts"] = _count(tenant)
                 if changes:
                     details = cast("TenantDescriptionChange", changes)
-                    actions.TENANT_CHANGED.record(db, principal.actor, details, tenant_id=tenant.id)
+                    actions.TENANT_CHANGED.record(db, principal.actor, details, tenant_id)
                 return tenant
         except IntegrityError as error:
             raise ConflictError(_REFERENCE_TAKEN) from error
@@ -202,7 +203,7 @@ class Tenants:
             was = tenant.status
             tenant.suspend(principal.suspension(reason))
             actions.TENANT_SUSPENDED.record(
-                db, principal.actor, {"was": was, "reason": reason}, tenant_id=tenant.id
+                db, principal.actor, {"was": was, "reason": reason}, tenant_id
             )
             return _whole(db, tenant)
 
@@ -218,7 +219,7 @@ class Tenants:
             was = tenant.status
             tenant.resume()
             actions.TENANT_RESUMED.record(
-                db, principal.actor, {"was": was, "reason": reason}, tenant_id=tenant.id
+                db, principal.actor, {"was": was, "reason": reason}, tenant_id
             )
             return _whole(db, tenant)
 
@@ -232,11 +233,11 @@ class Tenants:
         with self._db.read() as db:
             tenant_of(db, principal, tenant_id)
             principal.require_vendor()  # a deletion can't be undone
-        live = select(Tenant.id).where(Tenant.id == tenant_id, Tenant.deleted_at.is_(None))
+        live = select(Tenant.id).filter_by(id=tenant_id, deleted_at=None)
         with self._db.write(Ending(principal, live)) as db:
             tenant = tenant_of(db, principal, tenant_id, lock=True)
             was, deleted_at = tenant.status, now()
-            bound = update(ApiKey).where(ApiKey.tenant_id == tenant_id, ApiKey.revoked_at.is_(None))
+            bound = update(ApiKey).filter_by(tenant_id=tenant_id, revoked_at=None)
             keys = db.execute(bound.values(revoked_at=deleted_at).returning(ApiKey.id)).all()
             tenant.status, tenant.deleted_at = TenantStatus.DELETED, deleted_at
             tombstones = update(Connection).where(live_of(tenant_id)).returning(Connection.id)
@@ -260,7 +261,7 @@ class Tenants:
                     "connections_deleted": len(connections),
                     "api_keys_revoked": len(keys),
                 },
-                tenant_id=tenant.id,
+                tenant_id,
             )
 
     @until_committed
@@ -273,8 +274,5 @@ class Tenants:
             tenant = tenant_of(db, operator, tenant_id, lock=True)
             tenant.registration_generation += 1
             actions.TENANT_REGISTRATIONS_VOIDED.record(
-                db,
-                operator.actor,
-                {"generation": tenant.registration_generation},
-                tenant_id=tenant.id,
+                db, operator.actor, {"generation": tenant.registration_generation}, tenant_id
             )
