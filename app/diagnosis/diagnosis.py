@@ -7,12 +7,10 @@ would see its content.
 
 import json
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
-
-from sqlalchemy import select
 
 from app.approvals.approvals import SetRequests
 from app.audit import actions
@@ -25,16 +23,13 @@ from app.diagnosis import role_rights
 from app.diagnosis.steps import UNREAD, DiagnosisStep, Evidence, conclusion, for_the_tenant, steps
 from app.errors import CallerFaultError
 from app.identity import Principal, owned
-from app.ids import EXTERNAL_ID_PATTERN, Grant
+from app.ids import EXTERNAL_ID_PATTERN
 from app.permissions.permission_sets import PermissionSet, PermissionSets
 from app.permissions.set_fields import JsonObject
 from app.proofs.canary import Canary
-from app.rotation.switch import accepts_any
+from app.rotation.switch import RotationPlan, accepts_any, plan_rotation
 from app.store.database import Database
-from app.store.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState
-
-# A proof pairs a connection with an External ID in one of these states if the role accepts it.
-_OFFERED = {ExternalIdState.CURRENT, ExternalIdState.NEXT}
+from app.store.models import Connection, ConnectionStatus
 
 # for a permission set that is no longer configured
 _UNCONFIGURED = PermissionSet("", 0, "", "", "read", [], [], [])
@@ -63,7 +58,7 @@ class Diagnosis:
     permissions: Permissions
 
 
-@dataclass(eq=False)
+@dataclass
 class Diagnoses:
     """Makes diagnoses. The calls of `_sts` wait for the STS budget."""
 
@@ -79,15 +74,13 @@ class Diagnoses:
             connection = owned(db, principal, tenant_id, connection_id)
             connection.tenant.ensure_active()
             connection.ensure_not_suspended()
-            external_ids = db.scalars(
-                select(ExternalIdRow).where(ExternalIdRow.tenant_id == tenant_id)
-            ).all()
+            plan = plan_rotation(db, connection)
         role, own_set = connection.grant.role_arn, connection.permission_set
         permission_set = self._sets.get(own_set, _UNCONFIGURED)
         statements = permission_set.policy(role.partition)["Statement"]
         managed = permission_set.managed_policy_arns(role.partition)
         askable, gaps = role_rights.rights(statements, known_keys(role))
-        evidence = self._ask(connection, _other_grants(connection, external_ids), askable)
+        evidence = self._ask(plan, askable)
         view = evidence.view
         beyond = None
         decisions = {} if isinstance(view.decisions, StsError) else view.decisions
@@ -109,18 +102,13 @@ class Diagnoses:
             after = connection
         version, unknown = after.permission_set_version, evidence.unknown
         permissions = Permissions(own_set, version, evidence.missing, beyond, unknown)
-        trust_policy = _trust_policy(view.settings, {row.value for row in external_ids})
+        trust_policy = _trust_policy(view.settings, plan.external_ids)
         why = conclusion(result, connection.why)
         return Diagnosis(now(), why, result, trust_policy, permissions)
 
-    def _ask(
-        self, connection: Connection, others: list[Grant], askable: Collection[Right]
-    ) -> Evidence:
-        """Ask AWS about our own side, then about the role, until further calls would be useless.
-
-        `others`: grants for the role with the tenant's other External IDs, to which a rotation may
-        switch it.
-        """
+    def _ask(self, plan: RotationPlan, askable: Collection[Right]) -> Evidence:
+        """Ask AWS about our own side, then about the role, until further calls would be useless."""
+        connection = plan.connection
         try:
             evidence = Evidence(self._config, self._sts.own_identity())
         except StsError as error:
@@ -139,6 +127,7 @@ class Diagnoses:
                 return evidence
             view = self._sts.view(connection.grant, connection.role_unique_id, askable)
         except StsError as error:
+            others = (grant for grant in plan.own if grant != connection.grant)
             ended = connection.why if connection.status is ConnectionStatus.ENDED else None
             accepts = isinstance(error, Refused) and accepts_any(self._sts, others)
             return evidence._replace(error=error, ended=ended, accepts_another=accepts)
@@ -164,15 +153,6 @@ class Diagnoses:
                 {"steps": {step.name: step.outcome for step in result}},
             )
             return connection
-
-
-def _other_grants(connection: Connection, external_ids: Iterable[ExternalIdRow]) -> list[Grant]:
-    """Return grants for the role with the other External IDs with which a proof may pair it."""
-    return [
-        connection.grant_with(row)
-        for row in external_ids
-        if row.state in _OFFERED and not row.is_withdrawn and row.id != connection.external_id_id
-    ]
 
 
 def _trust_policy(settings: RoleSettings | StsError, own_ids: Collection[str]) -> JsonObject | None:

@@ -18,6 +18,7 @@ every routine proof would cost three more calls.
 
 import enum
 import time
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from typing import NamedTuple
@@ -74,27 +75,27 @@ class _View(NamedTuple):
         return since is None or self.began >= since or self.sight in _WHY_NOT
 
 
+_NOT_LOOKED = _View(Sight.UNCLEAR, None, 0.0, 0.0)
+
+
+@dataclass
 class Canary:
     """Checks the canary and the stranger, and shares the result among this process's proofs."""
 
-    def __init__(self, db: Database, config: Config) -> None:
-        self.own_accounts = config.own_accounts
-        self._db = db
-        self._has_canary = config.proofs.canary_role_arn is not None
-        self._has_stranger = config.proofs.stranger_role_arn is not None
-        self._proof_max_age = config.proofs.proof_max_age
-        self._looks: SingleFlight[str, _View] = SingleFlight()
-        self._last = _View(Sight.UNCLEAR, None, 0.0, 0.0)
-        # the stranger's session, reused until a call with it fails
-        self._session: Session | None = None
-        self._recorded: Sight | None = None
+    _db: Database
+    config: Config
+    _looks: SingleFlight[str, _View] = field(default_factory=SingleFlight)
+    _last: _View = _NOT_LOOKED
+    # the stranger's session, reused until a call with it fails
+    _session: Session | None = None
+    _recorded: Sight | None = None
 
     def ask_canary(self, sts: Sts) -> Sight | None:
         """Return the canary's state, at most a minute old, or None if no canary is configured.
 
         Raises StoreUnavailableError.
         """
-        return self._look(sts).sight if self._has_canary else None
+        return self._look(sts).sight if self.config.proofs.canary_role_arn else None
 
     def discount_refusals(
         self, sts: Sts, finding: ProofFinding, confirmed: Connection | None
@@ -105,9 +106,12 @@ class Canary:
         `confirmed`: the connection, if an earlier proof proved it with this role and this External
         ID. Raises the same errors as `ask_canary`.
         """
-        if not self._has_canary or finding.verdict not in {Verdict.PROVEN, Verdict.UNASSUMABLE}:
+        if not self.config.proofs.canary_role_arn or finding.verdict not in {
+            Verdict.PROVEN,
+            Verdict.UNASSUMABLE,
+        }:
             return finding
-        until = confirmed.proven_until(self._proof_max_age) if confirmed else None
+        until = confirmed.proven_until(self.config.proofs.proof_max_age) if confirmed else None
         since = None
         if finding.verdict is Verdict.PROVEN and (until is None or until <= now()):
             since = time.monotonic()  # the connection would begin to issue credentials
@@ -124,9 +128,9 @@ class Canary:
         Returns None if no stranger is configured. The check is skipped unless the canary accepted
         the stranger within the last minute. Raises the same errors as `ask_canary`.
         """
-        if not self._has_stranger:
+        if not self.config.proofs.stranger_role_arn:
             return None
-        stranger = self._look(sts).stranger if self._has_canary else None
+        stranger = self._look(sts).stranger if self.config.proofs.canary_role_arn else None
         if stranger is None:
             return check_of(states.STRANGER, "skipped")
         return refusal(states.STRANGER, partial(sts.probe_as_stranger, stranger), grant)
@@ -134,7 +138,11 @@ class Canary:
     def finding(self, sts: Sts) -> HealthFinding:
         """Return the canary's finding for readiness. Raises the same errors as `ask_canary`."""
         view = self._look(sts)
-        if view.sight is Sight.SIGHTED and self._has_stranger and view.stranger is None:
+        if (
+            view.sight is Sight.SIGHTED
+            and self.config.proofs.stranger_role_arn
+            and view.stranger is None
+        ):
             return _NO_STRANGER
         return _FINDINGS[view.sight]
 
@@ -154,7 +162,7 @@ class Canary:
         sight, seconds, stranger = _sight(sts), _UNCLEAR_FRESH, None
         if sight is not Sight.UNCLEAR:
             seconds = _FRESH
-            stranger = self._let_in(sts) if self._has_stranger else None
+            stranger = self._let_in(sts) if self.config.proofs.stranger_role_arn else None
         self._last = view = _View(sight, stranger, began, began + seconds)
         if sight not in {Sight.UNCLEAR, self._recorded}:
             self._record(sight)

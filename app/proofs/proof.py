@@ -83,7 +83,7 @@ class ProofCheck(NamedTuple):
     detail: str
 
 
-class Warning(NamedTuple):  # noqa: A001  the API's term
+class ProofWarning(NamedTuple):
     """A fact that the customer should know, although it does not change the verdict."""
 
     name: str
@@ -107,7 +107,7 @@ class ProofFinding(NamedTuple):
     checks: tuple[ProofCheck, ...]
     role_unique_id: str | None = None
     may_be_spreading: bool = False
-    warnings: tuple[Warning, ...] = ()
+    warnings: tuple[ProofWarning, ...] = ()
     refused: bool = False
     reads_trust: bool = False
     access_until: datetime | None = None
@@ -223,19 +223,27 @@ def _accepted_again(sts: Sts, grant: Grant, proven: ProofFinding) -> ProofFindin
     return proven.doubted(why).with_check(own)._replace(may_be_spreading=spreading)
 
 
+def refuses(probe: Callable[[Grant], object], grant: Grant) -> bool | None:
+    """Return whether the role refuses this call; None if AWS gave no clear answer."""
+    try:
+        probe(grant)
+    except Refused:
+        return True
+    except StsError:
+        return None
+    return False
+
+
 def refusal(name: str, probe: Callable[[Grant], None], grant: Grant) -> ProofCheck:
     """Make a call that the role must refuse, and return its check.
 
     The check fails if the role accepts the call, and passes on AccessDenied. Otherwise it is
     inconclusive.
     """
-    try:
-        probe(grant)
-    except Refused:
-        return check_of(name, "passed")
-    except StsError:
+    refused = refuses(probe, grant)
+    if refused is None:
         return ProofCheck(name, "inconclusive", AWS_SILENT)
-    return check_of(name, "failed")
+    return check_of(name, "passed" if refused else "failed")
 
 
 def check_of(name: str, outcome: CheckOutcome) -> ProofCheck:

@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, and_, exists, func, select, true, update
+from sqlalchemy import ColumnElement, Row, Select, and_, func, select, true, update
 
 from app.audit import WORKER
 from app.clock import now
@@ -43,12 +43,10 @@ from app.store.models.states import Interval, next_slot
 
 LEASE = timedelta(minutes=2)  # longer than a proof takes, with its wait for the STS budget
 _AT_REST = (ConnectionStatus.SUSPENDED, ConnectionStatus.DELETED)
-# EXISTS instead of a join: with a join, a database may begin with the tenants instead of the index
-# of due rows. Routine claims do not check the tenant, because each would read all connections of a
+# `has` makes an EXISTS. With a join, a database may begin with the tenants instead of the index of
+# due rows. Routine claims do not check the tenant, because each would read all connections of a
 # suspended tenant. `prove` moves those connections to their next slot.
-_ACTIVE = and_(
-    URGENT, exists().where(Tenant.id == Connection.tenant_id, Tenant.status == TenantStatus.ACTIVE)
-)
+_ACTIVE = and_(URGENT, Connection.tenant.has(Tenant.status == TenantStatus.ACTIVE))
 _QUEUES = {"urgent": _ACTIVE, "routine": IN_ROUTINE}
 _SHARE = 8  # a tenant gets an eighth of a claim while other tenants wait
 # A quarter of a claim is reserved for connections that were tried before. Otherwise they could wait
@@ -111,7 +109,7 @@ class Claim(NamedTuple):
     lease: datetime
 
 
-@dataclass(eq=False)
+@dataclass
 class ProofQueue:
     """Claims connections that are due, and proves them.
 
@@ -219,9 +217,9 @@ class ProofQueue:
 
     def _wait_for_next_slot(self, claim: Claim, lease: datetime | None) -> None:
         slot = next_slot(claim.connection_id, now(), self.interval.current().seconds)
-        own = Connection.id == claim.connection_id, Connection.due_at == lease
+        own = update(Connection).filter_by(id=claim.connection_id, due_at=lease)
         with self._db.write(SYSTEM) as db:
-            db.execute(update(Connection).where(*own).values(due_at=slot))
+            db.execute(own.values(due_at=slot))
 
     def _use_up(self, claim: Claim) -> Row[Trigger, ConnectionStatus, datetime | None] | None:
         """Use up the claim, and return the connection's trigger, status and new `due_at`.
@@ -230,11 +228,7 @@ class ProofQueue:
         """
         use_up = (
             update(Connection)
-            .where(
-                Connection.id == claim.connection_id,
-                Connection.tenant_id == claim.tenant_id,
-                Connection.due_at == claim.lease,
-            )
+            .filter_by(id=claim.connection_id, tenant_id=claim.tenant_id, due_at=claim.lease)
             .values(due_at=max(now(), claim.lease) + LEASE)
             .returning(Connection.due_for, Connection.status, Connection.due_at)
         )

@@ -17,8 +17,7 @@ from app.aws.errors import Refused
 from app.aws.role_view import RoleSettings
 from app.config import Broker
 from app.ids import EXTERNAL_ID_PATTERN, Grant
-from app.proofs import proof
-from app.proofs.proof import ProofCheck, ProofFinding, check_of
+from app.proofs.proof import NOT_TRIED, ProofCheck, ProofFinding, ProofWarning, check_of
 from app.proofs.trust_policy import Reading, read
 from app.rotation.switch import RotationPlan
 from app.store.models import Verdict
@@ -27,7 +26,7 @@ from app.store.models.states import DEMANDS, ONLY_US, STRANGER
 ENDS = "trust_policy_ends_access"
 RETIRED = "trust_policy_names_retired_external_id"
 OTHER_IDS = "trust_policy_lists_other_external_ids"
-UNREADABLE = proof.Warning(
+UNREADABLE = ProofWarning(
     "role_unreadable",
     "The role could read itself until this proof, and may not any more. From now on Deputy does not"
     " see whom its trust policy lets in. If nobody meant that, allow it again with the policy"
@@ -92,7 +91,7 @@ def judge(
     if not isinstance(settings, RoleSettings):
         return _without_policy(finding)
     policy, retired = settings.trust_policy, plan.retired_ids - {grant.external_id}
-    tried = plan.external_ids - retired
+    tried = plan.external_ids.keys() - retired
     reading = read(policy, broker, grant.role_arn.account_id, tried, retired)
     demands = _demands(reading, of_others)
     only_us = _only_us(reading, own_accounts)
@@ -115,7 +114,7 @@ def judge(
 def _without_policy(finding: ProofFinding) -> ProofFinding:
     why = _SILENT
     if finding.settings is None:
-        why = proof.NOT_TRIED
+        why = NOT_TRIED
     elif isinstance(finding.settings, Refused):
         why, finding = _MAY_NOT, finding._replace(reads_itself=False)
     for name in (DEMANDS, ONLY_US):
@@ -129,21 +128,21 @@ def _warnings(
     only_us: ProofCheck,
     of_others: Collection[str],
     retired: Sequence[str],
-) -> Iterator[proof.Warning]:
+) -> Iterator[ProofWarning]:
     if demands.outcome == "inconclusive":
-        yield proof.Warning(DEMANDS, demands.detail)
+        yield ProofWarning(DEMANDS, demands.detail)
     if only_us.outcome == "failed":
-        yield proof.Warning(ONLY_US, only_us.detail)
+        yield ProofWarning(ONLY_US, only_us.detail)
     listed = {value for _, value in reading.listed if value.lower() not in of_others}
     if listed:
         values = f"{len(listed)} fixed values" if len(listed) > 1 else "1 fixed value"
-        yield proof.Warning(OTHER_IDS, _OTHER_IDS.format(values=values))
+        yield ProofWarning(OTHER_IDS, _OTHER_IDS.format(values=values))
     if reading.ends:
         dates = ", ".join(reading.ends)
-        yield proof.Warning(ENDS, f"The role's trust policy ends this access: {dates}.")
+        yield ProofWarning(ENDS, f"The role's trust policy ends this access: {dates}.")
     if retired:
         detail = f"The role still accepts {', '.join(retired)}, which was retired: remove it."
-        yield proof.Warning(RETIRED, detail)
+        yield ProofWarning(RETIRED, detail)
 
 
 def named_external_ids(finding: ProofFinding) -> set[str]:

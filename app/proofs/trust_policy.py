@@ -17,27 +17,30 @@ evaluator and with a simple implementation.
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, filterfalse
 from typing import NamedTuple
 
 from app.config import Broker
 from app.ids import AccountId
-from app.proofs.policy_requests import (
+from app.proofs.policy_statements import (
     EXTERNAL_ID,
     LIKE,
     NO,
     PRINCIPAL_ARN,
     UNKNOWN,
+    USER_ID,
     YES,
+    Comparison,
+    Globs,
+    KeyValues,
     RequestAnswers,
     Requests,
+    Statement,
     is_pattern,
     is_session_of,
-    requests_of_broker,
-    requests_of_others,
+    statements_of,
 )
-from app.proofs.policy_statements import Comparison, Globs, Statement, statements_of
 
 _ASSUME = "sts:assumerole"
 WAYS_IN = (_ASSUME, f"{_ASSUME}withsaml", f"{_ASSUME}withwebidentity")
@@ -76,6 +79,27 @@ class Reading(NamedTuple):
     # (statement, value): values of sts:ExternalId with which the statement may accept the broker. A
     # value may contain variables.
     compared: tuple[tuple[int, str], ...] = ()
+
+
+def requests_of_broker(
+    broker: Broker, role_account: AccountId, external_ids: Sequence[str], globs: Globs
+) -> Requests:
+    """Return the broker's requests: one for each External ID, one with any other, one without."""
+    other = 1 << len(external_ids)
+    everything = (other << 2) - 1
+    bits = {external_id: 1 << n for n, external_id in enumerate(external_ids)}
+    keys = {EXTERNAL_ID: KeyValues(globs, bits, other, other << 1), USER_ID: KeyValues(globs, {})}
+    for key, value in (
+        (PRINCIPAL_ARN, broker.arn),
+        ("aws:principalaccount", broker.account_id),
+        ("aws:principaltype", "AssumedRole" if broker.is_role else "User"),
+        ("aws:principalisawsservice", "false"),
+        ("aws:viaawsservice", "false"),
+        ("aws:securetransport", "true"),
+        ("aws:resourceaccount", role_account),
+    ):
+        keys[key] = KeyValues(globs, {value: everything})
+    return Requests(broker, everything, keys)
 
 
 class _Entry(NamedTuple):
@@ -241,7 +265,10 @@ def _others(trust: _TrustPolicy, broker: Broker) -> Iterator[str]:
     """
     named = trust.compared(PRINCIPAL_ARN) - {broker.arn}
     arns = sorted(filterfalse(_SPACE.search, named))
-    requests = requests_of_others(arns, trust.globs)
+    # The first bit is the request with an ARN that the policy does not name.
+    bits = {arn: 2 << n for n, arn in enumerate(arns)}
+    keys = {PRINCIPAL_ARN: KeyValues(trust.globs, bits, other=1)}
+    requests = Requests(None, (2 << len(arns)) - 1, keys)
     answers = trust.answers(requests)
     admitted: defaultdict[int, int] = defaultdict(int)
     for way in WAYS_IN:
@@ -253,7 +280,7 @@ def _others(trust: _TrustPolicy, broker: Broker) -> Iterator[str]:
         if reached & 1:
             yield from _other_principals(statement, broker)
         for arn in statement.compared(PRINCIPAL_ARN):
-            if reached & requests.keys[PRINCIPAL_ARN].texts.get(arn, 0):
+            if reached & bits.get(arn, 0):
                 narrowed.add(arn)
     yield from sorted(narrowed)
 

@@ -25,13 +25,13 @@ from app.clock import now
 from app.concurrency.places import pause
 from app.connections import allowed_roles
 from app.errors import ConflictError
-from app.identity import Principal, owned, tenant_of
+from app.identity import Principal, lock_owned, owned
 from app.ids import Grant
 from app.permissions.permission_sets import PermissionSets
 from app.proofs.canary import Canary, Sight
 from app.proofs.proof import ProofFinding, prove, prove_routinely
 from app.proofs.trust_checks import UNREADABLE, judge, named_external_ids, without_its_text
-from app.rotation import rotations as rotation
+from app.rotation.rotations import settle
 from app.rotation.switch import (
     PlanFinding,
     RotationPlan,
@@ -58,7 +58,7 @@ _CANARY_LOST = (
 _TRIES = 3  # maximum number of proofs if the connection changes during each
 
 
-@dataclass(eq=False)
+@dataclass
 class Verification:
     """Proves connections and stores the verdicts."""
 
@@ -90,7 +90,7 @@ class Verification:
                 answers = self._doubt_refusal(answers)
             connection = self._store(principal, answers, trigger)
             if connection is not None:
-                metrics.PROOFS.labels(answers.finding.verdict.value, trigger.value).inc()
+                metrics.PROOFS.labels(answers.finding.verdict, trigger).inc()
                 return connection
         raise ConflictError("This connection changed while it was being verified; try again.")
 
@@ -144,7 +144,7 @@ class Verification:
         First look up which External IDs in the policy belong to other tenants.
         """
         of_others = frozenset[str]()
-        if strange := named_external_ids(finding) - plan.external_ids:
+        if strange := named_external_ids(finding) - plan.external_ids.keys():
             rows = select(ExternalIdRow.value).where(
                 ExternalIdRow.value.in_(strange),
                 ExternalIdRow.tenant_id != plan.connection.tenant_id,
@@ -156,7 +156,7 @@ class Verification:
             grant,
             plan,
             self._sts.broker,
-            own_accounts=self._canary.own_accounts,
+            own_accounts=self._canary.config.own_accounts,
             of_others=of_others,
         )
 
@@ -188,10 +188,8 @@ class Verification:
         """
         before, interval = answers.plan.connection, self._interval()
         with self._db.write(principal) as db:
-            # The tenant's row is locked first, as when a tenant is deleted. Otherwise the foreign
-            # key of the proof would lock that row later, and cause a deadlock.
-            tenant_of(db, principal, before.tenant_id, lock=True)
-            connection = owned(db, principal, before.tenant_id, before.id, lock=True)
+            # Without the tenant's lock, the foreign key of the proof would lock its row later.
+            connection = lock_owned(db, principal, before.tenant_id, before.id)
             _ensure_open(db, principal, connection)
             if not _still_holds(db, connection, answers):
                 return None
@@ -262,7 +260,7 @@ class _VerdictStorage:
         requests = SetRequests(db, self.actor, connection)
         requests.apply_label(sets, self.finding.permission_set, by_tag=True)
         if self.answers.plan.rotates:
-            rotation.settle(db, self.actor, connection.tenant_id)
+            settle(db, self.actor, connection.tenant_id)
         db.flush()
         if proof.count == 1:
             db.refresh(connection)
@@ -337,7 +335,7 @@ class _VerdictStorage:
         if was is ConnectionStatus.VERIFIED and has_drifted and last_proven_at:
             # The role can have changed at any time since its last proof.
             seconds = math.ceil((self.checked_at - last_proven_at).total_seconds())
-            metrics.DRIFT.labels(connection.status.value).observe(seconds)
+            metrics.DRIFT.labels(connection.status).observe(seconds)
             details["last_proven_at"] = last_proven_at.isoformat()
             details["found_at"] = self.checked_at.isoformat()
             details["exposed_for_seconds_at_most"] = seconds

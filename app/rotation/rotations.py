@@ -65,7 +65,7 @@ class RotationStatus:
     connections: Counts
 
 
-@dataclass(eq=False)
+@dataclass
 class Rotations:
     """Starts, reads, completes and abandons rotations."""
 
@@ -91,7 +91,7 @@ class Rotations:
                 rotation.by_bound = bound
                 action = actions.ROTATION_STARTED
             elif not emergency:
-                state = _status(db, rotation).state.value
+                state = _status(db, rotation).state
                 raise ConflictError(
                     f"The rotation to {rotation.new.value} is {state}; complete it, or abandon it,"
                     " before another begins."
@@ -168,17 +168,12 @@ def current_external_id_id(db: Session, tenant_id: UUID) -> UUID:
 
     `Tenant.current` may have been loaded before the wait for the tenant's lock.
     """
-    current = ExternalIdRow.tenant_id == tenant_id, ExternalIdRow.state == ExternalIdState.CURRENT
-    return db.scalars(select(ExternalIdRow.id).where(*current)).one()
+    of_tenant = select(ExternalIdRow.id).filter_by(tenant_id=tenant_id)
+    return db.scalars(of_tenant.filter_by(state=ExternalIdState.CURRENT)).one()
 
 
 def latest(db: Session, tenant_id: UUID) -> Rotation | None:
-    query = (
-        select(Rotation)
-        .where(Rotation.tenant_id == tenant_id)
-        .order_by(Rotation.id.desc())
-        .limit(1)
-    )
+    query = select(Rotation).filter_by(tenant_id=tenant_id).order_by(Rotation.id.desc()).limit(1)
     # A query that waits for the tenant's lock returns related rows as they were before the wait. So
     # they are read again.
     return db.scalars(query.execution_options(populate_existing=True)).first()

@@ -7,7 +7,7 @@ issues credentials meanwhile. Any other connection switches to the first Externa
 accepts.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -17,9 +17,9 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from app.audit import Actor, actions
-from app.aws.sts import Refused, Sts, StsError
+from app.aws.sts import Sts
 from app.ids import Grant
-from app.proofs.proof import ProofCheck, ProofFinding
+from app.proofs.proof import ProofCheck, ProofFinding, refuses
 from app.rotation.rotations import HOURLY
 from app.store.models import (
     Connection,
@@ -40,16 +40,9 @@ _ACCEPTS_RETIRED = (
 )
 
 
-class ExternalIdCandidate(NamedTuple):
-    """An External ID of the tenant, and the grant for the role with it."""
-
-    id: UUID
-    grant: Grant
-
-
 @dataclass(frozen=True)
 class RotationPlan:
-    """The External IDs with which to try a connection's role.
+    """The External IDs with which to try a connection's role, as grants for that role.
 
     - `connection`: its row before the calls. Plans that differ only in it are equal.
     - `own`: tried first, in this order, until the role accepts one.
@@ -57,30 +50,30 @@ class RotationPlan:
     - `retiring`: the retiring one, which the role is to refuse.
     - `retired`: retired ones that the role of an unverified connection may still have. The
       connection can't be paired with them.
-    - `external_ids`: all External IDs of the tenant, which a trust policy may name.
+    - `external_ids`: all External IDs of the tenant, which a trust policy may name, and their ids.
     - `retired_ids`: the retired ones of these, which a trust policy should no longer name.
     - `rotates`: whether the tenant has an open or a retiring rotation.
     """
 
     connection: Connection = field(compare=False)
-    own: tuple[ExternalIdCandidate, ...]
-    external_ids: frozenset[str]
+    own: tuple[Grant, ...]
+    external_ids: Mapping[str, UUID]
     retired_ids: frozenset[str]
-    upcoming: ExternalIdCandidate | None = None
-    retiring: ExternalIdCandidate | None = None
-    retired: tuple[ExternalIdCandidate, ...] = ()
+    upcoming: Grant | None = None
+    retiring: Grant | None = None
+    retired: tuple[Grant, ...] = ()
     rotates: bool = False
+
+    def id_of(self, grant: Grant) -> UUID:
+        return self.external_ids[grant.external_id]
 
 
 class PlanFinding(NamedTuple):
-    """The finding for one External ID of a plan, and the results for the other ones.
-
-    `external_id_id`: the id of the External ID that the finding is about.
-    """
+    """The finding for one grant of a plan, and the results for the other ones."""
 
     plan: RotationPlan
     finding: ProofFinding
-    external_id_id: UUID
+    grant: Grant
     upcoming: ProofFinding | None = None
     refuses_retiring: bool | None = None  # None: not asked, or no clear answer
 
@@ -89,7 +82,7 @@ def plan_rotation(db: Session, connection: Connection) -> RotationPlan:
     """Return the External IDs with which to try the connection's role."""
     # A query that waits for a lock returns related rows as they were before the wait. So they are
     # read again.
-    of_tenant = select(ExternalIdRow).where(ExternalIdRow.tenant_id == connection.tenant_id)
+    of_tenant = select(ExternalIdRow).filter_by(tenant_id=connection.tenant_id)
     rows = db.scalars(of_tenant.execution_options(populate_existing=True)).all()
     by_state = {row.state: row for row in rows}
     current, retiring = by_state[ExternalIdState.CURRENT], by_state.get(ExternalIdState.RETIRING)
@@ -106,18 +99,15 @@ def plan_rotation(db: Session, connection: Connection) -> RotationPlan:
             order.insert(0, target)
         order = [row for row in order if not row.is_withdrawn]
         lost = sorted(retired, key=lambda row: (row is paired, row.id), reverse=True)
-
-    def candidate(row: ExternalIdRow) -> ExternalIdCandidate:
-        return ExternalIdCandidate(row.id, connection.grant_with(row))
-
+    grant = connection.grant_with
     return RotationPlan(
         connection=connection,
-        external_ids=frozenset(row.value for row in rows),
+        external_ids={row.value: row.id for row in rows},
         retired_ids=frozenset(row.value for row in retired),
-        own=tuple(map(candidate, dict.fromkeys(order))),
-        upcoming=candidate(target) if keeps_own and target is not paired else None,
-        retiring=candidate(retiring) if retiring else None,
-        retired=tuple(map(candidate, lost[:_RETIRED_TRIED])),
+        own=tuple(map(grant, dict.fromkeys(order))),
+        upcoming=grant(target) if keeps_own and target is not paired else None,
+        retiring=grant(retiring) if retiring else None,
+        retired=tuple(map(grant, lost[:_RETIRED_TRIED])),
         rotates=target is not current or retiring is not None,
     )
 
@@ -129,37 +119,26 @@ def try_external_ids(
 
     `prove` makes the proof with one External ID.
     """
-    for candidate in plan.own:
-        finding = prove(candidate.grant)
+    for grant in plan.own:
+        finding = prove(grant)
         if not finding.refused:
             break
     if finding.verdict is not Verdict.PROVEN:
-        return PlanFinding(plan, finding, candidate.id)
+        return PlanFinding(plan, finding, grant)
     upcoming = refuses_retiring = None
-    if plan.upcoming and plan.upcoming != candidate:
-        upcoming = prove(plan.upcoming.grant)
+    if plan.upcoming and plan.upcoming != grant:
+        upcoming = prove(plan.upcoming)
         if upcoming.verdict is Verdict.INSECURE:
             # The role accepted a call that it must refuse. That alone decides the verdict.
-            return PlanFinding(plan, upcoming, candidate.id)
-    if plan.retiring and plan.retiring != candidate:
-        refuses_retiring = refuses(sts, plan.retiring.grant)
-    return PlanFinding(plan, finding, candidate.id, upcoming, refuses_retiring)
-
-
-def refuses(sts: Sts, grant: Grant) -> bool | None:
-    """Return whether the role refuses this External ID; None if AWS gave no clear answer."""
-    try:
-        sts.probe_again(grant)
-    except Refused:
-        return True
-    except StsError:
-        return None
-    return False
+            return PlanFinding(plan, upcoming, grant)
+    if plan.retiring and plan.retiring != grant:
+        refuses_retiring = refuses(sts.probe_again, plan.retiring)
+    return PlanFinding(plan, finding, grant, upcoming, refuses_retiring)
 
 
 def accepts_any(sts: Sts, grants: Iterable[Grant]) -> bool:
     """Return whether the role accepts one of these grants. Stops at the first that it accepts."""
-    return any(refuses(sts, grant) is False for grant in grants)
+    return any(refuses(sts.probe_again, grant) is False for grant in grants)
 
 
 def look_for_retired(sts: Sts, tested: PlanFinding) -> PlanFinding:
@@ -167,8 +146,7 @@ def look_for_retired(sts: Sts, tested: PlanFinding) -> PlanFinding:
 
     If the role accepts a retired one, the finding says so.
     """
-    grants = (candidate.grant for candidate in tested.plan.retired)
-    if not tested.finding.refused or not accepts_any(sts, grants):
+    if not tested.finding.refused or not accepts_any(sts, tested.plan.retired):
         return tested
     own = ProofCheck(OWN, "failed", _ACCEPTS_RETIRED)
     return tested._replace(finding=tested.finding.with_check(own))
@@ -182,29 +160,27 @@ def store_checks(
     Pairs the connection with another External ID if the answers allow that.
     """
     plan, upcoming, finding = tested.plan, tested.upcoming, tested.finding
-    is_proven = finding.verdict is Verdict.PROVEN
-    own_id = tested.external_id_id if is_proven else connection.external_id_id
+    accepted = tested.grant if finding.verdict is Verdict.PROVEN else None
     if plan.rotates and connection.status is not ConnectionStatus.VERIFIED:
         # Acceptances from before the connection stopped issuing do not count: IAM must first
         # propagate the repair of the role.
-        own = update(ExternalIdCheck).where(ExternalIdCheck.connection_id == connection.id)
+        own = update(ExternalIdCheck).filter_by(connection_id=connection.id)
         db.execute(own.values(accepted_at=None))
     if plan.retiring and tested.refuses_retiring is not None:
-        check = _check_of(db, connection, plan.retiring)
+        check = _check_of(db, connection, plan.id_of(plan.retiring))
         _note_answer(check, checked_at, refuses=tested.refuses_retiring)
     if plan.upcoming and upcoming is not None:
-        check = _check_of(db, connection, plan.upcoming)
+        check = _check_of(db, connection, plan.id_of(plan.upcoming))
         if upcoming.verdict is Verdict.UNASSUMABLE:
             check.accepted_at = None
         if upcoming.verdict is Verdict.PROVEN:
             check.accepted_at = check.accepted_at or checked_at
             if check.accepted_at <= checked_at - _CONFIRMED_AFTER:
-                finding, own_id = upcoming, plan.upcoming.id
-    if own_id != connection.external_id_id:
-        connection.pair_with(own_id)
-        external_id = db.get_one(ExternalIdRow, own_id).value
+                finding, accepted = upcoming, plan.upcoming
+    if accepted and plan.id_of(accepted) != connection.external_id_id:
+        connection.pair_with(plan.id_of(accepted))
         actions.CONNECTION_SWITCHED.record_about(
-            db, actor, connection, {"external_id": external_id}
+            db, actor, connection, {"external_id": accepted.external_id}
         )
     return finding
 
@@ -218,12 +194,10 @@ def _note_answer(check: ExternalIdCheck, checked_at: datetime, *, refuses: bool)
         check.refused_again_at = checked_at
 
 
-def _check_of(
-    db: Session, connection: Connection, candidate: ExternalIdCandidate
-) -> ExternalIdCheck:
+def _check_of(db: Session, connection: Connection, external_id_id: UUID) -> ExternalIdCheck:
     """Return the stored answers of the role to this External ID, in a new row if there are none."""
     check = ExternalIdCheck(
-        tenant_id=connection.tenant_id, connection_id=connection.id, external_id_id=candidate.id
+        tenant_id=connection.tenant_id, connection_id=connection.id, external_id_id=external_id_id
     )
     return db.merge(check)
 
@@ -234,12 +208,12 @@ def next_due(
     """Return when a rotation needs this connection's next proof; None if it needs none."""
     if connection.status is not ConnectionStatus.VERIFIED:
         return None
-    times = []
-    if plan.upcoming and plan.upcoming.id != connection.external_id_id:
-        check = _check_of(db, connection, plan.upcoming)
+    times, own_id = [], connection.external_id_id
+    if plan.upcoming and (upcoming_id := plan.id_of(plan.upcoming)) != own_id:
+        check = _check_of(db, connection, upcoming_id)
         times.append(_second_try(check.accepted_at, _CONFIRMED_AFTER, checked_at))
-    if plan.retiring and plan.retiring.id != connection.external_id_id:
-        check = _check_of(db, connection, plan.retiring)
+    if plan.retiring and (retiring_id := plan.id_of(plan.retiring)) != own_id:
+        check = _check_of(db, connection, retiring_id)
         if check.refused_again_at is None:
             times.append(_second_try(check.refused_at, _REFUSALS_APART, checked_at))
     return min(times, default=None)

@@ -9,8 +9,7 @@ import fnmatch
 import re
 from enum import Enum
 
-from app.proofs.policy_requests import CHOSEN, SOMEBODY
-from app.proofs.policy_statements import statements_of
+from app.proofs.policy_statements import CHOSEN, SOMEBODY, statements_of
 from app.proofs.trust_policy import SENDABLE
 
 

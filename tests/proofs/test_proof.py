@@ -26,7 +26,7 @@ from app.proofs import verification
 from app.proofs.canary import Canary
 from app.proofs.proof import AWS_SILENT, ProofCheck, prove, prove_routinely
 from app.proofs.proof_queue import ProofInterval
-from app.rotation.switch import ExternalIdCandidate, RotationPlan
+from app.rotation.switch import RotationPlan
 from app.store.database import SYSTEM
 from app.store.models import (
     AuditEvent,
@@ -242,8 +242,7 @@ def sleeps(monkeypatch):
 
 
 def prove_patiently(door, patience):
-    own = (ExternalIdCandidate(new_id(), GRANT),)
-    plan = RotationPlan(Connection(), own, frozenset(), frozenset())
+    plan = RotationPlan(Connection(), (GRANT,), {}, frozenset())
     return (
         verification.Verification(None, None, NO_CANARY, PermissionSets(), door)
         ._prove_patiently(plan, Trigger.CREATED, patience)

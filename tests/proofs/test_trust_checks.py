@@ -13,7 +13,7 @@ from app.config import Broker
 from app.ids import Grant, RoleArn, new_external_id
 from app.onboarding.kit import trust_policy as kit_policy
 from app.proofs.policy_statements import Globs
-from app.proofs.proof import ProofCheck, ProofFinding, Warning as ProofWarning, check_of
+from app.proofs.proof import ProofCheck, ProofFinding, ProofWarning, check_of
 from app.proofs.trust_checks import ENDS, RETIRED, judge
 from app.rotation.switch import RotationPlan
 from app.store.models import Connection, Verdict
@@ -49,7 +49,7 @@ def judged(verdict, settings, *, calls=CALLS, retired=(), of_others=()):
 
 
 def plan_of(*retired):
-    external_ids = frozenset({GRANT.external_id, *retired})
+    external_ids = dict.fromkeys((GRANT.external_id, *retired))
     return RotationPlan(Connection(), (), external_ids, frozenset(retired))
 
 
