@@ -21,7 +21,7 @@ from uuid import UUID
 from cachetools import LRUCache
 
 from app import errors
-from app.audit.events import Actor
+from app.audit import Actor
 from app.clock import now
 from app.concurrency.gevent import leaf_lock
 from app.concurrency.single_flight import SingleFlight
