@@ -19,13 +19,7 @@ from app import metrics
 from app.ids import AccountId, RoleArn
 from app.settings import checks as check
 from app.settings.declarations import collect_settings, groups_of, read_setting, setting
-from app.settings.mistakes import (
-    check_ascii_name,
-    check_canary,
-    check_registration,
-    check_role_chaining,
-    likely_mistakes,
-)
+from app.settings.likely_mistakes import likely_mistakes
 
 _PRINCIPAL = re.compile(
     r"arn:(?P<partition>aws(?:-[a-z0-9]+)*):iam::(?P<account>[0-9]{12}):(?P<kind>role|user)"
@@ -308,7 +302,7 @@ class TemplateConfig:
     @classmethod
     def from_environment(cls) -> Self:
         """Read the settings of this class. Raises ConfigError that names every invalid variable."""
-        return cls.of(**_read_values(cls, check_role_chaining, check_ascii_name))
+        return cls.of(**_read_values(cls, check.role_chaining, check.ascii_name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -331,7 +325,7 @@ class Config(TemplateConfig):
     def from_environment(cls) -> Self:
         """Read all settings. Raises ConfigError that names every invalid variable."""
         values = _read_values(
-            cls, check_role_chaining, check_registration, check_ascii_name, check_canary
+            cls, check.role_chaining, check.registration, check.ascii_name, check.canary
         )
         variables = [declared.variable for declared in collect_settings(cls).values()]
         mistakes = tuple(likely_mistakes(values, variables, os.environ))  # noqa: TID251

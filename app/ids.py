@@ -74,7 +74,7 @@ def kit_role_name(prefix: str, tenant_id: UUID, suffix: str = "") -> str:
     """Return the default name of a tenant's role.
 
     It consists of the prefix, eight hex digits of the tenant's id, and `suffix`, which
-    connections.py chooses. The digits keep the names of two tenants in one AWS account apart. They
+    kit_names.py chooses. The digits keep the names of two tenants in one AWS account apart. They
     are the last eight of the id: the first ones are the time, which tenants that were created in
     the same minute share.
     """

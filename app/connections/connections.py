@@ -2,15 +2,10 @@
 
 A new connection is pending until it is proven, and so is a resumed one. docs/architecture.md lists
 the invariants.
-
-A connection that is created from an account's id alone is a search for the role that the onboarding
-kit makes there. So the names of the kit's roles and stacks are here as well. A tenant's roles of
-different permission sets never get the same name.
 """
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Select, func, select
@@ -20,9 +15,10 @@ from app.audit import Actor, actions
 from app.clock import now
 from app.config import Config
 from app.connections import allowed_roles
+from app.connections.kit_names import new_names
 from app.errors import ConflictError, NotFoundError
 from app.identity import Principal, ensure_room, lock_owned, one_or_not_found, owned, tenant_of
-from app.ids import RoleArn, kit_role_name, stack_name
+from app.ids import RoleArn
 from app.limits.table import CONNECTIONS, SEARCHES
 from app.permissions.permission_sets import PermissionSet, PermissionSets
 from app.proofs.verification import PATIENCE, Verification
@@ -33,56 +29,6 @@ from app.store.models import Connection, ConnectionStatus, Tenant, Trigger, live
 # The request that creates or resumes a connection also proves it. If that request never ends, a
 # background worker proves the connection after this time.
 _OWN_PROOF = timedelta(seconds=30)
-
-
-class KitNames(NamedTuple):
-    """The names of a role, of its stack, and of the stack for a whole organization."""
-
-    role: str
-    stack: str
-    organization_stack: str
-
-
-def _names(config: Config, tenant_id: UUID, suffix: str) -> KitNames:
-    prefix = config.aws.role_prefix
-    stack = stack_name(prefix, kit_role_name("", tenant_id, suffix))
-    return KitNames(kit_role_name(prefix, tenant_id, suffix), stack, f"{stack}-organization")
-
-
-def new_names(
-    db: Session, config: Config, sets: PermissionSets, tenant_id: UUID, permission_set: str
-) -> KitNames:
-    """Return the names of a tenant's new role of a permission set.
-
-    They end in the permission set's name, unless it is the default permission set. The default one
-    is named too if a role of another permission set has the name without a suffix. A role may have
-    it because it keeps its name when DEFAULT_PERMISSION_SET changes or when it moves to another
-    permission set. With the same name, the kit's script would give that role the default set's
-    rights. Deleted connections count, because a role outlives its connection.
-    """
-    suffix = f"-{permission_set}"
-    if permission_set == sets.default:
-        plain = f"/{kit_role_name(config.aws.role_prefix, tenant_id)}"
-        taken = select(Connection.id).where(
-            Connection.tenant_id == tenant_id,
-            Connection.permission_set != permission_set,
-            Connection.role_arn.endswith(plain, autoescape=True),
-        )
-        if not db.scalar(taken.limit(1)):
-            suffix = ""
-    return _names(config, tenant_id, suffix)
-
-
-def names_of(config: Config, tenant_id: UUID, role_arn: str, new: KitNames) -> KitNames:
-    """Return the names of a role that exists. `new`: those of a new role.
-
-    A role that the kit did not name gets the stacks' names of a new role.
-    """
-    name = RoleArn.parse(role_arn).name
-    beginning = kit_role_name(config.aws.role_prefix, tenant_id)
-    if name.startswith(beginning):
-        return _names(config, tenant_id, name.removeprefix(beginning))
-    return new._replace(role=name)
 
 
 def add_pending(

@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from app.aws import templates
 from app.config import Broker, Config, ConfigError
-from app.connections.connections import KitNames, names_of, new_names
+from app.connections.kit_names import KitNames, names_of, new_names
 from app.errors import ValidationFailedError
 from app.identity import Principal, tenant_of
 from app.onboarding import kit_scripts

@@ -24,7 +24,7 @@ from app.audit import actions
 from app.clock import now
 from app.config import Config
 from app.connections import allowed_roles, connections
-from app.connections.connections import names_of, new_names
+from app.connections.kit_names import names_of, new_names
 from app.errors import ConflictError, NotFoundError, ValidationFailedError
 from app.identity import (
     LinkPrincipal,

@@ -17,8 +17,8 @@ from botocore.exceptions import (
 )
 from structlog.testing import capture_logs
 
+from app.aws.breaker import Breaker
 from app.aws.errors import StsError, Unavailable
-from app.aws.query import Breaker
 from app.factory import create_app
 from tests.attacks.evidence import on_sqlite
 from tests.conftest import StoppedClock
@@ -35,8 +35,8 @@ def stopped_clock(monkeypatch) -> StoppedClock:
     test.
     """
     clock = StoppedClock()
-    monkeypatch.setattr("app.aws.query.time", clock)
-    monkeypatch.setattr("app.aws.query._OPEN_SECONDS", OPEN)
+    monkeypatch.setattr("app.aws.breaker.time", clock)
+    monkeypatch.setattr("app.aws.breaker._OPEN_SECONDS", OPEN)
     monkeypatch.setattr("app.aws.query.PAUSE", 0)
     return clock
 
@@ -242,7 +242,7 @@ def own(config, admin, roles, faults) -> Iterator[Own]:
 
 @on_sqlite
 def test_a_throttled_aws_is_left_alone_for_a_while(own, aws, monkeypatch):
-    monkeypatch.setattr("app.aws.query._OPEN_SECONDS", 30)
+    monkeypatch.setattr("app.aws.breaker._OPEN_SECONDS", 30)
     own.faults.add("throttle")
     for _ in range(5):
         own.ask(own.struck, 503)

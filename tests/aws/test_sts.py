@@ -20,9 +20,9 @@ from botocore.utils import ContainerMetadataFetcher
 from cachetools import TTLCache
 from urllib3.exceptions import ConnectTimeoutError, ProtocolError, ReadTimeoutError, SSLError
 
+from app.aws.breaker import Breaker
 from app.aws.errors import Misconfigured, Refused, StsError, Unavailable
 from app.aws.own_role import session_policy
-from app.aws.query import Breaker
 from app.aws.sts import INERT_POLICY, _tenant
 from app.config import Broker
 from app.ids import EXTERNAL_ID_PATTERN, Grant, RoleArn, foreign_external_id, new_external_id

@@ -1,20 +1,14 @@
-"""The base of every resource of the API: flask-smorest, strict with requests.
+"""The base of every resource of the API: flask-smorest, strict with requests."""
 
-Lists have pages, with signed cursors.
-"""
-
-import json
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Any
-from uuid import UUID
 
 import flask_smorest
 import orjson
-from flask import Flask, Request, Response, request
-from itsdangerous import BadSignature, URLSafeSerializer
+from flask import Flask, Request, Response
 from marshmallow import Schema
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
@@ -23,13 +17,11 @@ from werkzeug.routing import UnicodeConverter, UUIDConverter
 from app import VERSION, strict_json
 from app.api.kit import openapi, problems
 from app.api.kit.authentication import Guard, requires
+from app.api.kit.cursors import filters_of, paged  # noqa: F401  for resources
 from app.api.kit.openapi import View
 from app.config import Config
-from app.errors import MalformedRequestError
 from app.http.current import changing, principal, services, whole_body  # noqa: F401  for resources
 from app.identity.principals import Scope
-from app.limits.tenant_share import MS_PER_ROW
-from app.store.pages import Page
 from app.strict_json import JsonObject
 
 PUBLIC = ""  # instead of scopes: a view that needs no key
@@ -191,34 +183,3 @@ class RestApi(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no 
                 self.undescribed.clear()
                 self._document = orjson.dumps(self.spec.to_dict(), option=orjson.OPT_INDENT_2)
         return Response(self._document, mimetype="application/json")
-
-
-def filters_of(query: JsonObject) -> JsonObject:
-    """Return the filters in a list's query: all fields but those of paging."""
-    return {name: query[name] for name in query.keys() - {"limit", "cursor", "after"}}
-
-
-def paged(query: JsonObject, fetch: Callable[..., Page[Any]], *arguments: Any) -> JsonObject:
-    """Return one page of a list, with the cursor of the next page.
-
-    `fetch(*arguments, limit=…, after=…)` reads the page. Without a cursor, the page begins after
-    the query's `after`, if it has one. The signature of a cursor covers the path and the filters. A
-    forged cursor, or one from another list, is a 400.
-    """
-    place = dict(query)
-    limit, cursor, after = place.pop("limit"), place.pop("cursor", None), query.get("after")
-    salt = json.dumps(["deputy cursor", request.path, place], sort_keys=True, default=str)
-    # itsdangerous signs with the last key of its list, and Deputy with the first secret key
-    keys = list(reversed(services.config.database.secret_keys))
-    signer = URLSafeSerializer(keys, salt=salt)
-    if cursor is not None:
-        try:
-            after = UUID(signer.loads(cursor))
-        except (BadSignature, ValueError) as error:
-            raise MalformedRequestError(
-                "This cursor is not from this list. Start without a cursor."
-            ) from error
-    page = fetch(*arguments, limit=limit, after=after)
-    services.tenant_share.charge(principal().tenant_scope, MS_PER_ROW * len(page.items))
-    next_cursor = None if page.after is None else signer.dumps(str(page.after))
-    return {"items": page.items, "next_cursor": next_cursor}

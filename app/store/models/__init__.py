@@ -26,6 +26,7 @@ from app.store.models.deployment import (
     QuotaUse,
 )
 from app.store.models.states import ConnectionStatus, Proof, StackState, Trigger, Verdict
+from app.store.models.suspension import Suspension
 from app.store.models.tenant import (
     ApiKey,
     Approval,
@@ -37,7 +38,6 @@ from app.store.models.tenant import (
     Registration,
     Rotation,
     RotationState,
-    Suspension,
     Tenant,
     TenantAccount,
     TenantOwned,

@@ -50,15 +50,8 @@ from app.store.models.states import (
     after_proof,
     first_after,
 )
-from app.store.models.tenant import (
-    Approval,
-    ExternalIdRow,
-    Suspendable,
-    Suspension,
-    Tenant,
-    TenantOwned,
-    TenantStatus,
-)
+from app.store.models.suspension import Suspendable, Suspension
+from app.store.models.tenant import Approval, ExternalIdRow, Tenant, TenantOwned, TenantStatus
 
 _REPORTS_APART = timedelta(minutes=1)
 _NOT_VERIFIED = (

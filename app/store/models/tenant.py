@@ -1,13 +1,13 @@
 """The tables of tenants and of what is theirs, except connections and their proofs.
 
 These are External IDs with their rotations, declared accounts, API keys, onboarding links, stacks'
-registrations, and approvals. Suspensions, which connections have too, are here as well.
+registrations, and approvals.
 """
 
 import enum
 import unicodedata
 from datetime import datetime
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 from uuid import UUID
 
 from sqlalchemy import JSON, ForeignKey, Index, String, UniqueConstraint, text
@@ -30,6 +30,7 @@ from app.store.models.base import (
     row_in,
     same_tenant,
 )
+from app.store.models.suspension import Suspendable, Suspension
 
 NAME_MAX = 200  # characters
 # Every database compares and sorts such a text by code points. So an index can serve searches by
@@ -82,59 +83,6 @@ def folded(name: str) -> str:
     """Return the name for comparisons that ignore case and Unicode's variants of characters."""
     once = unicodedata.normalize("NFKC", name).casefold()
     return unicodedata.normalize("NFKC", once)[:NAME_MAX]  # casefold lengthens a few letters
-
-
-class Suspension(NamedTuple):
-    """A suspension. `by`: the kind of actor. `bound`: whether the actor is bound to one tenant."""
-
-    by: str
-    bound: bool
-    reason: str
-
-
-class Suspendable:
-    """The columns of a suspension, which are None when the row is not suspended."""
-
-    suspended_at: Mapped[datetime | None]
-    suspended_by: Mapped[Text16 | None]
-    suspended_by_bound: Mapped[bool | None]
-    suspended_reason: Mapped[Text200 | None]
-
-    @property
-    def suspended(self) -> dict[str, Any] | None:
-        """The suspension, with its time; None without one."""
-        if self.suspended_at is None:
-            return None
-        return {
-            "at": self.suspended_at,
-            "by": self.suspended_by,
-            "bound": self.suspended_by_bound,
-            "reason": self.suspended_reason,
-        }
-
-    def ensure_may_undo(self, *, bound: bool) -> None:
-        """Raise ConflictError if the vendor suspended the row and `bound` is True.
-
-        A tenant must not undo the vendor's suspension, neither by resuming the row nor by deleting
-        it and adding it again.
-        """
-        if bound and self.suspended_at is not None and not self.suspended_by_bound:
-            raise ConflictError("The vendor suspended this, and has to resume it first.")
-
-    def begin_suspension(self, suspension: Suspension) -> None:
-        """Suspend the row now.
-
-        Raises ConflictError when the row is suspended already. The vendor may replace a bound key's
-        suspension by its own, because a bound key could undo the first one.
-        """
-        if self.suspended_at is not None and (suspension.bound or not self.suspended_by_bound):
-            raise ConflictError("This is suspended already.")
-        self.suspended_at = now()
-        self.suspended_by, self.suspended_by_bound, self.suspended_reason = suspension
-
-    def end_suspension(self) -> None:
-        self.suspended_at = self.suspended_by = None
-        self.suspended_by_bound = self.suspended_reason = None
 
 
 class Tenant(Identified, Suspendable, Base):

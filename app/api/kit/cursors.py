@@ -1,0 +1,46 @@
+"""Pages of lists, and their signed cursors."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from flask import request
+from itsdangerous import BadSignature, URLSafeSerializer
+
+from app.errors import MalformedRequestError
+from app.http.current import principal, services
+from app.limits.tenant_share import MS_PER_ROW
+from app.store.pages import Page
+from app.strict_json import JsonObject
+
+
+def filters_of(query: JsonObject) -> JsonObject:
+    """Return the filters in a list's query: all fields but those of paging."""
+    return {name: query[name] for name in query.keys() - {"limit", "cursor", "after"}}
+
+
+def paged(query: JsonObject, fetch: Callable[..., Page[Any]], *arguments: Any) -> JsonObject:
+    """Return one page of a list, with the cursor of the next page.
+
+    `fetch(*arguments, limit=…, after=…)` reads the page. Without a cursor, the page begins after
+    the query's `after`, if it has one. The signature of a cursor covers the path and the filters. A
+    forged cursor, or one from another list, is a 400.
+    """
+    place = dict(query)
+    limit, cursor, after = place.pop("limit"), place.pop("cursor", None), query.get("after")
+    salt = json.dumps(["deputy cursor", request.path, place], sort_keys=True, default=str)
+    # itsdangerous signs with the last key of its list, and Deputy with the first secret key
+    keys = list(reversed(services.config.database.secret_keys))
+    signer = URLSafeSerializer(keys, salt=salt)
+    if cursor is not None:
+        try:
+            after = UUID(signer.loads(cursor))
+        except (BadSignature, ValueError) as error:
+            raise MalformedRequestError(
+                "This cursor is not from this list. Start without a cursor."
+            ) from error
+    page = fetch(*arguments, limit=limit, after=after)
+    services.tenant_share.charge(principal().tenant_scope, MS_PER_ROW * len(page.items))
+    next_cursor = None if page.after is None else signer.dumps(str(page.after))
+    return {"items": page.items, "next_cursor": next_cursor}
