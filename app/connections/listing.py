@@ -46,7 +46,8 @@ class Urgency(enum.Enum):
     PAUSED = ConnectionStatus.SUSPENDED, False
 
 
-class ListPosition(NamedTuple):
+@dataclass(frozen=True)
+class ListPosition:
     """The position at which the next page of a list by urgency begins.
 
     The page begins after the connection `after`, or with the first connection of this urgency. The
