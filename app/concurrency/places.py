@@ -27,6 +27,9 @@ without_slot: ContextVar[Callable[[], AbstractContextManager[None]]] = ContextVa
 )
 
 
+_TURNS = 4  # each fourth turn is for requests that are not urgent
+
+
 class FairLock:
     """A lock that `holders` threads or greenlets can hold at the same time.
 
@@ -39,6 +42,7 @@ class FairLock:
         self._free = holders
         self._waiting: deque[threading.Event] = deque()
         self._urgent: deque[threading.Event] = deque()
+        self._turns = 0
         self._lock = threading.Lock()
 
     def acquire(self, timeout: float | None = None) -> bool:
@@ -70,7 +74,13 @@ class FairLock:
     def release(self) -> None:
         """Hand the lock to the next request in the queue."""
         with self._lock:
-            if queue := self._urgent or self._waiting:
+            # Some turns are for the others, or urgent requests could keep them waiting for ever
+            queue = self._urgent or self._waiting
+            if self._urgent and self._waiting:
+                self._turns += 1
+                if self._turns % _TURNS == 0:
+                    queue = self._waiting
+            if queue:
                 queue.popleft().set()
             else:
                 self._free += 1

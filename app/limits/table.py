@@ -105,6 +105,9 @@ VENDOR_STOPS = STOPS._replace(
     per="deployment",
     most=6,  # beside VENDOR_REQUESTS, a process has eight connections to the database
 )
+UNKNOWN_KEYS = VENDOR_STOPS._replace(
+    name="unknown", what="look-ups of keys that are unknown, or bound to no tenant", most=8
+)
 # A refusal costs time too, and a client may retry at once. So refused requests are held for a
 # second, 64 at a time, and the others wait for their turn.
 HELD_REFUSALS = Limit(

@@ -36,6 +36,7 @@ from app.limits.table import (
     REFUSED_CREDENTIALS,
     REQUESTS,
     STOPS,
+    UNKNOWN_KEYS,
     VENDOR_REQUESTS,
     VENDOR_STOPS,
 )
@@ -89,38 +90,43 @@ class TenantShare:
     def stop(self, key: str, tenant_scope: UUID | None) -> Iterator[None]:
         """Hold the places for a stop while the `with` block runs.
 
-        A stop that fails is charged to its tenant, or to the vendor. While this share is used up,
-        it keeps its places for a moment, because a client that closes its connections pays nothing
-        else. The request is then held. The debt is limited. Otherwise the tenant's administrator
-        would have to wait for long after the thief's key is revoked.
+        A stop that fails is charged to its tenant, or to the vendor. The request is then held while
+        this share is used up. If the key's stops failed lately too, it also keeps its places for a
+        moment, because a client that closes its connections pays nothing else. The debt is limited.
+        Otherwise the tenant's administrator would have to wait for long after the thief's key is
+        revoked.
         """
         digest, debt = digest_of(key), 0.0
-        with self._lock:
-            urgent.set(digest not in self._failing)
-        limit = STOPS if tenant_scope else VENDOR_STOPS
+        limit, subject = (STOPS, tenant_scope) if tenant_scope else (VENDOR_STOPS, _VENDOR)
         try:
-            of_key = self._place(STOPS, UUID(bytes=digest[:16]))
-            with of_key, self._place(limit, tenant_scope or _VENDOR):
-                try:
-                    yield
-                except RateLimitedError:
-                    raise
-                except Exception:  # a refusal, an invalid body or a bug
-                    self._remember_failing(digest)
-                    subject = tenant_scope or _VENDOR
-                    debt = self._charge(subject, MS_PER_FAILED_STOP, _FAILED_STOP_SECONDS)
-                    rest(min(_KEPT_PLACES_SECONDS, debt))
-                    raise
-        except RateLimitedError:  # the connection is closed, and often by its client
-            self._remember_failing(digest)
+            with self._place(STOPS, UUID(bytes=digest[:16])):
+                # Read only now, because an earlier stop of the key may have failed meanwhile
+                with self._lock:
+                    is_failing = digest in self._failing
+                urgent.set(not is_failing)
+                with self._place(limit, subject):
+                    try:
+                        yield
+                    except RateLimitedError:
+                        raise
+                    except Exception:  # a refusal, an invalid body or a bug
+                        with self._lock:
+                            self._failing[digest] = True
+                        debt = self._charge(subject, MS_PER_FAILED_STOP, _FAILED_STOP_SECONDS)
+                        rest(min(_KEPT_PLACES_SECONDS, debt) if is_failing else 0.0)
+                        raise
+        except RateLimitedError:  # the connection is closed, often by its client
             raise
         except Exception:
             pause(min(_FAILED_STOP_SECONDS, debt))
             raise
 
-    def _remember_failing(self, digest: bytes) -> None:
-        with self._lock:
-            self._failing[digest] = True
+    def looking_up(self) -> AbstractContextManager[None]:
+        """Hold a place for the look-up of a key that this process does not know.
+
+        Anybody may send such keys, and the look-ups must not use up the database connections.
+        """
+        return self._place(UNKNOWN_KEYS, _VENDOR)
 
     def hold(self, subject: UUID) -> None:
         """Hold a request for a moment before it is refused.

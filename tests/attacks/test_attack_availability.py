@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from uuid import UUID
@@ -23,7 +23,7 @@ from werkzeug.exceptions import UnprocessableEntity
 from app.api.kit.prices import price_of
 from app.audit import Event
 from app.clock import now
-from app.concurrency.places import without_places
+from app.concurrency.places import urgent, without_places
 from app.errors import NotFoundError, RateLimitedError
 from app.identity.principals import ALL_SCOPES
 from app.ids import new_id
@@ -419,6 +419,8 @@ def test_a_stop_that_failed_keeps_its_place_while_there_is_a_debt(monkeypatch):
         _stop_nothing(share, "a key", tenant_id)
     assert rests[0] == (0, False)
     assert rests[-1] == (0.05, False)
+    _stop_nothing(share, "a key that did not fail", tenant_id)
+    assert rests[-1] == (0, False), "a thousand such keys must not add up"
 
 
 def test_stops_with_keys_whose_stops_failed_come_last(pauses):
@@ -439,16 +441,34 @@ def test_stops_with_keys_whose_stops_failed_come_last(pauses):
     assert order == ["the owner's", "another", *failing]
 
 
-def test_stops_with_unbound_keys_leave_room_in_the_database(monkeypatch):
+@pytest.mark.parametrize("limit", [table.VENDOR_STOPS, table.UNKNOWN_KEYS])
+def test_stops_with_unbound_keys_and_unknown_keys_leave_room_in_the_database(limit):
     share, running, most = TenantShare(), Counter(), []
+    stops = limit is table.VENDOR_STOPS
 
-    def stop(number):
-        with share.stop(f"key {number}", None):
+    def work(number):
+        with share.stop(f"key {number}", None) if stops else share.looking_up():
             running["all"] += 1
             most.append(running["all"])
             time.sleep(0.02)
             running["all"] -= 1
 
     with ThreadPoolExecutor(40) as pool:
-        list(pool.map(stop, range(40)))
-    assert max(most) == table.VENDOR_STOPS.amount
+        list(pool.map(work, range(40)))
+    assert max(most) == limit.amount
+
+
+def test_a_waiting_stop_of_a_key_that_failed_meanwhile_is_not_urgent(pauses):
+    """Otherwise many waiting stops of a key would all come before the administrator's."""
+    share, tenant_id, seen = TenantShare(), new_id(), []
+
+    def stop():
+        with suppress(NotFoundError), share.stop("a key", tenant_id):
+            seen.append(urgent.get())
+            raise NotFoundError
+
+    with ThreadPoolExecutor(2) as pool, share._place(table.STOPS, tenant_id):
+        both = [pool.submit(stop) for _ in range(2)]
+        until(lambda: share._places["stops", tenant_id].free._urgent)
+    assert [each.result(30) for each in both] == [None, None]
+    assert seen == [True, False]

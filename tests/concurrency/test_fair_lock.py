@@ -36,6 +36,17 @@ def test_the_lock_is_handed_over_in_the_order_of_asking_but_for_urgent_requests(
     assert order == ["urgent", "urgent too", "first", "second"]
 
 
+def test_urgent_requests_do_not_keep_the_others_waiting_for_ever():
+    lock, order = FairLock(), []
+    lock.acquire()
+    threads = [waiting(lock, order, "other")]
+    threads += [waiting(lock, order, "urgent", hurry=True) for _ in range(6)]
+    lock.release()
+    for thread in threads:
+        thread.join(30)
+    assert order.index("other") == 3
+
+
 def test_who_gave_up_or_was_killed_is_not_handed_the_lock(monkeypatch):
     lock = FairLock()
     lock.acquire()

@@ -49,7 +49,8 @@ def _in_tenant_share(price: float) -> Iterator[ApiKeyPrincipal]:
     key, share = _presented_key(), services.tenant_share
     principal, tenant_scope = None, share.tenant_of(key)
     if tenant_scope is None:  # the key is unknown, or the vendor's
-        principal = _authenticate(key)
+        with share.looking_up():
+            principal = _authenticate(key)
         tenant_scope = principal.tenant_scope
     stops = price == STOP
     with share.stop(key, tenant_scope) if stops else share.request(tenant_scope, price):
