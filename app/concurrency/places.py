@@ -27,7 +27,7 @@ without_slot: ContextVar[Callable[[], AbstractContextManager[None]]] = ContextVa
 )
 
 
-_TURNS = 4  # each fourth turn is for requests that are not urgent
+_TURNS = 16  # each sixteenth turn is for requests that are not urgent
 
 
 class FairLock:
