@@ -90,7 +90,7 @@ def prove_and_die(servers, tenant, monkeypatch) -> Callable[[str], bool]:
     """
     places = {
         CALLED: (verification.Verification, "_prove_patiently"),
-        OPEN: (verification.rotation, "settle"),
+        OPEN: (verification, "settle"),
         COMMITTED: (verification.Verification, "_store"),
     }
     queue = tenant.services.proof_queue
