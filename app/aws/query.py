@@ -42,7 +42,7 @@ from app.strict_json import JsonObject
 
 # Seconds; short, because the client waits for the answer
 _TIMEOUTS = urllib3.Timeout(connect=1, read=2)
-_CONNECTIONS = 256  # connections; one for each concurrent request of a web process
+_CONNECTIONS = 1024  # kept connections; a web process waits for AWS without a slot
 _MOMENT = 1.0  # seconds; AWS keeps idle connections open for longer
 
 # A call is retried once after a transient failure, while the retry quota lasts. AWS does not raise
