@@ -65,7 +65,7 @@ def page(visit: Visit, *, role_arn: str = "", problems: Sequence[str] = ()) -> s
         role_arn=role_arn,
         problems=problems,
         vendor_url=services.config.vendor.vendor_url,
-        archive_commands=filled("archive-findings.sh.jinja", kit=kit),
+        archive_commands=_archive_commands(kit),
         **live_part(visit, first),
     )
 
@@ -162,3 +162,19 @@ def _trust_policy_command(shown: Sequence[progress.Progress], kit: Kit) -> str |
 
 def vendor_name() -> str:
     return services.config.vendor.vendor_name
+
+
+def _archive_commands(kit: Kit) -> str:
+    """Return the commands that archive Access Analyzer's findings about this role and the broker.
+
+    They need credentials of the customer's account. A finding names the vendor's account, or the
+    broker if Access Analyzer takes the trust policy's condition into account.
+    """
+    account = kit.broker_principal_arn.split(":")[4]
+    root = f"arn:{kit.partition}:iam::{account}:root"
+    criteria = {
+        "resource": {"eq": ["ROLE"]},
+        "principal.AWS": {"eq": [account, root, kit.broker_principal_arn]},
+        "isPublic": {"eq": ["false"]},
+    }
+    return filled("archive-findings.sh.jinja", kit=kit, criteria=criteria)

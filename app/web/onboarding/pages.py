@@ -11,7 +11,17 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from flask import Blueprint, Response, g, make_response, redirect, render_template, request, url_for
+from flask import (
+    Blueprint,
+    Response,
+    current_app,
+    g,
+    make_response,
+    redirect,
+    render_template,
+    request,
+    url_for,
+)
 from flask.blueprints import BlueprintSetupState
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
@@ -53,6 +63,13 @@ def _visiting(view: View) -> View:
 
     vars(visiting)["scopes"] = []
     return visiting
+
+
+@bp.url_defaults
+def _add_token(endpoint: str, values: dict[str, Any]) -> None:
+    """Add the token of this page's link to the URL of another page of the link."""
+    if current_app.url_map.is_endpoint_expecting(endpoint, "token"):
+        values.setdefault("token", (request.view_args or {}).get("token"))
 
 
 @bp.app_template_filter("pretty")
@@ -154,8 +171,7 @@ bp.record(_route_the_rest)
 
 
 def _back() -> ResponseReturnValue:
-    token, start = (request.view_args or {})["token"], content.start_of_list()
-    return redirect(url_for("web.page", token=token, start=start, _anchor="status"), 303)
+    return redirect(url_for("web.page", start=content.start_of_list(), _anchor="status"), 303)
 
 
 def _accept_form(visit: Visit, *limits: Limit) -> None:
