@@ -524,10 +524,10 @@ def test_sts_and_iam_are_called_where_boto3_calls_them(
     assert [made._api.url, iam.url, iam._region] == expected
 
 
-def test_sts_has_two_seconds_to_answer_and_256_connections(sts):
+def test_sts_has_two_seconds_to_answer_and_1024_connections(sts):
     pool = sts._api._pool
     assert (pool.timeout.connect_timeout, pool.timeout.read_timeout) == (1, 2)
-    assert pool.pool.maxsize == 256
+    assert pool.pool.maxsize == 1024
 
 
 @pytest.fixture
