@@ -13,7 +13,7 @@ import re
 import secrets
 import threading
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
@@ -57,9 +57,12 @@ _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 _LINKS = 10_000  # most links in a process's memory
 # Built once, for speed. Anybody may send any number of requests with made-up tokens, so the first
 # look-up is as cheap as possible.
-_BY_DIGEST = select(OnboardingLink.id, OnboardingLink.tenant_id).where(
-    OnboardingLink.digest == bindparam("digest")
-)
+_BY_DIGEST = select(
+    OnboardingLink.id,
+    OnboardingLink.tenant_id,
+    OnboardingLink.revoked_at,
+    OnboardingLink.expires_at,
+).where(OnboardingLink.digest == bindparam("digest"))
 _BY_ID = select(OnboardingLink, Tenant).join(Tenant).where(OnboardingLink.id == bindparam("id"))
 
 
@@ -185,8 +188,9 @@ class Links:
     def open(self, token: str, request_id: str | None, client_address: str | None = None) -> Visit:
         """Open the page of a link, and count the request.
 
-        A request with a link that is known not to work counts only for the link. Raises
-        RateLimitedError, and the same NotFoundError for every reason why a link does not work.
+        A request with a link that was revoked or has expired counts only for the link, from the
+        first one on. Raises RateLimitedError, and the same NotFoundError for every reason why a
+        link does not work.
         """
         if not _TOKEN.fullmatch(token):
             raise NotFoundError
@@ -199,11 +203,10 @@ class Links:
                 row = db.execute(_BY_DIGEST, {"digest": digest}).one_or_none()
             if row is None:
                 raise NotFoundError
-            ids = row.id, row.tenant_id
+            ids = row.id, row.tenant_id if _is_live(row.revoked_at, row.expires_at) else None
         self._rates.acquire_page(*ids)
         link, tenant = self._read(ids[0])
-        live = link.revoked_at is None and link.expires_at > now()  # as in `live_links`
-        opens = live and tenant.status is TenantStatus.ACTIVE
+        opens = _is_live(link.revoked_at, link.expires_at) and tenant.status is TenantStatus.ACTIVE
         with self._lock:
             self._ids[digest] = link.id, tenant.id if opens else None
         if not opens:
@@ -297,3 +300,8 @@ class Links:
         return self._connections.create(
             principal, tenant_id, permission_set=permission_set, **given
         )
+
+
+def _is_live(revoked_at: datetime | None, expires_at: datetime) -> bool:
+    """Return whether a link has neither expired nor been revoked, as `live_links` decides."""
+    return revoked_at is None and expires_at > now()

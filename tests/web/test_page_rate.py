@@ -92,6 +92,17 @@ def test_a_link_that_does_not_work_is_counted_for_itself_alone(world, app, rates
     assert [client.get(other).status_code for _ in range(PAGE.amount)] == [200] * PAGE.amount
 
 
+def test_links_that_never_worked_are_not_counted_for_their_tenant(world, app, rates):
+    tenant, client = world.tenant(), app.test_client()
+    for _ in range(3 * PAGE.amount):
+        revoked = link(world, tenant)
+        path = f"/v1/tenants/{tenant['id']}/onboarding-links"
+        [made] = world.admin("GET", f"{path}?limit=1")["items"]
+        world.admin("DELETE", f"{path}/{made['id']}", expect=204)
+        assert client.get(revoked).status_code == 404
+    assert client.get(link(world, tenant)).status_code == 200
+
+
 def test_a_request_beyond_the_limit_and_one_with_an_unknown_link_cost_next_to_nothing(
     world, app, rates, monkeypatch
 ):
@@ -109,7 +120,7 @@ def test_a_request_beyond_the_limit_and_one_with_an_unknown_link_cost_next_to_no
         assert executed == []
         assert client.get("/onboard/" + "y" * 43).status_code == 404
     [read] = [statement for statement, _ in executed if statement != "BEGIN"]
-    assert read.startswith("SELECT onboarding_links.id, onboarding_links.tenant_id \n")
+    assert read.startswith("SELECT onboarding_links.id, onboarding_links.tenant_id, ")
 
 
 def test_twenty_people_with_open_pages_do_not_meet_the_limit(rates, stopped_clock, monkeypatch):
