@@ -328,4 +328,4 @@ _SUSPENDED = (
     "Since when, by whom and why; null: not suspended. A bound key does not see the vendor's"
     " reason."
 )
-SUSPENDED = nested(SuspensionOut, _SUSPENDED, allow_none=True)
+SUSPENDED = nested(SuspensionOut, _SUSPENDED, allow_none=True, attribute="suspension")

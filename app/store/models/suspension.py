@@ -28,15 +28,15 @@ class Suspendable:
 
     @property
     def suspended(self) -> dict[str, Any] | None:
-        """The suspension, with its time; None without one."""
+        """The time, the kind of actor and the reason of the suspension; None without one."""
         if self.suspended_at is None:
             return None
-        return {
-            "at": self.suspended_at,
-            "by": self.suspended_by,
-            "bound": self.suspended_by_bound,
-            "reason": self.suspended_reason,
-        }
+        return {"at": self.suspended_at, "by": self.suspended_by, "reason": self.suspended_reason}
+
+    @property
+    def suspension(self) -> dict[str, Any] | None:
+        """As `suspended`, and whether a key that is bound to a tenant began it."""
+        return self.suspended and {**self.suspended, "bound": self.suspended_by_bound}
 
     def ensure_may_undo(self, *, bound: bool) -> None:
         """Raise ConflictError if the vendor suspended the row and `bound` is True.
