@@ -111,22 +111,15 @@ class AuditLog:
         consumer that continues from its last event misses none. Raises ValidationFailedError for a
         filter without an index, because an empty page would have no last event to continue from.
         """
-        if tenant_scope is not None and event_filter.tenant_id not in {None, tenant_scope}:
-            raise NotFoundError
         if oldest_first and event_filter.unindexed:
             raise ValidationFailedError(after=_FEED_HAS_ALL)
+        if tenant_scope is not None and event_filter.tenant_id not in {None, tenant_scope}:
+            raise NotFoundError
         event_filter = event_filter._replace(tenant_id=event_filter.tenant_id or tenant_scope)
         with self._db.read(long=True) as db:
             if _is_in_vain(db, event_filter):
                 return Page([], None)
-            low, high = _ids(event_filter)
-            if oldest_first:
-                # The clock is read before the events. So every transaction that could add an event
-                # older than `settled` has ended when the events are read.
-                settled = first_id_at(database_now(db) - timedelta(seconds=FEED_SECONDS))
-                low, high = max(after or low, low), min(high, settled)
-            else:
-                high = min(after or high, high)
+            low, high = _ids(db, event_filter, after, oldest_first=oldest_first)
             query, either = _matching(db, event_filter, oldest_first=oldest_first)
             query = query.where(AuditEvent.id < high)
             last = None
@@ -243,8 +236,10 @@ def _end_of_window(db: Session, query: Select[AuditEvent]) -> UUID | None:
     return last and UUID(int=last.int - 1)
 
 
-def _ids(event_filter: EventFilter) -> tuple[UUID, UUID]:
-    """Return the ids between which the filter's events lie. Both ids are exclusive.
+def _ids(
+    db: Session, event_filter: EventFilter, after: UUID | None, *, oldest_first: bool
+) -> tuple[UUID, UUID]:
+    """Return the ids between which the events of the next page lie. Both ids are exclusive.
 
     There is no index by time, but an id begins with the time, and every index ends with the id. A
     query always has both limits, because SQLite chooses the index by the number of conditions.
@@ -254,7 +249,12 @@ def _ids(event_filter: EventFilter) -> tuple[UUID, UUID]:
         low = UUID(int=max(0, first_id_at(event_filter.since - ID_AND_TIME).int - 1))
     if event_filter.until is not None:
         high = first_id_at(event_filter.until + ID_AND_TIME)
-    return low, high
+    if not oldest_first:
+        return low, min(after or high, high)
+    # The clock is read before the events. So every transaction that could add an event older than
+    # `settled` has ended when the events are read.
+    settled = first_id_at(database_now(db) - timedelta(seconds=FEED_SECONDS))
+    return max(after or low, low), min(high, settled)
 
 
 def _is_first(db: Session, column: Any, value: Any) -> Any:
