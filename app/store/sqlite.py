@@ -59,9 +59,9 @@ class FileLock:
                 fcntl.flock(lock, flags)
             finally:
                 fcntl.flock(turnstile, fcntl.LOCK_UN)
-        except BlockingIOError:
-            return False
         except OSError as error:
+            if isinstance(error, BlockingIOError) and not blocking:
+                return False
             message = f"no lock on {self._paths[-1]}: {error.strerror}"
             raise sqlite3.OperationalError(message) from error
         return True
