@@ -101,6 +101,11 @@ def new_request_id() -> str:
     return secrets.token_hex(16)
 
 
+def peer_of(address: Any) -> str:
+    """Return the peer's IP address; a Unix socket's address says nothing about the client."""
+    return address[0] if isinstance(address, tuple) else ""
+
+
 def client_address(peer: str, forwarded_for: str | None, proxy_hops: int) -> str | None:
     """Return the IP address of the client, or None when it is unknown.
 

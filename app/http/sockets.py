@@ -9,8 +9,7 @@ that send little or nothing leave room for real requests.
 Plain requests (app/http/requests.py) are answered before gunicorn reads them, within the same
 bounds.
 
-The application answers also those requests that gunicorn can't read, or refuses. The answer is a
-problem with a request id.
+The application answers also those requests that gunicorn can't read (app/http/unreadable.py).
 
 gunicorn imports this module before it patches the standard library. So it imports nothing of the
 service that imports anything else, and werkzeug only when needed. The loaded application brings the
@@ -22,7 +21,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
 from io import RawIOBase
@@ -32,13 +31,12 @@ from typing import Any, Self
 import gevent
 from gevent.lock import Semaphore
 from gevent.server import StreamServer
-from gunicorn import util
-from gunicorn.http import errors
 from gunicorn.http.message import Request
 from gunicorn.http.parser import RequestParser
 from gunicorn.workers.ggevent import GeventWorker
 
-from app.http.requests import READ_BYTES, REFUSED_STATUS, PlainReader, setting_for_gunicorn
+from app.http.requests import READ_BYTES, PlainReader, peer_of, setting_for_gunicorn
+from app.http.unreadable import UnreadableRequests
 
 _REQUESTS = 256  # concurrent requests of this process; AWS's and the cache's pools are as large
 _LATE_SECONDS = 0.25  # seconds between two searches for waits that have timed out
@@ -56,15 +54,6 @@ _STEP = 64 * 1024
 _SWITCH_SECONDS = 0.0005
 _PIECES = 4096  # most chunks of a body; each costs some microseconds, even with one byte
 _HEADER = (32 + 8) * 1024  # bytes: a header of 32 KiB, and the read of 8 KiB in which it ends
-_NOT_THE_CLIENTS = (
-    errors.ConfigurationProblem,
-    errors.ForbiddenProxyRequest,
-    errors.InvalidProxyLine,
-    errors.InvalidResponseHeader,
-    errors.InvalidResponseHeaderName,
-)
-_STATUSES = {errors.LimitRequestLine: 414, errors.LimitRequestHeaders: 431}  # 400 for all others
-_REFUSAL_SECONDS = 1  # the client must take a refusal of an unreadable request within this time
 
 
 class BoundedRequest(Request):  # type: ignore[misc]  # gunicorn has no types
@@ -104,7 +93,7 @@ class _Listener(StreamServer):
         super().__init__(listener, partial(application.__self__.handle, listener), spawn=spawn)
 
 
-class WebProcess(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
+class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     server_class = _Listener
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -163,7 +152,7 @@ class WebProcess(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         This must end within gunicorn's wait for the next request. Return the first bytes of that
         request, and what to add to its WSGI environ.
         """
-        peer = _peer(peer_address)
+        peer = peer_of(peer_address)
         wait: Any = self._waiting[gevent.getcurrent()]
         while True:
             data: bytes = sock.recv(READ_BYTES)
@@ -225,30 +214,6 @@ class WebProcess(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         if req.unreader.buf.tell():
             gevent.sleep(0)
 
-    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
-        """Let the application answer a request that gunicorn can't read."""
-        if not isinstance(exc, errors.ParseException) or isinstance(exc, _NOT_THE_CLIENTS):
-            super().handle_error(req, client, addr, exc)
-            return
-        # gevent documents this call, but its types do not allow it
-        with suppress(OSError), gevent.Timeout(_REFUSAL_SECONDS, False):  # type: ignore[arg-type]
-            client.sendall(self._refusal(_STATUSES.get(type(exc), 400), addr))
-            client.shutdown(socket.SHUT_WR)
-            left = _DROPPED
-            while left > 0 and (dropped := client.recv(_STEP)):
-                left -= len(dropped)
-
-    def _refusal(self, status: int, addr: Any) -> bytes:
-        from werkzeug.test import create_environ, run_wsgi_app  # noqa: PLC0415  see above
-
-        refused = {"REMOTE_ADDR": _peer(addr), REFUSED_STATUS: status}
-        body, status_line, headers = run_wsgi_app(
-            self._app, create_environ(environ_overrides=refused)
-        )
-        lines = [f"HTTP/1.1 {status_line}", "Connection: close", f"Date: {util.http_date()}"]
-        lines += map(": ".join, headers)
-        return "\r\n".join([*lines, "", ""]).encode("latin-1") + b"".join(body)
-
     def _serve(self, environ: Any, start_response: Any) -> Iterable[bytes]:
         environ.update(getattr(environ["wsgi.input"], "environ", {}))
         with self.slots:
@@ -292,11 +257,6 @@ class WebProcess(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             longest = next(iter(self._waiting))
             self._open.discard(longest)
             longest.throw(self._waiting.pop(longest) or TimeoutError("too many connections"))
-
-
-def _peer(address: Any) -> str:
-    """Return the client's IP address; a Unix socket's address says nothing about the client."""
-    return address[0] if isinstance(address, tuple) else ""
 
 
 def _is_closed(sock: socket.socket) -> bool:
