@@ -73,6 +73,8 @@ class BoundedRequest(Request):  # type: ignore[misc]  # gunicorn has no types
         if self.process is not None and not unreader.buf.tell():
             data, self.environ = self.process.answer_plain(unreader.sock, self.peer_addr)
             unreader.unread(data)
+            if self.process.is_closing():
+                self.force_close()
         return super().parse(unreader)
 
 
@@ -89,8 +91,11 @@ class _Listener(StreamServer):
 
     max_accept = 16
 
-    def __init__(self, listener: Any, application: Any, spawn: Any, **_: Any) -> None:
-        super().__init__(listener, partial(application.__self__.handle, listener), spawn=spawn)
+    def __init__(self, listener: Any, application: Any, spawn: Any, **given: Any) -> None:
+        handle = partial(application.__self__.handle, listener)
+        # gunicorn gives it for --certfile. Without it, gevent would speak plain HTTP.
+        tls = {name: given[name] for name in given if name == "ssl_context"}
+        super().__init__(listener, handle, spawn=spawn, **tls)
 
 
 class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -244,6 +249,10 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
             if wait is not None and wait.ends <= now and self._waiting.get(greenlet) is wait:
                 del self._waiting[greenlet]
                 greenlet.throw(wait)
+
+    def is_closing(self) -> bool:
+        """Return whether the current connection was chosen to make room for a new one."""
+        return gevent.getcurrent() not in self._open
 
     def _is_full(self) -> bool:
         return len(self._open) > self.worker_connections - _SPARE

@@ -7,17 +7,22 @@ import socket
 import time
 from collections.abc import Iterator
 from contextvars import ContextVar
+from ssl import PROTOCOL_TLS_CLIENT, PROTOCOL_TLS_SERVER
 from types import SimpleNamespace
 
 import gevent.socket
+import gevent.ssl
 import pytest
 from gevent.event import Event
 from gevent.lock import Semaphore
 from gevent.pool import Pool
 from gevent.socket import socketpair
+from gunicorn.config import Config
+from gunicorn.http.unreader import SocketUnreader
 
 from app.http.requests import PlainReader, format_answer
-from app.http.sockets import Body, Wait, WebProcess
+from app.http.sockets import Body, BoundedRequest, Wait, WebProcess
+from tests.support.certificates import self_signed
 
 SIZE = 1024
 
@@ -157,6 +162,27 @@ def test_several_connections_are_accepted_each_time_that_the_process_looks():
         server.stop()
 
 
+def test_the_listener_speaks_tls_when_gunicorn_has_a_certificate(tmp_path):
+    certificate, key = self_signed(tmp_path)
+    ours, theirs = (
+        gevent.ssl.SSLContext(role) for role in (PROTOCOL_TLS_SERVER, PROTOCOL_TLS_CLIENT)
+    )
+    ours.load_cert_chain(certificate, key)
+    theirs.load_verify_locations(certificate)
+    process = FullProcess()
+    process.handle = lambda _listener, client, _address: client.sendall(b"hello")
+    with gevent.socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1)
+        gunicorns = {"application": process._serve, "log": None, "ssl_context": ours}
+        server = process.server_class(listener, spawn=Pool(1), **gunicorns)
+        server.start()
+        client = gevent.socket.create_connection(listener.getsockname(), timeout=10)
+        with theirs.wrap_socket(client, server_hostname="localhost") as secured:
+            assert secured.recv(SIZE) == b"hello"
+        server.stop()
+
+
 @pytest.mark.parametrize("client_sends", ["nothing", "more", "the end"])
 def test_a_request_whose_client_has_gone_does_not_run_when_its_turn_comes(client_sends):
     process = FullProcess()
@@ -251,6 +277,34 @@ def test_a_plain_request_is_left_to_gunicorn_at_the_end_and_without_a_free_slot(
         client.send(plain("one"))
         assert process.serve(ours).get(timeout=10) == (plain("one"), {}), change
         assert process.nr == 0
+
+
+def test_a_plain_request_that_must_make_room_is_closed_with_its_answer(process_ends, monkeypatch):
+    """Or it would count again at its next wait, and cost the next connection its answer."""
+    (ours, client), process = process_ends, PlainProcess()
+    monkeypatch.setattr(BoundedRequest, "process", process)
+
+    def answer(_request, _peer, waiting):
+        with pytest.raises(TimeoutError), waiting():
+            gevent.sleep(30)
+        return {"deputy.failure": "x"}
+
+    def reads():
+        with Wait(process, 30, silent=True):
+            return BoundedRequest(Config(), SocketUnreader(ours), ("127.0.0.1", 5))
+
+    def waits():
+        with Wait(process, 30, silent=True):
+            gevent.sleep(30)
+
+    process._endpoint = SimpleNamespace(answer=answer)
+    reading = process.connect(reads)
+    client.send(plain("one"))
+    gevent.sleep(0.01)
+    idle = [process.connect(waits) for _ in range(3)]
+    request = reading.get(timeout=10)
+    assert (request.environ, request.should_close()) == ({"deputy.failure": "x"}, True)
+    gevent.killall(idle)
 
 
 def test_a_client_that_does_not_take_its_answer_is_closed_after_its_time(process_ends, monkeypatch):
