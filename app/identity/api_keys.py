@@ -174,7 +174,7 @@ class ApiKeys:
         replaced already, and RateLimitedError when the tenant has twice TENANT_KEYS live keys.
         """
         query = _one_visible(principal, key_id).where(key_is_live())
-        with self._db.write(families.ending(principal, query)) as db:
+        with self._db.write(families.replacing(principal, query)) as db:
             old = one_or_not_found(db, query)
             _ensure_may_end(db, principal, old)
             if old.replaced_by is not None:

@@ -179,8 +179,22 @@ class Ending(NamedTuple):
 
 
 def ending(writer: Maker, key: Select[ApiKey]) -> Ending:
-    """Return the writer of a transaction that revokes this key and its family, or replaces it."""
-    keys = family(ApiKey.id.in_(key.with_only_columns(ApiKey.id)))
+    """Return the writer of a transaction that revokes this key and its family."""
+    return _ending(writer, key, family(ApiKey.id.in_(key.with_only_columns(ApiKey.id))))
+
+
+def replacing(writer: Maker, key: Select[ApiKey]) -> Ending:
+    """Return the writer of a transaction that replaces this key.
+
+    It does not wait for the rest of the key's family, which `inherit` does not change.
+    """
+    old = key.with_only_columns(ApiKey.id).scalar_subquery()
+    children = and_(ApiKey.made_by == old, ApiKey.revoked_at.is_(None))
+    return _ending(writer, key, select(ApiKey.id).where(or_(ApiKey.id == old, children)))
+
+
+def _ending(writer: Maker, key: Select[ApiKey], keys: Select[UUID]) -> Ending:
+    """Return a writer that locks these keys and the links that they created."""
     of_keys = select(func.coalesce(ApiKey.tenant_id, ApiKey.id).label("id")).where(
         ApiKey.id.in_(keys)
     )

@@ -182,6 +182,15 @@ def test_a_revocation_in_a_tenant_holds_up_no_writer_of_another_tenant(besieged,
         waiting.result(timeout=30)
 
 
+def test_a_replacement_holds_up_no_writer_further_down_the_family(besieged, elsewhere):
+    first, _ = besieged.key(OPERATOR)
+    child, _ = besieged.key(first)
+    grandchild, _ = besieged.key(child, elsewhere)
+    key = sqlalchemy.select(ApiKey).where(ApiKey.id == first.key_id)
+    with ThreadPoolExecutor(1) as pool, besieged.db.write(families.replacing(OPERATOR, key)):
+        pool.submit(write_once, besieged, grandchild).result(timeout=30)
+
+
 def test_a_caller_who_names_what_is_not_theirs_locks_nothing_of_it(besieged, elsewhere):
     stranger, _ = besieged.key(OPERATOR, elsewhere)
     with besieged.db.write(besieged.vendor) as db:
