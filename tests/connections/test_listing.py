@@ -171,6 +171,12 @@ def test_counting_by_status_reads_one_tenants_range_of_an_index(services, busy_t
     }  # fmt: skip
 
 
+def test_several_statuses_of_a_tenant_are_read_among_its_own_connections(services, busy_tenant):
+    wanted = ConnectionFilter(tenant_id=busy_tenant.id, statuses=(S.VERIFIED, S.BROKEN))
+    (plan,) = plans(services, lambda: services.listing.list(ADMIN, wanted, limit=50, after=None))
+    assert "ix_connections_status" not in plan, plan
+
+
 @pytest.mark.parametrize("has_update", [True, False])
 @pytest.mark.usefixtures("busy_tenant")
 def test_updates_are_looked_for_in_order_and_nothing_is_sorted(services, has_update):
