@@ -68,8 +68,8 @@ class TenantFilter(NamedTuple):
 def declare(db: Session, tenant: Tenant, accounts: Iterable[str] | None) -> None:
     """Replace the tenant's list of accounts. None allows any account.
 
-    The tenant's row must be locked. Raises ConflictError if the new list lacks the account of a
-    live connection, because that connection would go on issuing.
+    The tenant's row must be locked, and its accounts loaded. Raises ConflictError if the new list
+    lacks the account of a live connection, because that connection would go on issuing.
     """
     declared = set(accounts or ())
     if accounts is not None:
@@ -80,11 +80,12 @@ def declare(db: Session, tenant: Tenant, accounts: Iterable[str] | None) -> None
                 f"The tenant has {len(left_out)} connections in accounts that this list leaves out;"
                 " delete them first, or add their accounts."
             )
-    # Sorted, because inserting sorted rows into a b-tree takes half the time.
-    rows = {"tenant_id": tenant.id, "accounts": as_json(sorted(declared))}
-    for statement in _REPLACE_ACCOUNTS:
-        query = text(statement.format(each=_EACH[db.get_bind().dialect.name]))
-        db.execute(query.bindparams(bindparam("tenant_id", type_=Uuid())), rows)
+    if declared != set(tenant.accounts or ()):
+        # Sorted, because inserting sorted rows into a b-tree takes half the time.
+        rows = {"tenant_id": tenant.id, "accounts": as_json(sorted(declared))}
+        for statement in _REPLACE_ACCOUNTS:
+            query = text(statement.format(each=_EACH[db.get_bind().dialect.name]))
+            db.execute(query.bindparams(bindparam("tenant_id", type_=Uuid())), rows)
     tenant.declares_accounts = accounts is not None
     tenant.accounts = None if accounts is None else sorted(declared)
 

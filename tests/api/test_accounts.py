@@ -12,6 +12,7 @@ from app.identity.principals import ALL_SCOPES
 from app.store.database import SYSTEM
 from app.store.models import Connection, Trigger
 from tests.support.cast import Customer, path_of
+from tests.support.rows import statements
 
 WRITES = "bucket-sync"
 
@@ -33,7 +34,7 @@ def declare(world, tenant, *accounts):
 # --- which accounts a role may be in ---
 
 
-def test_the_vendor_declares_the_accounts_of_a_tenant(world):
+def test_the_vendor_declares_the_accounts_of_a_tenant(world, app):
     """The same list again changes nothing and is no event."""
     first, second = Customer(world.aws).account, Customer(world.aws).account
     made = world.admin(
@@ -45,6 +46,9 @@ def test_the_vendor_declares_the_accounts_of_a_tenant(world):
     for accounts in ([first, second], [second, first, first], [first], [], [], None, None):
         shown = world.admin("PATCH", path(made), {"accounts": accounts})["accounts"]
         assert shown == (accounts and sorted({*accounts}))
+    with statements(app.extensions["deputy"].db) as executed:
+        world.admin("PATCH", path(made), {"accounts": None})
+    assert not [statement for statement, _ in executed if "INTO tenant_accounts" in statement]
     *events, created = world.audit(tenant_id=made["id"])
     assert created["action"] == "tenant.created"
     assert [event["details"]["accounts"] for event in (*events, created)] == [None, 0, 1, 2]
