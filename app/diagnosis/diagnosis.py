@@ -127,7 +127,7 @@ class Diagnoses:
                 return evidence
             view = self._sts.view(connection.grant, connection.role_unique_id, askable)
         except StsError as error:
-            others = (grant for grant in plan.own if grant != connection.grant)
+            others = (grant for grant in plan.offered if grant != connection.grant)
             ended = connection.why if connection.status is ConnectionStatus.ENDED else None
             accepts = isinstance(error, Refused) and accepts_any(self._sts, others)
             return evidence._replace(error=error, ended=ended, accepts_another=accepts)

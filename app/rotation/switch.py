@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from app.audit import Actor, actions
 from app.aws.sts import Sts
+from app.errors import NotFoundError
 from app.ids import Grant
 from app.proofs.proof import ProofCheck, ProofFinding, refuses
 from app.rotation.rotations import HOURLY
@@ -46,6 +47,8 @@ class RotationPlan:
 
     - `connection`: its row before the calls. Plans that differ only in it are equal.
     - `own`: tried first, in this order, until the role accepts one.
+    - `offered`: the current and the next one. A proof pairs the connection with one of them if it
+      has been unverified before.
     - `upcoming`: the one to which a verified connection is to switch.
     - `retiring`: the retiring one, which the role is to refuse.
     - `retired`: retired ones that the role of an unverified connection may still have. The
@@ -59,6 +62,7 @@ class RotationPlan:
     own: tuple[Grant, ...]
     external_ids: Mapping[str, UUID]
     retired_ids: frozenset[str]
+    offered: tuple[Grant, ...] = ()
     upcoming: Grant | None = None
     retiring: Grant | None = None
     retired: tuple[Grant, ...] = ()
@@ -79,12 +83,14 @@ class PlanFinding(NamedTuple):
 
 
 def plan_rotation(db: Session, connection: Connection) -> RotationPlan:
-    """Return the External IDs with which to try the connection's role."""
+    """Return the External IDs with which to try the connection's role. Raises NotFoundError."""
     # A query that waits for a lock returns related rows as they were before the wait. So they are
     # read again.
     of_tenant = select(ExternalIdRow).filter_by(tenant_id=connection.tenant_id)
     rows = db.scalars(of_tenant.execution_options(populate_existing=True)).all()
     by_state = {row.state: row for row in rows}
+    if ExternalIdState.CURRENT not in by_state:  # the tenant was deleted meanwhile
+        raise NotFoundError
     current, retiring = by_state[ExternalIdState.CURRENT], by_state.get(ExternalIdState.RETIRING)
     target = by_state.get(ExternalIdState.NEXT, current)
     paired = db.get_one(ExternalIdRow, connection.external_id_id)
@@ -99,12 +105,13 @@ def plan_rotation(db: Session, connection: Connection) -> RotationPlan:
             order.insert(0, target)
         order = [row for row in order if not row.is_withdrawn]
         lost = sorted(retired, key=lambda row: (row is paired, row.id), reverse=True)
-    grant = connection.grant_with
+    grant, offered = connection.grant_with, dict.fromkeys([current, target])
     return RotationPlan(
         connection=connection,
         external_ids={row.value: row.id for row in rows},
         retired_ids=frozenset(row.value for row in retired),
         own=tuple(map(grant, dict.fromkeys(order))),
+        offered=tuple(grant(row) for row in offered if not row.is_withdrawn),
         upcoming=grant(target) if keeps_own and target is not paired else None,
         retiring=grant(retiring) if retiring else None,
         retired=tuple(map(grant, lost[:_RETIRED_TRIED])),
@@ -196,10 +203,16 @@ def _note_answer(check: ExternalIdCheck, checked_at: datetime, *, refuses: bool)
 
 def _check_of(db: Session, connection: Connection, external_id_id: UUID) -> ExternalIdCheck:
     """Return the stored answers of the role to this External ID, in a new row if there are none."""
-    check = ExternalIdCheck(
-        tenant_id=connection.tenant_id, connection_id=connection.id, external_id_id=external_id_id
-    )
-    return db.merge(check)
+    check = db.get(ExternalIdCheck, (connection.id, external_id_id))
+    if check is None:
+        check = ExternalIdCheck(
+            tenant_id=connection.tenant_id,
+            connection_id=connection.id,
+            external_id_id=external_id_id,
+        )
+        db.add(check)
+        db.flush()
+    return check
 
 
 def next_due(

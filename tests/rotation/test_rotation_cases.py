@@ -9,7 +9,9 @@ import pytest
 import sqlalchemy
 
 from app.clock import now
+from app.errors import NotFoundError
 from app.ids import new_external_id
+from app.rotation.switch import plan_rotation
 from app.store.database import SYSTEM
 from app.store.models import Connection
 from app.store.models.states import Interval
@@ -50,6 +52,24 @@ def test_a_bound_key_rotates_its_own_tenant_within_a_quota(tenant, new_tenant, m
     for _ in range(2):
         emergency = own("POST", tenant.path, {"reason": "it leaked", "emergency": True})
         assert emergency["emergency"], "of the one that is open"
+
+
+def test_a_role_that_goes_back_to_the_old_external_id_is_told_so_by_a_diagnosis(tenant):
+    connection, old = tenant.connection(), tenant.trust
+    tenant.start()
+    tenant.reprove(connection)
+    tenant.after(minutes=3)
+    assert tenant.id_of(connection) != tenant.first_id
+    tenant.update_role(connection, old)
+    found = tenant.world.admin("POST", path_of(connection, "/diagnose"))
+    assert "accepts another of the tenant's External IDs" in found["conclusion"]
+
+
+def test_a_tenant_that_is_deleted_before_its_role_is_tried_is_not_found(tenant):
+    row = tenant.row(tenant.connection())
+    tenant.world.admin("DELETE", f"/v1/tenants/{tenant.made['id']}", expect=204)
+    with tenant.services.db.read() as db, pytest.raises(NotFoundError):
+        plan_rotation(db, row)
 
 
 def test_the_kit_carries_both_and_then_the_new_one_alone(tenant):
