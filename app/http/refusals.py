@@ -66,8 +66,12 @@ def record_refusal(
     """
     if code == StoreUnavailableError.code:
         return
-    path = {name: str(value) for name, value in (request.view_args or {}).items()}
-    path.pop("token", None)  # whoever has it can open the onboarding page
+    # Ids and permission sets' names. Other parts of a path may be secret, such as a link's token.
+    path = {
+        name: str(value)
+        for name, value in (request.view_args or {}).items()
+        if name == "name" or isinstance(value, UUID)
+    }
     # The name of an unknown field is the client's text, which may be long or secret.
     names = {
         "(unknown)" if "Unknown field." in messages else name for name, messages in fields.items()
