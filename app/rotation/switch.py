@@ -45,7 +45,9 @@ _ACCEPTS_RETIRED = (
 class RotationPlan:
     """The External IDs with which to try a connection's role, as grants for that role.
 
-    - `connection`: its row before the calls. Plans that differ only in it are equal.
+    Plans are equal that differ only in `connection` and `offered`.
+
+    - `connection`: its row before the calls.
     - `own`: tried first, in this order, until the role accepts one.
     - `offered`: the current and the next one. A proof pairs the connection with one of them if it
       has been unverified before.
@@ -62,7 +64,7 @@ class RotationPlan:
     own: tuple[Grant, ...]
     external_ids: Mapping[str, UUID]
     retired_ids: frozenset[str]
-    offered: tuple[Grant, ...] = ()
+    offered: tuple[Grant, ...] = field(default=(), compare=False)
     upcoming: Grant | None = None
     retiring: Grant | None = None
     retired: tuple[Grant, ...] = ()
