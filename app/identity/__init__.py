@@ -8,10 +8,6 @@ from app.identity.principals import (
     Principal,
     SystemPrincipal,
     digest_of,
-    ensure_room,
     live_links,
-    lock_owned,
-    one_or_not_found,
-    owned,
-    tenant_of,
 )
+from app.identity.tenancy import ensure_room, lock_owned, one_or_not_found, owned, tenant_of

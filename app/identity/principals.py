@@ -1,8 +1,7 @@
-"""Principals: who calls, which scopes a key has, and the queries that read only what they can see.
+"""Principals: who calls, and which scopes a key has.
 
 A principal is checked when a request begins, and again in each writing transaction of the request
-(`Principal.reauthorize`). Scopes say what an API key may do. Each query for a tenant or for a
-connection filters by the principal's tenant.
+(`Principal.reauthorize`). Scopes say what an API key may do.
 """
 
 import enum
@@ -15,35 +14,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TypeVar
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, and_, bindparam, exists, or_, select
-from sqlalchemy.orm import Session, lazyload
+from sqlalchemy.orm import Session
 
 from app.audit import Actor
 from app.clock import now
 from app.errors import ForbiddenError, NotFoundError, UnauthenticatedError
-from app.settings.declarations import Limit
 from app.store.database import Lock
-from app.store.models import (
-    ApiKey,
-    Configuration,
-    Connection,
-    ConnectionStatus,
-    OnboardingLink,
-    Suspension,
-    Tenant,
-    TenantStatus,
-)
+from app.store.models import ApiKey, Configuration, OnboardingLink, Suspension, Tenant, TenantStatus
 
-ConnectionKey = tuple[UUID, UUID]  # the ids of a tenant and of its connection
 KEY = re.compile(r"dpk_([0-9a-f]{16})_([A-Za-z0-9_-]{43})", re.ASCII)
-_FULL_RETRY_SECONDS = 3600  # a full limit stays full until something is deleted
 _BAD_KEY = "This needs a valid API key: Authorization: Bearer dpk_…"
 
 # Select it in the same statement as a row. Otherwise a revocation could come between the two reads.
-_REVOCATION_COUNTER = select(Configuration.revocation_counter).scalar_subquery()
+REVOCATION_COUNTER = select(Configuration.revocation_counter).scalar_subquery()
 
 
 class Scope(enum.StrEnum):
@@ -378,114 +364,6 @@ _OF_NO_DELETED_TENANT = ~exists().where(
 
 # Built once, because building a statement costs as much as running it. A request with a wrong key
 # must cost little.
-_BY_LOOKUP = select(*ApiKey.__table__.columns, _REVOCATION_COUNTER.label("counter")).where(
+_BY_LOOKUP = select(*ApiKey.__table__.columns, REVOCATION_COUNTER.label("counter")).where(
     ApiKey.lookup == bindparam("lookup"), ApiKey.revoked_at.is_(None), _OF_NO_DELETED_TENANT
 )
-
-# These statements are built once, because building a statement costs as much as running it. If the
-# principal is not confined to a tenant, `confined_to` is the id of the tenant in the request.
-_TENANT = select(Tenant).where(
-    Tenant.id == bindparam("tenant_id"),
-    Tenant.id == bindparam("confined_to"),
-    Tenant.deleted_at.is_(None),
-)
-_OWNED = (
-    select(Connection)
-    .join(Connection.tenant)
-    .where(
-        Connection.id == bindparam("connection_id"),
-        Connection.tenant_id == bindparam("tenant_id"),
-        Connection.tenant_id == bindparam("confined_to"),
-        Connection.status != ConnectionStatus.DELETED,
-        Tenant.deleted_at.is_(None),
-    )
-)
-# `key_share=True` means FOR NO KEY UPDATE: other transactions can still add rows that refer to the
-# locked row.
-_LOCKED_TENANT = _TENANT.with_for_update(of=Tenant, key_share=True)
-_LOCKED = _OWNED.with_for_update(of=Connection, key_share=True)
-# The query for issuing. Issuing does not need the proof and the approvals, because the connection's
-# own row says whether credentials are issued.
-_AT_COUNTER = _OWNED.options(
-    lazyload(Connection.proof),
-    lazyload(Connection.tenant),
-    lazyload(Connection.approval),
-    lazyload(Connection.move),
-).add_columns(Tenant.status, _REVOCATION_COUNTER)
-
-
-def tenant_of(db: Session, principal: Principal, tenant_id: UUID, *, lock: bool = False) -> Tenant:
-    """Return the live tenant, if this principal can see it.
-
-    Raises NotFoundError.
-    """
-    ids = _scoped(principal, tenant_id)
-    if lock and ids["confined_to"] == tenant_id:
-        Lock.TENANT.hold(db, tenant_id)
-    return one_or_not_found(db, _LOCKED_TENANT if lock else _TENANT, ids)
-
-
-def owned(
-    db: Session, principal: Principal, tenant_id: UUID, connection_id: UUID, *, lock: bool = False
-) -> Connection:
-    """Return the tenant's live connection, if this principal can see it.
-
-    The query filters by the tenant's and the connection's id. Raises NotFoundError.
-    """
-    ids = _scoped(principal, tenant_id, connection_id=connection_id)
-    if lock and ids["confined_to"] == tenant_id:
-        # A principal that combines its own tenant with another tenant's connection takes another
-        # lock. So it can't delay requests about that connection.
-        Lock.CONNECTION.hold(db, UUID(int=tenant_id.int ^ connection_id.int))
-    return one_or_not_found(db, _LOCKED if lock else _OWNED, ids)
-
-
-def lock_owned(
-    db: Session, principal: Principal, tenant_id: UUID, connection_id: UUID
-) -> Connection:
-    """Lock the tenant and then its connection, and return the connection.
-
-    A tenant is locked before its connections everywhere, so that transactions do not deadlock.
-    Raises NotFoundError.
-    """
-    tenant_of(db, principal, tenant_id, lock=True)
-    return owned(db, principal, tenant_id, connection_id, lock=True)
-
-
-def owned_at_counter(
-    db: Session, principal: Principal, tenant_id: UUID, connection_id: UUID
-) -> tuple[int, Connection, TenantStatus]:
-    """Return the revocation counter, the connection and its tenant's status, from one statement.
-
-    The connection is the one that `owned` returns. Raises NotFoundError.
-    """
-    ids = _scoped(principal, tenant_id, connection_id=connection_id)
-    row = db.execute(_AT_COUNTER, ids).unique().one_or_none()
-    if row is None:
-        raise NotFoundError
-    connection, status, counter = row
-    return counter, connection, status
-
-
-def _scoped(principal: Principal, tenant_id: UUID, **ids: UUID) -> dict[str, UUID]:
-    """Return the parameters of the statements above."""
-    return {"tenant_id": tenant_id, "confined_to": principal.tenant_scope or tenant_id, **ids}
-
-
-def ensure_room(db: Session, live: Select[int], limit: Limit) -> None:
-    """Raise RateLimitedError if the query counts as many rows as the limit allows.
-
-    The caller must hold a lock that keeps the count valid until the transaction ends.
-    """
-    if db.scalars(live).one() >= limit.amount:
-        raise limit.refuse(_FULL_RETRY_SECONDS)
-
-
-Row = TypeVar("Row")
-
-
-def one_or_not_found(db: Session, query: Select[Row], ids: dict[str, UUID] | None = None) -> Row:
-    row = db.scalars(query, ids).unique().one_or_none()
-    if row is None:
-        raise NotFoundError
-    return row

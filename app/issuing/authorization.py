@@ -28,14 +28,12 @@ from app.concurrency.single_flight import SingleFlight
 from app.identity.key_uses import KeyUses
 from app.identity.principals import (
     ApiKeyPrincipal,
-    ConnectionKey,
     Scope,
     SystemPrincipal,
     lookup_of,
-    owned,
-    owned_at_counter,
     principal_at_counter,
 )
+from app.identity.tenancy import ConnectionKey, owned, owned_at_counter
 from app.ids import Grant
 from app.limits.rates import Rates
 from app.proofs.verification import Verification

@@ -26,7 +26,7 @@ from app.aws.sts import Misconfigured, Refused, Session, Sts, StsError
 from app.clock import now, timestamp
 from app.concurrency.group_commit import BufferedHistogram
 from app.identity import ApiKeyPrincipal, owned
-from app.identity.principals import ConnectionKey
+from app.identity.tenancy import ConnectionKey
 from app.ids import session_name
 from app.issuing.authorization import Authorization, VerifiedConnection, refused_about
 from app.issuing.session_cache import CacheKey, SessionCache, Source

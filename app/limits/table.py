@@ -4,8 +4,7 @@ The code that enforces a limit takes its number and its message from here. `make
 table into docs/api.md. Limits are counted in three ways:
 
 - rates in memory (app/limits/rates.py), and also in the shared cache if there is one;
-- quotas and rows in the database (app/limits/quotas.py, and `ensure_room` in
-  app/identity/principals.py);
+- quotas and rows in the database (app/limits/quotas.py, `ensure_room` in app/identity/tenancy.py);
 - concurrent requests in memory (app/concurrency/places.py).
 """
 

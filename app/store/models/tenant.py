@@ -152,7 +152,7 @@ class Tenant(Identified, Suspendable, Base):
 class TenantOwned:
     """A row that belongs to one tenant.
 
-    Read connections through `identity.principals.owned`, which filters by tenant.
+    Read connections through `identity.tenancy.owned`, which filters by tenant.
     """
 
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"))
