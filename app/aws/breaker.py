@@ -36,9 +36,10 @@ class Breaker:
 
     @contextmanager
     def call(self, tenant: str) -> Iterator[None]:
-        """Guard one call for this tenant, and raise an StsError instead of its errors.
+        """Guard a call for this tenant, and raise an StsError instead of its errors.
 
-        Raises Unavailable before the call while the breaker is open.
+        The few calls that read one role count as one. Raises Unavailable before the call while the
+        breaker is open.
         """
         if self.is_open:
             with self._lock:

@@ -16,7 +16,8 @@ from urllib3.exceptions import HTTPError
 from app.log import logger
 from app.settings.checks import ROLE_CHAINING_MAX
 
-# All errors of a call to AWS. Catch them only around the call and the parsing of its answer.
+# All errors of a call to AWS. Catch them only around calls and the parsing of their
+# answers, because some of them are also errors of our code.
 AWS_ERRORS = (
     BotoCoreError,
     ClientError,

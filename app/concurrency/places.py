@@ -16,6 +16,7 @@ from contextvars import ContextVar
 
 from app.errors import RateLimitedError
 
+_TURNS = 16  # each sixteenth turn is for requests that are not urgent
 # Whether the current request comes before those that are not urgent
 urgent: ContextVar[bool] = ContextVar("urgent", default=False)
 # The places of the current request, in the order in which it took them
@@ -25,9 +26,6 @@ held_places: ContextVar[tuple["_Place", ...]] = ContextVar("held_places", defaul
 without_slot: ContextVar[Callable[[], AbstractContextManager[None]]] = ContextVar(
     "without_slot", default=nullcontext
 )
-
-
-_TURNS = 16  # each sixteenth turn is for requests that are not urgent
 
 
 class FairLock:

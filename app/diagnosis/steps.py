@@ -73,7 +73,7 @@ def steps(evidence: Evidence) -> list[DiagnosisStep]:
     """Return all steps. If a step fails that the later ones need, the later ones are skipped."""
     result: list[DiagnosisStep] = []
     is_stopped = False
-    for name, step in _STEPS.items():
+    for name, step in (_OF_THE_VENDOR | _OF_THE_ROLE).items():
         judged = _NOT_TRIED if is_stopped else step(evidence)
         result.append(replace(judged, name=name))
         is_stopped |= name in _NEEDED and judged.outcome != "ok"
@@ -85,9 +85,9 @@ def for_the_tenant(result: list[DiagnosisStep]) -> list[DiagnosisStep]:
 
     It hides their details, and says only whether the vendor must act.
     """
-    outcomes = {step.outcome for step in result[:_OF_THE_VENDOR]}
+    outcomes = {step.outcome for step in result[: len(_OF_THE_VENDOR)]}
     worst = next(step for step in _TOLD_TENANTS if step.outcome in outcomes)
-    return [replace(worst, name="vendor"), *result[_OF_THE_VENDOR:]]
+    return [replace(worst, name="vendor"), *result[len(_OF_THE_VENDOR) :]]
 
 
 def conclusion(result: list[DiagnosisStep], why: str | None) -> str:
@@ -328,12 +328,14 @@ def _region_is_off(error: StsError) -> bool:
 
 
 _OUTCOMES_OF_CANARY: dict[Sight, Outcome] = {Sight.SIGHTED: "ok", Sight.BLIND: "problem"}
-_OF_THE_VENDOR = 4  # so many of the first steps are about the vendor's side
-_STEPS: dict[str, Callable[[Evidence], DiagnosisStep]] = {
+_Steps = dict[str, Callable[[Evidence], DiagnosisStep]]
+_OF_THE_VENDOR: _Steps = {
     "our_credentials": _credentials,
     "our_identity": _identity,
     "canary": _canary,
     "aws_lets_us_try": _lets_us_try,
+}
+_OF_THE_ROLE: _Steps = {
     "role": _role,
     "session_duration": _duration,
     "region": _region,

@@ -107,7 +107,7 @@ class TenantShare:
                 with self._place(limit, subject):
                     try:
                         yield
-                    except RateLimitedError:
+                    except RateLimitedError:  # the connection is closed, often by its client
                         raise
                     except Exception:  # a refusal, an invalid body or a bug
                         with self._lock:
@@ -115,8 +115,6 @@ class TenantShare:
                         debt = self._charge(subject, MS_PER_FAILED_STOP, _FAILED_STOP_SECONDS)
                         rest(min(_KEPT_PLACES_SECONDS, debt) if is_failing else 0.0)
                         raise
-        except RateLimitedError:  # the connection is closed, often by its client
-            raise
         except Exception:
             pause(min(_FAILED_STOP_SECONDS, debt))
             raise

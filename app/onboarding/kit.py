@@ -22,7 +22,7 @@ from app.onboarding.kit_scripts import KitRole
 from app.onboarding.publication import Publication, Rendered, SetVersions
 from app.onboarding.registration_store import RegistrationTokens
 from app.permissions.permission_sets import PermissionSet, PermissionSets, managed_policy_arn
-from app.store.database import Database
+from app.store.database import Database, Session
 from app.store.models import Approval, Connection, live_of
 from app.store.models.deployment import deployment_id
 
@@ -137,8 +137,8 @@ class Onboarding:
         Raises NotFoundError, ValidationFailedError.
         """
         region, chosen = self._region(region), self.sets.choose(permission_set)
-        values, names = self._read(principal, tenant_id, chosen, region)
-        existing, origin = self._existing(tenant_id, chosen, names)
+        values, names, existing, label = self._read(principal, tenant_id, chosen, region)
+        origin = self.versions.of(*label)
         aws, rendered = self._config.aws, self._publication.rendered[chosen.name]
         url = self._publication.bucket.url(rendered.role)
         organization_url = self._publication.bucket.url(rendered.organization)
@@ -207,12 +207,12 @@ class Onboarding:
         return KitUpdate(stack, whole, kit_scripts.terraform(role), kit_scripts.aws_cli(role))
 
     def _existing(
-        self, tenant_id: UUID, chosen: PermissionSet, new: KitNames
-    ) -> tuple[KitNames, PermissionSet | None]:
-        """Return the names of the tenant's existing role, and the set of its template.
+        self, db: Session, tenant_id: UUID, chosen: PermissionSet, new: KitNames
+    ) -> tuple[KitNames, tuple[str, int | None]]:
+        """Return the names of the tenant's existing role, and its permission set and version.
 
         It is the newest role that is asked to move to the chosen set, or else that has it. Without
-        such a role, the names are those of a new one.
+        such a role, they are those of a new one.
         """
         role = select(
             Connection.role_arn, Connection.permission_set, Connection.permission_set_version
@@ -221,19 +221,18 @@ class Onboarding:
         moving = newest.join(Approval, Approval.id == Connection.move_id)
         moving = moving.where(Approval.permission_set == chosen.name)
         settled = newest.where(Connection.permission_set == chosen.name)
-        with self._db.read() as db:
-            row = db.execute(moving).one_or_none() or db.execute(settled).one_or_none()
+        row = db.execute(moving).one_or_none() or db.execute(settled).one_or_none()
         if row is None:
-            return new, chosen
+            return new, (chosen.name, chosen.version)
         role_arn, name, version = row
-        return names_of(self._config, tenant_id, role_arn, new), self.versions.of(name, version)
+        return names_of(self._config, tenant_id, role_arn, new), (name, version)
 
     def _read(
         self, principal: Principal, tenant_id: UUID, chosen: PermissionSet, region: str
-    ) -> tuple[dict[str, str], KitNames]:
+    ) -> tuple[dict[str, str], KitNames, KitNames, tuple[str, int | None]]:
         """Return the values of a stack's parameters, and the names of a new role.
 
-        Raises NotFoundError.
+        Then those of the existing role (`_existing`). Raises NotFoundError.
         """
         aws = self._config.aws
         with self._db.read() as db:
@@ -250,7 +249,8 @@ class Onboarding:
                     tenant.registration_generation,
                     link_id=principal.link_id,
                 )
-            return values, new_names(db, self._config, self.sets, tenant_id, chosen.name)
+            new = new_names(db, self._config, self.sets, tenant_id, chosen.name)
+            return values, new, *self._existing(db, tenant_id, chosen, new)
 
     def _role(self, name: str, values: dict[str, str], chosen: PermissionSet) -> KitRole:
         config, partition = self._config, self._config.aws.broker.partition

@@ -45,7 +45,7 @@ _IGNORED = (
 
 
 class Rendered(NamedTuple):
-    """What this configuration renders for one permission set."""
+    """The templates and the document of one permission set, rendered with this configuration."""
 
     role: Template
     organization: Template

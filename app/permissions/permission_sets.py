@@ -200,7 +200,7 @@ def mistakes_in(
         )
     for name in names:
         # Also checked for the default set. Its name becomes part of its roles' names when another
-        # set becomes the default (connections.py).
+        # set becomes the default (kit_names.py).
         too_long = len(role_prefix) + TENANT_DIGITS + 1 + len(name) - ROLE_NAME_MAX
         if too_long > 0:
             lines.append(

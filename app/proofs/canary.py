@@ -93,7 +93,7 @@ class Canary:
     def ask_canary(self, sts: Sts) -> Sight | None:
         """Return the canary's state, at most a minute old, or None if no canary is configured.
 
-        Raises StoreUnavailableError.
+        Raises StoreUnavailableError, and RateLimitedError when the client that waits has gone.
         """
         return self._look(sts).sight if self.config.proofs.canary_role_arn else None
 

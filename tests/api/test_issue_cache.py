@@ -223,7 +223,7 @@ def headers_of(response):
 
 @on_sqlite
 def test_every_answer_of_a_session_is_what_its_schema_says(scene, app):
-    """From AWS or the cache, with and without Flask, header by header."""
+    """Compare answers header by header: from AWS or the cache, with and without Flask."""
     key, issuer = scene.worker.key, app.extensions["deputy"].issuer
     bare, by_flask = {"Authorization": key}, {"Authorization": f"bearer {key}"}
     for method, path, schema, forms in (

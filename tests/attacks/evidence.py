@@ -45,7 +45,7 @@ class Scene:
 
     @property
     def ids(self):
-        """What the paths of Acme's own things are made of."""
+        """Return the parts of the paths of Acme's own things."""
         return {"tenant_id": self.acme["id"], "connection_id": self.ours["id"]}
 
     def tells_of_globex(self, text):

@@ -151,7 +151,7 @@ def test_the_kill_of_a_celery_worker_leaves_no_process(services, started):
         until(lambda: workers(services) == [("celery", process.pid)], seconds=120)
         process.kill()  # the one process, and not its group
         process.wait()
-        until(lambda: group_is_gone(process), seconds=10)
+        assert until(lambda: group_is_gone(process), seconds=10)
 
 
 @on_postgresql

@@ -85,7 +85,7 @@ def closed(opened):
     return count
 
 
-def issues(service, victim, times=10):
+def assert_issues(service, victim, times=10):
     """Each on a connection of its own, as a new worker."""
     for turn in range(times):
         with contextlib.closing(Client(service.port)) as client:
@@ -103,7 +103,7 @@ def test_many_sockets_with_a_good_key_and_no_body_hold_nobody_up(service, victim
     for path, key in (("/v1/api-keys", service.admin.key), (hostile.credentials, hostile.key)):
         sends = header("POST", path, bearer(key), "Content-Length: 100")
         with sockets(service.port, MANY, sends):
-            issues(service, victim)
+            assert_issues(service, victim)
 
 
 def test_a_connection_that_waits_for_a_body_takes_no_place_from_a_request(roomy):
@@ -111,7 +111,7 @@ def test_a_connection_that_waits_for_a_body_takes_no_place_from_a_request(roomy)
     victim = roomy.place()
     sends = header("POST", "/v1/api-keys", bearer(roomy.admin.key), "Content-Length: 100")
     with sockets(roomy.port, MANY, sends):
-        issues(roomy, victim)
+        assert_issues(roomy, victim)
 
 
 def test_many_sockets_that_ask_nothing_hold_nobody_up_and_end_in_time(service, victim):
@@ -120,7 +120,7 @@ def test_many_sockets_that_ask_nothing_hold_nobody_up_and_end_in_time(service, v
         sockets(service.port, MANY // 2) as silent,
         sockets(service.port, MANY // 2, half_a_header) as begun,
     ):
-        issues(service, victim)
+        assert_issues(service, victim)
         until(lambda: closed([*silent, *begun]) == MANY, "all of them are closed", SECONDS + 10)
         assert {rest(one) for one in (*silent, *begun)} == {b""}
 
@@ -131,7 +131,7 @@ def test_many_idle_connections_that_were_served_hold_nobody_up(service, victim):
             with contextlib.suppress(ConnectionResetError):
                 while b'"ok"' not in (one.recv(KIB) or b'"ok"'):
                     pass
-        issues(service, victim)
+        assert_issues(service, victim)
         until(lambda: closed(opened) >= MANY - 2 * FEW, "room is made")
 
 
@@ -144,7 +144,7 @@ def test_many_connections_that_take_no_answer_hold_nobody_up(service, victim):
             one.setblocking(False)
             with contextlib.suppress(BlockingIOError):
                 one.send(asks)
-        issues(service, victim)
+        assert_issues(service, victim)
 
 
 def test_stops_that_wait_for_one_another_hold_nobody_up_and_no_other_key_is_refused(
@@ -165,7 +165,7 @@ def test_stops_that_wait_for_one_another_hold_nobody_up_and_no_other_key_is_refu
         client.must("DELETE", f"/v1/api-keys/{thief['id']}", expect=204)
         client.must("DELETE", f"/v1/api-keys/{spare['id']}", expect=204)
         assert time.monotonic() - began < 5
-        issues(service, victim)
+        assert_issues(service, victim)
         assert refusal(rest(opened[0])) in {(404, "not_found"), (429, "rate_limited")}
 
 

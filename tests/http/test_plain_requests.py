@@ -135,7 +135,7 @@ def mutated(data, chance):
     return bytes(changed)
 
 
-def compare(count, seed):
+def assert_read_as_by_gunicorn(count, seed):
     chance, plain = random.Random(seed), 0  # noqa: S311  no secret
     for _ in range(count):
         lines = list(LINES)
@@ -169,13 +169,13 @@ def compare(count, seed):
 
 
 def test_a_plain_request_is_read_as_gunicorn_reads_it():
-    compare(5_000, seed=1)
+    assert_read_as_by_gunicorn(5_000, seed=1)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(10))
 def test_a_hundred_thousand_requests_are_read_as_gunicorn_reads_them(seed):
-    compare(10_000, seed)
+    assert_read_as_by_gunicorn(10_000, seed)
 
 
 def test_a_request_with_anything_unusual_is_left_to_gunicorn():

@@ -141,7 +141,7 @@ def test_a_connection_that_was_told_to_end_and_does_not_take_its_answer_makes_ro
 
 
 def test_several_connections_are_accepted_each_time_that_the_process_looks():
-    """With one, a new connection waits for seconds while hundreds ask without a pause."""
+    """Accept several connections at a time: with one, a new connection waits for seconds."""
     process, accepted = FullProcess(), []
 
     def handle(*_):

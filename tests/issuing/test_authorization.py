@@ -493,8 +493,9 @@ def test_a_crowd_that_wants_the_same_looks_once(cold, warm, by_hand):
 
 
 def joined_late(held, memory, ask, act, refusal):
-    """What a request gets that begins after `act` and joins a look from before it. Whoever began
-    that look is refused.
+    """Return what a request gets that begins after `act` and joins a look from before.
+
+    Whoever began that look is refused.
     """
     joined = joins(memory.reads)
     with ThreadPoolExecutor(2) as pool:

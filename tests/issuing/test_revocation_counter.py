@@ -13,7 +13,7 @@ import sqlalchemy
 from app.audit import Event
 from app.errors import ConflictError, NotFoundError, SuspendedError
 from app.identity.principals import ALL_SCOPES
-from app.ids import new_external_id
+from app.ids import new_external_id, new_id
 from app.proofs.proof import ProofFinding
 from app.rotation.switch import PlanFinding
 from app.services import Services
@@ -131,7 +131,7 @@ def values(services, here, *, postgresql):
         "other": other,
         "others": others,
         "rotated": rotated.id,
-        "fresh": uuid.uuid4(),
+        "fresh": new_id(),  # lists in other tests have the newest first
     }
     ids = ids if postgresql else {name: value.hex for name, value in ids.items()}
     return ids | {"digest": secrets.token_bytes(32), "digits": secrets.token_hex(8)}

@@ -196,7 +196,7 @@ SITUATIONS = {
 }
 
 
-def compare(name, part):
+def assert_stored(name, part):
     text, stored = lines_of(part), STORED / f"{name}.txt"
     if not stored.exists():
         stored.write_text(text, encoding="utf-8")
@@ -210,11 +210,11 @@ def test_the_status_reads_as_stored(visitor, faults, situation):
     status = visitor.page().find(id="status")
     for same_everywhere in status.select(".nojs, form.paste, form.paste ~ *"):
         same_everywhere.decompose()
-    compare(situation, status)
+    assert_stored(situation, status)
 
 
 def test_the_whole_page_reads_as_stored(visitor):
-    compare("waiting", visitor.page().main)
+    assert_stored("waiting", visitor.page().main)
 
 
 def test_the_farewell_reads_as_stored_and_shows_no_external_id(visitor):
@@ -222,7 +222,7 @@ def test_the_farewell_reads_as_stored_and_shows_no_external_id(visitor):
     page = visitor.raw()
     assert page.status_code == 410
     assert page.headers["Cache-Control"] == "no-store"
-    compare("farewell", BeautifulSoup(page.text, "html.parser").main)
+    assert_stored("farewell", BeautifulSoup(page.text, "html.parser").main)
     assert visitor.tenant["external_id"] not in page.text
 
 
@@ -259,7 +259,7 @@ def test_what_a_set_with_a_parameter_asks_for_reads_as_stored(page_of_set, aws):
     assert offered == [f"way={way}&region=eu-west-1#ways" for way in ("stack", "organization")]
     page.find(id="status").decompose()
     page.select_one("[id^=trouble]").parent.decompose()
-    compare("set-with-parameter", page.main)
+    assert_stored("set-with-parameter", page.main)
 
 
 def test_what_a_set_that_makes_an_administrator_asks_for_reads_as_stored(page_of_set, tmp_path):
@@ -269,4 +269,4 @@ def test_what_a_set_that_makes_an_administrator_asks_for_reads_as_stored(page_of
     (tmp_path / "plain.json").write_text(json.dumps(GOOD))
     settings = {"permission_sets": tmp_path, "default_permission_set": "plain"}
     assert page_of_set("plain", **settings).find(id="administrator") is None
-    compare("administrator", page_of_set("admin", **settings).find(id="asked").parent)
+    assert_stored("administrator", page_of_set("admin", **settings).find(id="asked").parent)
