@@ -333,11 +333,9 @@ class Config(TemplateConfig):
         return cls.of(**values, likely_mistakes=mistakes)
 
 
-# Old names of settings: "broker" now means only the AWS principal that customers' roles trust.
-_RENAMED = {
-    "DEPUTY_BROKER_URL": "DEPUTY_CELERY_URL",
-    "DEPUTY_BROKER_URL_FILE": "DEPUTY_CELERY_URL_FILE",
-}
+# Old names of settings, which have CELERY for BROKER now: "broker" means only the AWS principal
+# that customers' roles trust.
+_RENAMED = {"DEPUTY_BROKER_URL", "DEPUTY_BROKER_URL_FILE"}
 
 
 def _read_values(config: Any, *rules: Callable[..., Iterator[str]]) -> dict[str, Any]:
@@ -357,8 +355,10 @@ def _read_values(config: Any, *rules: Callable[..., Iterator[str]]) -> dict[str,
         except ValueError as error:
             problems.append(f"{declared.variable}: {error}")
     problems.sort()
-    old_names = sorted(_RENAMED.keys() & environment.keys())
-    problems += [f"{name}: this setting is called {_RENAMED[name]} now." for name in old_names]
+    problems += [
+        f"{name}: this setting is called {name.replace('BROKER', 'CELERY')} now."
+        for name in sorted(_RENAMED & environment.keys())
+    ]
     for rule in rules:
         names = inspect.signature(rule).parameters
         if names.keys() <= values.keys():

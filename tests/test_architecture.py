@@ -367,7 +367,7 @@ app/onboarding/registrations.py _register  # a stack's message
 app/proofs/canary.py _record  # what the canary says of the vendor's own side
 app/proofs/proof_queue.py _lease  # the background worker
 app/proofs/proof_queue.py _use_up
-app/proofs/proof_queue.py _wait_for_next_slot
+app/proofs/proof_queue.py prove
 app/tenants/tenants.py void_registrations  # the operator
 """
 

@@ -294,8 +294,7 @@ def summarize_connections(tenant_id: UUID) -> JsonObject:
 @bp.operation("GET", "/v1/connections", "connections:read", _ConnectionPage, takes=ConnectionQuery)
 def list_all_connections(query: JsonObject) -> JsonObject:
     """List connections across tenants, newest first."""
-    connection_filter = ConnectionFilter(**filters_of(query))
-    return paged(query, services.listing.list, principal(), connection_filter)
+    return paged(query, services.listing.list, principal(), ConnectionFilter(**filters_of(query)))
 
 
 @bp.operation("GET", _ONE, "connections:read", ConnectionOut)

@@ -120,8 +120,7 @@ def create_tenant(body: JsonObject) -> Tenant:
 @bp.operation("GET", "/v1/tenants", "tenants:read", page_of(TenantListed), takes=TenantQuery)
 def list_tenants(query: JsonObject) -> JsonObject:
     """List tenants, newest first."""
-    tenant_filter = TenantFilter(**filters_of(query))
-    return paged(query, services.tenants.list, principal(), tenant_filter)
+    return paged(query, services.tenants.list, principal(), TenantFilter(**filters_of(query)))
 
 
 @bp.operation("GET", _ONE, "tenants:read", TenantOut)

@@ -183,24 +183,19 @@ class Sts:
                 seconds=duration_seconds,
             )
 
-    def probe_own(self, grant: Grant) -> OwnProbe:
+    def probe_own(self, grant: Grant, *, is_routine: bool = False) -> OwnProbe:
         """Try the tenant's own External ID, and read the role.
 
         The session's account according to GetCallerIdentity must equal the account in AssumeRole's
-        answer. Raises Refused, Misconfigured or Unavailable.
+        answer. A routine proof does not ask for it. Raises Refused, Misconfigured or Unavailable.
         """
-        session, probe = self._probe_and_read(grant)
-        account_id, _ = self._who_is(session.credentials)
-        if account_id != session.account_id:
-            raise Unavailable
-        return probe
-
-    def probe_routinely(self, grant: Grant) -> OwnProbe:
-        """Try the tenant's own External ID, and read the role. Does not check the account again.
-
-        Raises the same errors as `probe_own`.
-        """
-        return self._probe_and_read(grant)[1]
+        session, reader = self._open_reader(grant)
+        settings = reader.settings()
+        if not is_routine:
+            account_id, _ = self._who_is(session.credentials)
+            if account_id != session.account_id:
+                raise Unavailable
+        return OwnProbe(session.account_id, session.role_unique_id, settings)
 
     def probe_again(self, grant: Grant) -> str:
         """Try the tenant's own External ID once more, and return the role's unique id.
@@ -297,11 +292,6 @@ class Sts:
         """Open a session for a proof or a diagnosis with the tenant's own External ID."""
         with self._as_broker():
             return self._assume_role(grant.role_arn, grant.external_id, policy)
-
-    def _probe_and_read(self, grant: Grant) -> tuple[Session, OwnProbe]:
-        """Open a session that may read only its own role, and read that role."""
-        session, reader = self._open_reader(grant)
-        return session, OwnProbe(session.account_id, session.role_unique_id, reader.settings())
 
     def _open_reader(self, grant: Grant, *more: str) -> tuple[Session, RoleSession]:
         """Open a session that may read its own role, and call `more`, and nothing else."""

@@ -289,16 +289,14 @@ class TemplateBucket:
 
         Returns YES, ALREADY or DIFFERS. Raises Unavailable.
         """
-        content_type = "text/yaml; charset=utf-8"
-        if template.key.endswith(".json"):
-            content_type = "application/json"
+        is_json = template.key.endswith(".json")
         with self._s3() as s3:
             try:
                 s3.put_object(
                     Bucket=self._bucket,
                     Key=template.key,
                     Body=template.body.encode(),
-                    ContentType=content_type,
+                    ContentType="application/json" if is_json else "text/yaml; charset=utf-8",
                     CacheControl="public, max-age=31536000, immutable",
                     IfNoneMatch="*",
                 )

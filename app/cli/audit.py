@@ -18,13 +18,14 @@ import click
 from app.audit import actions
 from app.audit.log import EventFilter
 from app.cli.finding import connection_called, key_called, tenant_id_called
-from app.cli.operator import Lookup, Noun, Row, every, lines, pages, row_of, services
+from app.cli.operator import Lookup, Noun, Row, lines, row_of, services
 from app.clock import YEARS, as_given, now
 from app.http.requests import address_of
 from app.ids import ACCESS_KEY_ID, RoleArn, first_id_at, key_id_in
 from app.issuing.session_origins import HAND_OUTS_MAX
 from app.settings.checks import SESSION_MAX
 from app.store.models import AuditEvent
+from app.store.pages import every, pages
 
 noun = Noun("audit", help="The audit log. TENANT is an id, a reference or a name.")
 _MOST = 1_000_000  # most events of one search, because its result is in memory
@@ -68,10 +69,6 @@ def access_key_id(value: str) -> str:
             " ASIAIOSFODNN7EXAMPLE."
         )
     return value
-
-
-def arn_of_role(value: str) -> str:
-    return RoleArn.parse(value).text
 
 
 _TENANT_ID = Lookup(tenant_id_called)
@@ -281,7 +278,7 @@ def _describe(row: Row) -> Iterator[str]:
 @click.argument("session")
 @click.option(
     "--role",
-    type=arn_of_role,
+    type=lambda text: RoleArn.parse(text).text,
     metavar="TEXT",
     help="The role's ARN: roleArn in the line of AssumeRole. Makes the search short.",
 )

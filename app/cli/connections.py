@@ -12,21 +12,11 @@ import click
 
 from app.approvals.approvals import request_to_approve
 from app.cli.finding import ONE_TENANT, connection_called
-from app.cli.operator import (
-    REASON,
-    Lookup,
-    Noun,
-    Row,
-    confirm,
-    every,
-    operator,
-    row_of,
-    services,
-    table,
-)
+from app.cli.operator import REASON, Lookup, Noun, Row, confirm, operator, row_of, services, table
 from app.connections.listing import ConnectionFilter
 from app.errors import AppError
 from app.store.models import Connection, ConnectionStatus, Trigger
+from app.store.pages import every
 
 noun = Noun(
     "connections",

@@ -29,7 +29,6 @@ from app.identity import OperatorPrincipal
 from app.services import Services
 from app.settings.checks import is_line
 from app.store.models.tenant import NAME_MAX
-from app.store.pages import every, pages  # noqa: F401  for the modules of commands
 
 Row = dict[str, Any]
 Text = Callable[[Any], Iterable[str]]
@@ -104,13 +103,9 @@ def table(rows: Sequence[Row], names: Sequence[str] = ()) -> Iterator[str]:
     """Yield a header, and a line for each row. `names`: the columns (default: all)."""
     if rows:
         names = names or [*rows[0]]
-        yield from _aligned([names, *(_cells(row, names) for row in rows)])
+        yield from _aligned([names, *([_cell(row[name]) for name in names] for row in rows)])
     else:
         yield "None found."
-
-
-def _cells(row: Row, names: Sequence[str]) -> list[str]:
-    return [_cell(row[name]) for name in names]
 
 
 def _aligned(cells: Sequence[Sequence[str]]) -> Iterator[str]:

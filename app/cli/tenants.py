@@ -7,9 +7,10 @@ from uuid import UUID
 import click
 
 from app.cli.finding import TENANT
-from app.cli.operator import REASON, Noun, Row, confirm, every, operator, row_of, services, text
+from app.cli.operator import REASON, Noun, Row, confirm, operator, row_of, services, text
 from app.ids import ACCOUNT_ID
 from app.store.models import Tenant, TenantStatus
+from app.store.pages import every
 from app.tenants.tenants import TenantFilter
 
 noun = Noun(

@@ -283,10 +283,9 @@ def _permissions(evidence: Evidence) -> DiagnosisStep:
             " kit, and see permissions.",
         )
     if evidence.gaps:
-        unknown = _some(evidence.gaps)
         return _ok(
-            f"The role lacks nothing that can be checked without a request; unknown: {unknown}.",
-            None,
+            "The role lacks nothing that can be checked without a request; unknown:"
+            f" {_some(evidence.gaps)}."
         )
     return _ok("The role has all rights of the permission set.")
 

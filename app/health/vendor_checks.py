@@ -17,7 +17,6 @@ from app.aws.vendor_resources import AbsentError, MayNotLookError, allowing
 from app.clock import now
 from app.config import Config
 from app.health.checks import HealthCheck, HealthFinding, failed, ok, skipped, warning
-from app.settings.checks import ROLE_CHAINING_MAX
 from app.store.database import CLOCKS_APART, Database
 from app.store.models import AuditEvent, Connection
 
@@ -94,15 +93,10 @@ def _aws_clock(config: Config) -> HealthFinding:
 
 
 def _session_duration(config: Config) -> HealthFinding:
+    why = "the broker is a user, so no role is chained"
     if config.aws.broker.is_role:
-        return ok(
-            f"Sessions last {ROLE_CHAINING_MAX} s at most: the broker is a role, and AWS limits"
-            " role chaining."
-        )
-    return ok(
-        f"Sessions last {config.aws.max_session_seconds} s at most: the broker is a user, so no"
-        " role is chained."
-    )
+        why = "the broker is a role, and AWS limits role chaining"
+    return ok(f"Sessions last {config.aws.max_session_seconds} s at most: {why}.")
 
 
 def _may_assume(config: Config, db: Database) -> HealthFinding:

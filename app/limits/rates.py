@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 from uuid import UUID
 
@@ -46,6 +46,8 @@ class Rates:
         self._page, self._pages = rate(table.PAGE), rate(table.PAGES)
         self._sts = CallBudget(table.BACKGROUND_CALLS.with_setting(config), shared)
         self._routine = CallBudget(table.ROUTINE_CALLS.with_setting(config), shared)
+        # Wraps one call to STS for a background proof, which waits until STS_BUDGET has room
+        self.background_call = self._sts.call
 
     def acquire_page(self, link_id: UUID, tenant_id: UUID | None) -> None:
         """Count one request to the page of this onboarding link.
@@ -74,10 +76,6 @@ class Rates:
         accounts, with some tens of requests at once, would be refused.
         """
         self._sessions.acquire(tenant_id)
-
-    def background_call(self) -> AbstractContextManager[None]:
-        """Wrap one call to STS for a background proof. It waits until STS_BUDGET has room."""
-        return self._sts.call()
 
     @contextmanager
     def routine_call(self) -> Iterator[None]:

@@ -13,7 +13,7 @@ import re
 import secrets
 import threading
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import NamedTuple
 from uuid import UUID
 
@@ -57,12 +57,7 @@ _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 _LINKS = 10_000  # most links in a process's memory
 # Built once, for speed. Anybody may send any number of requests with made-up tokens, so the first
 # look-up is as cheap as possible.
-_BY_DIGEST = select(
-    OnboardingLink.id,
-    OnboardingLink.tenant_id,
-    OnboardingLink.revoked_at,
-    OnboardingLink.expires_at,
-).where(OnboardingLink.digest == bindparam("digest"))
+_BY_DIGEST = select(OnboardingLink).where(OnboardingLink.digest == bindparam("digest"))
 _BY_ID = select(OnboardingLink, Tenant).join(Tenant).where(OnboardingLink.id == bindparam("id"))
 
 
@@ -200,13 +195,13 @@ class Links:
             ids = self._ids.get(digest)
         if ids is None:
             with self._db.read() as db:
-                row = db.execute(_BY_DIGEST, {"digest": digest}).one_or_none()
+                row = db.scalar(_BY_DIGEST, {"digest": digest})
             if row is None:
                 raise NotFoundError
-            ids = row.id, row.tenant_id if _is_live(row.revoked_at, row.expires_at) else None
+            ids = row.id, row.tenant_id if _is_live(row) else None
         self._rates.acquire_page(*ids)
         link, tenant = self._read(ids[0])
-        opens = _is_live(link.revoked_at, link.expires_at) and tenant.status is TenantStatus.ACTIVE
+        opens = _is_live(link) and tenant.status is TenantStatus.ACTIVE
         with self._lock:
             self._ids[digest] = link.id, tenant.id if opens else None
         if not opens:
@@ -228,9 +223,12 @@ class Links:
             return None
         link, tenant = self._read(ids[0])
         deleted_at, revoked_at = tenant.deleted_at, link.revoked_at
-        if deleted_at is None or deleted_at <= now() - _LEFTOVERS_SHOWN:
-            return None
-        if link.expires_at <= deleted_at or (revoked_at and revoked_at < deleted_at):
+        if (
+            deleted_at is None
+            or deleted_at <= now() - _LEFTOVERS_SHOWN
+            or link.expires_at <= deleted_at
+            or (revoked_at and revoked_at < deleted_at)
+        ):
             return None
         config, permission_set = self._config, link.permission_set
         beginning = kit_role_name(config.aws.role_prefix, tenant.id)
@@ -302,6 +300,6 @@ class Links:
         )
 
 
-def _is_live(revoked_at: datetime | None, expires_at: datetime) -> bool:
-    """Return whether a link has neither expired nor been revoked, as `live_links` decides."""
-    return revoked_at is None and expires_at > now()
+def _is_live(link: OnboardingLink) -> bool:
+    """Return whether the link has neither expired nor been revoked, as `live_links` decides."""
+    return link.revoked_at is None and link.expires_at > now()

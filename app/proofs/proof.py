@@ -165,7 +165,7 @@ def prove_routinely(
     if verdict is not Verdict.PROVEN:
         return None
     try:
-        session = sts.probe_routinely(grant)
+        session = sts.probe_own(grant, is_routine=True)
     except StsError:
         return None
     if session.role_unique_id != role_unique_id:

@@ -210,16 +210,13 @@ class ProofQueue:
             # An urgent connection in a closed account also waits for its next slot. The account
             # stays closed for long, and a tenant may have thousands of roles in it.
             if not urgent or isinstance(error, AccountClosedError):
-                self._wait_for_next_slot(claim, lease)
+                slot = next_slot(claim.connection_id, now(), self.interval.current().seconds)
+                own = update(Connection).filter_by(id=claim.connection_id, due_at=lease)
+                with self._db.write(SYSTEM) as db:
+                    db.execute(own.values(due_at=slot))
             logger.info("proof.dropped", connection_id=str(claim.connection_id), why=error.code)
             return False
         return True
-
-    def _wait_for_next_slot(self, claim: Claim, lease: datetime | None) -> None:
-        slot = next_slot(claim.connection_id, now(), self.interval.current().seconds)
-        own = update(Connection).filter_by(id=claim.connection_id, due_at=lease)
-        with self._db.write(SYSTEM) as db:
-            db.execute(own.values(due_at=slot))
 
     def _use_up(self, claim: Claim) -> Row[Trigger, ConnectionStatus, datetime | None] | None:
         """Use up the claim, and return the connection's trigger, status and new `due_at`.

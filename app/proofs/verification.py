@@ -84,7 +84,10 @@ class Verification:
         changes during every proof.
         """
         for _ in range(_TRIES):
-            plan = self._plan(principal, tenant_id, connection_id)
+            with self._db.read() as db:
+                before = owned(db, principal, tenant_id, connection_id)
+                _ensure_open(db, principal, before)
+                plan = plan_rotation(db, before)
             answers = self._prove_patiently(plan, trigger, patience)
             if trigger in ROUTINE:
                 answers = self._doubt_refusal(answers)
@@ -93,12 +96,6 @@ class Verification:
                 metrics.PROOFS.labels(answers.finding.verdict, trigger).inc()
                 return connection
         raise ConflictError("This connection changed while it was being verified; try again.")
-
-    def _plan(self, principal: Principal, tenant_id: UUID, connection_id: UUID) -> RotationPlan:
-        with self._db.read() as db:
-            connection = owned(db, principal, tenant_id, connection_id)
-            _ensure_open(db, principal, connection)
-            return plan_rotation(db, connection)
 
     def _prove_patiently(
         self, plan: RotationPlan, trigger: Trigger, patience: float

@@ -13,9 +13,10 @@ import sqlalchemy
 from app.audit import Event
 from app.errors import ConflictError, NotFoundError, SuspendedError
 from app.identity.principals import ALL_SCOPES
+from app.identity.tenancy import owned
 from app.ids import new_external_id, new_id
 from app.proofs.proof import ProofFinding
-from app.rotation.switch import PlanFinding
+from app.rotation.switch import PlanFinding, plan_rotation
 from app.services import Services
 from app.store.database import SYSTEM
 from app.store.models import ApiKey, ExternalIdRow, ExternalIdState, Trigger, Verdict
@@ -326,7 +327,8 @@ def taken(act):
 def judge(services, here, number):
     """A proof's verdict: the only change that takes away and adds a row."""
     path = (here.tenant_id, here.connection_ids[number])
-    plan = services.verification._plan(ADMIN, *path)
+    with services.db.read() as db:
+        plan = plan_rotation(db, owned(db, ADMIN, *path))
     answers = PlanFinding(plan, ProofFinding(Verdict.INSECURE, ()), plan.own[0])
     services.verification._store(ADMIN, answers, Trigger.REQUESTED)
 

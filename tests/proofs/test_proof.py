@@ -82,16 +82,15 @@ class Door:
         self._account, self._roles, self._meanwhile = account, roles, list(meanwhile)
         self.calls = []
 
-    def probe_own(self, _grant):
+    def probe_own(self, grant, *, is_routine=False):
+        if is_routine:
+            return OwnProbe(self._account, self.probe_again(grant), None)
         self._answer("own")
         return OwnProbe(self._account, self._roles[0], None)
 
     def probe_again(self, _grant):
         self._answer("again")
         return self._roles[1]
-
-    def probe_routinely(self, grant):
-        return OwnProbe(self._account, self.probe_again(grant), None)
 
     def probe_missing(self, _grant):
         if self._meanwhile:

@@ -6,7 +6,7 @@ pages send no referrer, no cache keeps them, and the log has the route instead o
 
 import json
 from collections.abc import Callable
-from functools import lru_cache, wraps
+from functools import lru_cache, partial, wraps
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -72,10 +72,7 @@ def _add_token(endpoint: str, values: dict[str, Any]) -> None:
         values.setdefault("token", (request.view_args or {}).get("token"))
 
 
-@bp.app_template_filter("pretty")
-def _pretty(value: Any) -> str:
-    return json.dumps(value, indent=2)
-
+bp.add_app_template_filter(partial(json.dumps, indent=2), "pretty")
 
 POLLED = {"web.static", "web.status"}  # requested often, so only failures are logged
 _NOT_LISTED = "This role is no longer on the list. Go back to your page to see the current list."
