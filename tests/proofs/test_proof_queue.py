@@ -399,8 +399,8 @@ def test_a_call_that_fails_gives_its_place_back():
 @pytest.fixture
 def taken_places(monkeypatch):
     """One for each place that a call took in a budget."""
-    taken, found = CallBudget.call, []
-    monkeypatch.setattr(CallBudget, "call", lambda self: found.append(1) or taken(self))
+    taken, found = CallBudget._begin, []
+    monkeypatch.setattr(CallBudget, "_begin", lambda self: found.append(1) or taken(self))
     return found
 
 
