@@ -132,6 +132,29 @@ def test_what_is_revoked_stops_the_events_that_rely_on_it_and_no_others(batch, b
     assert stored(by_hand, tenant_id) == [(3,)]
 
 
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_row_that_is_revoked_while_the_batch_is_split_is_not_overlooked(
+    batch, by_hand, tenant_id, monkeypatch
+):
+    counter, row, split = by_hand.counter, new_id(), AuditBatch._split
+
+    def revoke(number, row_id):
+        by_hand(ONE_MORE, f"INSERT INTO revoked_rows VALUES ({number}, '{row_id.hex}')")  # noqa: S608
+
+    def revoking(*arguments):
+        found = split(*arguments)
+        monkeypatch.undo()
+        revoke(counter + 2, row)
+        return found
+
+    batch.commit([])
+    revoke(counter + 1, new_id())
+    monkeypatch.setattr(AuditBatch, "_split", revoking)
+    made = event(tenant_id, counter, row_ids=(row,))
+    assert batch.commit([made]) == {made.id}
+    assert stored(by_hand, tenant_id) == [(0,)]
+
+
 # --- one statement, one transaction ---
 
 
