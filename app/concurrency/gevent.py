@@ -4,6 +4,7 @@ A web process runs all of its requests in one thread. In commands, tests and bac
 which use plain threads, the same functions work without gevent.
 """
 
+import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -18,6 +19,7 @@ from gevent.threadpool import ThreadPool
 Result = TypeVar("Result")
 
 _THREADS = 10
+_RESOLVERS = 16  # threads that resolve names which somebody else chose
 
 
 @cache
@@ -32,11 +34,32 @@ def _threads() -> ThreadPool:
 
 def off_hub(work: Callable[..., Result], *args: Any) -> Result:
     """Run a blocking call (a file lock, an fsync) in a thread, so that other requests continue."""
-    if not _is_gevents():
-        return work(*args)
+    return _apply(_threads(), work, args) if _is_gevents() else work(*args)
+
+
+def _apply(threads: ThreadPool, work: Callable[..., Result], args: Any) -> Result:
     future: Future[Result] = Future()
-    _threads().apply(_settle, (future, work, args))
+    threads.apply(_settle, (future, work, args))
     return future.result()
+
+
+def resolve_name(name: str, port: int) -> list[Any]:
+    """Return what getaddrinfo returns for TCP.
+
+    Somebody else chose the name, and its DNS server may not answer for long. So it has threads of
+    its own, and neither AWS's names nor SQLite's lock wait for them.
+    """
+    arguments = name, port, socket.AF_UNSPEC, socket.SOCK_STREAM, socket.IPPROTO_TCP
+    if not _is_gevents():
+        return socket.getaddrinfo(*arguments)
+    blocking: Any = gevent.monkey.get_original("socket", "getaddrinfo")
+    answers: list[Any] = _apply(_resolvers(), blocking, arguments)
+    return answers
+
+
+@cache
+def _resolvers() -> ThreadPool:
+    return ThreadPool(_RESOLVERS)
 
 
 def spawn(work: Callable[..., Result], *args: Any) -> "Future[Result]":

@@ -7,6 +7,7 @@ A check raises ValueError, with the reason, for an invalid text. docs/settings.m
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ from sqlalchemy.exc import ArgumentError
 
 from app.ids import ACCOUNT_ID, AccountId
 
+Network = IPv4Network | IPv6Network
 REGION = r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}"
 _TOPIC = re.compile(
     rf"arn:(?P<partition>aws(?:-[a-z0-9]+)*):sns:(?P<region>{REGION}):[0-9]{{12}}:[A-Za-z0-9_-]{{1,256}}",
@@ -192,6 +194,14 @@ def account_ids(text: str) -> frozenset[AccountId]:
     if not all(map(ACCOUNT_ID.fullmatch, accounts)):
         raise ValueError("must be AWS account ids of 12 digits, separated by commas.")
     return frozenset(map(AccountId, accounts))
+
+
+def networks(text: str) -> tuple[Network, ...]:
+    """Accept networks as CIDRs, separated by commas."""
+    try:
+        return tuple(map(ip_network, text.split(",") if text else []))
+    except ValueError:
+        raise ValueError("must be networks like 10.20.0.0/16, separated by commas.") from None
 
 
 def topic(text: str) -> str:

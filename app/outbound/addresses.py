@@ -1,0 +1,149 @@
+"""Which URLs and which IP addresses a request may go to.
+
+A URL that a client gives could name a service inside the vendor's network, for example EC2's
+instance metadata. So each name is resolved here and each of its addresses is judged, when a URL is
+saved and again when it is used. The request goes to the address that was judged
+(app/outbound/door.py).
+"""
+
+import re
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from app.concurrency.gevent import resolve_name
+from app.settings.checks import Network
+
+MAX_URL_LENGTH = 2048
+HTTPS_PORT = 443
+DNS_SECONDS = 5.0  # that a caller of `resolve` should wait
+# IANA's registry of special-purpose IPv4 addresses, multicast, and one address that is public by
+# its number: Azure answers virtual machines there.
+# https://www.iana.org/assignments/iana-ipv4-special-registry
+_REFUSED_V4 = [
+    ip_network(text)
+    for text in (
+        "0.0.0.0/8",
+        "10.0.0.0/8",
+        "100.64.0.0/10",
+        "127.0.0.0/8",
+        "168.63.129.16/32",
+        "169.254.0.0/16",
+        "172.16.0.0/12",
+        "192.0.0.0/24",
+        "192.0.2.0/24",
+        "192.31.196.0/24",
+        "192.52.193.0/24",
+        "192.88.99.0/24",
+        "192.168.0.0/16",
+        "192.175.48.0/24",
+        "198.18.0.0/15",
+        "198.51.100.0/24",
+        "203.0.113.0/24",
+        "224.0.0.0/3",
+    )
+]
+# IANA has assigned 2000::/3 alone to hosts of the internet. All forms that carry an IPv4 address
+# but 6to4 and Teredo are outside of it, as are private, link-local and multicast addresses.
+# https://www.iana.org/assignments/iana-ipv6-special-registry
+_INTERNET_V6 = ip_network("2000::/3")
+_REFUSED_V6 = [
+    ip_network(text)
+    for text in ("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20")
+]
+_URL = re.compile(r"[!-\[\]-~]+")  # printable ASCII without space and backslash
+_HOST = re.compile(
+    r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*\.?"
+)
+
+
+class AddressError(Exception):
+    """The URL may not be requested. The text says why, in words for whoever chose it."""
+
+
+class Destination(NamedTuple):
+    """A URL that may be requested, with the address to connect to.
+
+    `host`: for the Host header. `name`: the name that the server's certificate must have.
+    """
+
+    tls: bool
+    host: str
+    name: str
+    address: str
+    port: int
+    target: str
+
+
+def resolve(url: str, networks: Sequence[Network] = ()) -> Destination:
+    """Resolve the URL's name, and judge all of its addresses.
+
+    `networks`: of the vendor's own. In these, HTTP and other ports are allowed too. DNS may take
+    long, so call it by `spawn`, and wait for a limited time. Raises AddressError. Its text is the
+    same for an address that is not public and for a name without addresses, or it would tell which
+    names exist inside the vendor's network.
+    """
+    destination = parse(url)
+    addresses = _addresses_of(destination)
+    outside = [
+        address for address in addresses if not any(address in network for network in networks)
+    ]
+    if not addresses or not all(map(_is_public, outside)):
+        raise AddressError("Its host must have public addresses, and no others.")
+    if outside and (not destination.tls or destination.port != HTTPS_PORT):
+        raise AddressError("It must begin with https:// and use port 443.")
+    return destination._replace(address=str(addresses[0]))
+
+
+def parse(url: str) -> Destination:
+    """Return the destination without its address. Raises AddressError for the URL's form."""
+    if len(url) > MAX_URL_LENGTH:
+        raise AddressError(f"It must have {MAX_URL_LENGTH} characters at most.")
+    if not _URL.fullmatch(url):
+        raise AddressError(
+            "It must be printable ASCII without spaces and backslashes; write another script's"
+            " name as xn--…"
+        )
+    try:
+        parts = urlsplit(url)
+        port, name = parts.port, parts.hostname
+    except ValueError:
+        raise AddressError("It is not a URL.") from None
+    if parts.scheme not in {"https", "http"} or not name:
+        raise AddressError("It must begin with https:// and have a host.")
+    if "@" in parts.netloc or "#" in url:
+        raise AddressError("It must have no user name, no password and no fragment.")
+    if not _HOST.fullmatch(name) and not _is_literal_v6(name):
+        raise AddressError("Its host is not a name.")
+    tls = parts.scheme == "https"
+    target = parts.path or "/"
+    return Destination(
+        tls=tls,
+        host=parts.netloc,
+        name=name.removesuffix("."),
+        address="",
+        port=port if port is not None else HTTPS_PORT if tls else 80,
+        target=f"{target}?{parts.query}" if parts.query else target,
+    )
+
+
+def _is_literal_v6(name: str) -> bool:
+    try:
+        return isinstance(ip_address(name), IPv6Address) and "%" not in name
+    except ValueError:
+        return False
+
+
+def _addresses_of(destination: Destination) -> list[IPv4Address | IPv6Address]:
+    try:
+        answers = resolve_name(destination.name, destination.port)
+        return [ip_address(answer[4][0]) for answer in answers]
+    except (OSError, UnicodeError):
+        return []
+
+
+def _is_public(address: IPv4Address | IPv6Address) -> bool:
+    if isinstance(address, IPv4Address):
+        return not any(address in network for network in _REFUSED_V4)
+    return address in _INTERNET_V6 and not any(address in network for network in _REFUSED_V6)

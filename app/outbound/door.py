@@ -1,0 +1,141 @@
+"""The only way to an address that somebody else chose: one bounded POST.
+
+It connects to the address that was judged, and checks the certificate for the name. There are no
+redirects, retries, proxies and cookies. The whole attempt has one deadline: timeouts of single
+reads would let a server that sends a byte a second hold a thread for ever.
+"""
+
+import socket
+import ssl
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import cache
+from http.client import HTTPConnection, HTTPException
+from io import BufferedReader, RawIOBase
+from threading import Timer
+from typing import Any, NamedTuple
+
+from app.outbound.addresses import Destination
+
+ATTEMPT_SECONDS = 15.0
+ANSWER_BYTES = 64 * 1024
+_RECEIVED_BYTES = 2 * ANSWER_BYTES  # with the header, and what else is not the body
+
+
+class AttemptError(Exception):
+    """There is no answer. The text is one word: `timeout`, `connection`, `tls` or `protocol`."""
+
+
+class HttpAnswer(NamedTuple):
+    status: int
+    headers: Mapping[str, str]  # names in lower case
+    body: bytes  # the first 64 KiB
+
+
+def post(
+    destination: Destination,
+    headers: Mapping[str, str],
+    body: bytes,
+    seconds: float = ATTEMPT_SECONDS,
+) -> HttpAnswer:
+    """Send the request and return its answer, whatever its status.
+
+    Raises AttemptError after `seconds`, and when no answer comes.
+    """
+    deadline = time.monotonic() + seconds
+    try:
+        connected = socket.create_connection((destination.address, destination.port), seconds)
+    except TimeoutError:
+        raise AttemptError("timeout") from None
+    except OSError:
+        raise AttemptError("connection") from None
+    # Header and body are sent apart; without this, the body would wait for the header's ACK
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # A second descriptor of the same connection: TLS takes the first one away before its handshake.
+    watched = connected.dup()
+    timer = Timer(max(0.0, deadline - time.monotonic()), _shut_down, [watched])
+    timer.daemon = True
+    timer.start()
+    try:
+        answer = _exchange(connected, destination, headers, body)
+    except (OSError, HTTPException, ValueError) as error:
+        if time.monotonic() >= deadline:
+            raise AttemptError("timeout") from error
+        raise AttemptError(_word(error)) from error
+    finally:
+        timer.cancel()
+        timer.join()  # it must not shut down a descriptor that is used again
+        watched.close()
+        connected.close()
+    if time.monotonic() >= deadline:  # a header that the timer cuts off looks like a whole one
+        raise AttemptError("timeout")
+    return answer
+
+
+def _exchange(
+    connected: socket.socket, destination: Destination, headers: Mapping[str, str], body: bytes
+) -> HttpAnswer:
+    if destination.tls:
+        connected = _tls().wrap_socket(connected, server_hostname=destination.name)
+    connection = HTTPConnection(destination.name)
+    connection.sock = _Bounded(connected)
+    connection.auto_open = 0  # it must never connect by itself
+    try:
+        connection.request("POST", destination.target, body, {"Host": destination.host, **headers})
+        answer = connection.getresponse()
+        received = {name.lower(): value for name, value in answer.getheaders()}
+        return HttpAnswer(answer.status, received, answer.read(ANSWER_BYTES))
+    finally:
+        connected.close()
+
+
+class _Bounded:
+    """A socket, as http.client uses it, from which a limited number of bytes can be read.
+
+    Otherwise a server could send 100 Continue, or extensions of chunks, as fast as it can for 15
+    seconds, and http.client would parse all of it.
+    """
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._connected = connected
+        self.sendall = connected.sendall
+
+    def close(self) -> None:
+        """Close nothing: http.client closes the socket before it has read the body."""
+
+    def makefile(self, _mode: str) -> BufferedReader:
+        return BufferedReader(_BoundedReader(self._connected))
+
+
+class _BoundedReader(RawIOBase):
+    def __init__(self, connected: socket.socket) -> None:
+        self._connected, self._left = connected, _RECEIVED_BYTES
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        number = self._connected.recv_into(buffer)
+        self._left -= number
+        if self._left < 0:
+            raise ValueError("The answer is too long.")
+        return number
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    return ssl.create_default_context()
+
+
+def _word(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "timeout"
+    if isinstance(error, ssl.SSLError):
+        return "tls"
+    return "connection" if isinstance(error, OSError) else "protocol"
+
+
+def _shut_down(watched: socket.socket) -> None:
+    with suppress(OSError):  # it is closed already
+        watched.shutdown(socket.SHUT_RDWR)
