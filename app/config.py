@@ -166,6 +166,12 @@ class ServiceConfig:
     bootstrap_key: str | None = setting(
         str, "API key that `keys bootstrap` installs.", None, secret=True
     )
+    webhook_allowed_networks: tuple[check.Network, ...] = setting(
+        check.networks,
+        "Networks of your own for your webhook endpoints: private addresses, http and any port.",
+        (),
+        unset="none",
+    )
     metrics_bind: tuple[str, int] | None = setting(
         metrics.address, "Address at which Prometheus reads metrics.", None
     )
@@ -222,6 +228,11 @@ class ProofConfig:
     stranger_role_arn: RoleArn | None = setting(
         RoleArn.parse, "Role of yours that every customer's role must refuse.", None
     )
+
+    @property
+    def own_roles(self) -> tuple[RoleArn | None, RoleArn | None]:
+        """The vendor's own roles that proofs use: the canary and the stranger."""
+        return self.canary_role_arn, self.stranger_role_arn
 
     @property
     def proofs_a_second(self) -> int:
@@ -318,8 +329,8 @@ class Config(TemplateConfig):
     @property
     def own_accounts(self) -> frozenset[AccountId]:
         """The vendor's own accounts: no role in them belongs to a customer."""
-        roles = self.proofs.canary_role_arn, self.proofs.stranger_role_arn
-        return self.aws.vendor_account_ids | {role.account_id for role in roles if role}
+        roles = filter(None, self.proofs.own_roles)
+        return self.aws.vendor_account_ids | {role.account_id for role in roles}
 
     @classmethod
     def from_environment(cls) -> Self:

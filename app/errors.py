@@ -66,6 +66,23 @@ class ConflictError(CallerFaultError):
     code = "conflict"
 
 
+class IdempotencyKeyInUseError(ConflictError):
+    """Another request with this Idempotency-Key is running."""
+
+    code = "idempotency_key_in_use"
+    retry_after = 1
+
+    def __init__(self) -> None:
+        super().__init__("Another request with this Idempotency-Key is running; try again.")
+
+
+class IdempotencyKeyReusedError(CallerFaultError):
+    code = "idempotency_key_reused"
+
+    def __init__(self) -> None:
+        super().__init__("Another request had this Idempotency-Key, with another body.")
+
+
 class AccountClosedError(ConflictError):
     """The vendor suspended a connection in this AWS account.
 

@@ -23,6 +23,7 @@ from app.api import (
     onboarding,
     permission_sets,
     tenants,
+    webhook_endpoints,
 )
 from app.api.kit.blueprint import RestApi
 from app.cli.commands import register_commands
@@ -45,6 +46,7 @@ _RESOURCES = (
     credentials.bp,
     api_keys.bp,
     audit_events.bp,
+    webhook_endpoints.bp,
     health.bp,
 )
 _DOCS = {

@@ -23,6 +23,7 @@ REQUEST_SECONDS = Histogram(
 REFUSALS = Counter("deputy_refusals", "Requests that were refused, or that failed.", ["code"])
 CACHE = Counter("deputy_session_cache", "Where sessions were found.", ["found"])
 AWS_CALLS = Counter("deputy_aws_calls", "Calls to AWS, each attempt.", ["action", "outcome"])
+WEBHOOK_ATTEMPTS = Counter("deputy_webhook_attempts", "Attempts to deliver.", ["outcome"])
 PROOFS = Counter("deputy_proofs", "Proofs.", ["verdict", "trigger"])
 _EXPOSED = "For how long a role that is not as proven may have been so, until that was found."
 DRIFT = Histogram("deputy_drift_exposed_seconds", _EXPOSED, ["status"], buckets=_HOURS)

@@ -18,6 +18,7 @@ from app.health.checks import (
     own_checks,
 )
 from app.health.vendor_checks import vendor_checks
+from app.idempotency.attempts import IdempotencyKeys
 from app.identity.api_keys import ApiKeys
 from app.identity.key_uses import KeyUses
 from app.issuing import authorization, issue, session_cache, session_origins
@@ -30,6 +31,7 @@ from app.proofs import canary, proof_queue, verification
 from app.rotation import rotations
 from app.store.database import Database
 from app.tenants import tenants
+from app.webhooks import delivery, endpoints, retention, signing
 
 
 def begin(config: Config) -> None:
@@ -51,18 +53,19 @@ class Services:
         folder, default = config.vendor.permission_sets, config.vendor.default_permission_set
         sets = permission_sets.load(folder, default, config.aws.role_prefix)
         names = sts.ProofNames(config.database.secret_keys)
-        own_roles = config.proofs.canary_role_arn, config.proofs.stranger_role_arn
-        door = sts.Sts(config.aws.region, config.aws.broker, names, *own_roles)
+        door = sts.Sts(config.aws.region, config.aws.broker, names, *config.proofs.own_roles)
         interval, prober = proof_queue.ProofInterval(db, config), canary.Canary(db, config)
         sessions, self.rates = _shared(config)
         self.quotas, self.tenant_share = quotas.Quotas(db, config), tenant_share.TenantShare()
-        self.audit = AuditLog(db)
+        self.audit, self.idempotency = AuditLog(db), IdempotencyKeys(db)
+        self.webhook_secrets = secrets = signing.Secrets(config.database.secret_keys)
+        self.endpoints, self.deliveries = _webhooks(config, db, secrets, self.tenant_share)
         self.refusals = refusals.Refusals(self.audit)
         self.key_uses, self.listing = KeyUses(db), listing.Listing(db, sets)
         self.api_keys = ApiKeys(db, self.key_uses, KEYS.with_setting(config), sets)
         self.tenants, self.rotations = tenants.Tenants(db), rotations.Rotations(db)
-        patient = door.with_budget(self.rates.background_call)
-        routine = door.with_budget(self.rates.routine_call)
+        budgets = self.rates.background_call, self.rates.routine_call
+        patient, routine = map(door.with_budget, budgets)
         prove = partial(verification.Verification, db, interval.current, prober, sets)
         self.verification = prove(door)
         self.connections = connections.Connections(db, self.verification, config, sets)
@@ -81,10 +84,18 @@ class Services:
         self.issuer = issue.CredentialIssuer(
             db, door, memory, sessions, self.rates, self.audit, config.aws.max_session_seconds
         )
-        self.session_origins = session_origins.SessionOrigins(
-            db, self.audit, names, tuple(filter(None, own_roles))
-        )
+        roles = config.proofs.own_roles
+        self.session_origins = session_origins.SessionOrigins(db, self.audit, names, roles)
         self.health = _health(self, door, prober)
+
+
+def _webhooks(
+    config: Config, db: Database, secrets: signing.Secrets, share: tenant_share.TenantShare
+) -> tuple[endpoints.Endpoints, delivery.Deliveries]:
+    return (
+        endpoints.Endpoints(db, config, secrets, share),
+        delivery.Deliveries(db, config, secrets),
+    )
 
 
 def _health(services: Services, door: sts.Sts, prober: canary.Canary) -> Health:
@@ -98,13 +109,16 @@ def _health(services: Services, door: sts.Sts, prober: canary.Canary) -> Health:
         HealthCheck("due", partial(check_due, db, queue.oldest_due), "migrations"),
         HealthCheck("proofs", queue.finding, "migrations"),
         HealthCheck("templates", templates, "bucket migrations", seconds=60.0),
+        HealthCheck("webhooks", partial(retention.finding, db), "migrations"),
     ]
     if config.proofs.canary_role_arn:
         checks.append(HealthCheck("prober", partial(prober.finding, door), "aws migrations"))
     if services.registrations:
         registrations = partial(check_registrations, db)
         checks.append(HealthCheck("registrations", registrations, "migrations workers"))
-    return Health(vendor_checks(config, db), checks)
+    secrets = partial(retention.check_secrets, db, services.webhook_secrets)
+    only_doctors = [*vendor_checks(config, db), HealthCheck("secrets", secrets, "migrations")]
+    return Health(only_doctors, checks)
 
 
 def _shared(config: Config) -> tuple[session_cache.SessionCache, rates.Rates]:

@@ -11,6 +11,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -26,6 +27,7 @@ _TIMES, _ROWS = 8, 200
 _ONE_PROCESS = {"GUNICORN_CMD_ARGS": "--workers 1"}
 _TENANT, _CONNECTION = "/v1/tenants/{tenant}", "/v1/tenants/{tenant}/connections/{connection}"
 _ROTATION = f"{_TENANT}/external-id/rotation"
+_ENDPOINT = "/v1/webhook-endpoints/{new}"
 _ACCOUNTS = [f"{number:012}" for number in range(300_000_000_000, 300_000_010_000)]
 _OTHER_ACCOUNTS = [f"{number:012}" for number in range(400_000_000_000, 400_000_010_000)]
 _SESSION_POLICY = {
@@ -41,6 +43,10 @@ def _long(number: int) -> dict[str, Any]:
         "duration_seconds": 900,
         "session_policy": {"Statement": [*_SESSION_POLICY["Statement"]], "Id": str(number)},
     }
+
+
+def _an_hour_ago() -> str:
+    return (datetime.now(UTC) - timedelta(hours=1)).isoformat()
 
 
 # The costliest form of each route that a test can construct. Requests that belong together follow
@@ -87,6 +93,17 @@ REQUESTS: tuple[tuple[str, str, Any], ...] = (
     ("DELETE", "/v1/api-keys/{new}", None),
     ("GET", f"/v1/api-keys?limit={_ROWS}", None),
     ("GET", f"/v1/audit-events?limit={_ROWS}", None),
+    ("POST", "/v1/webhook-endpoints", {"url": "https://93.184.215.14/", "types": ["*"]}),
+    ("GET", f"/v1/webhook-endpoints?limit={_ROWS}", None),
+    ("GET", _ENDPOINT, None),
+    ("PATCH", _ENDPOINT, {"url": "https://93.184.215.14/other"}),
+    ("POST", f"{_ENDPOINT}/rotate-secret", {}),
+    ("POST", f"{_ENDPOINT}/test", {}),
+    ("POST", f"{_ENDPOINT}/recover", lambda _: {"since": _an_hour_ago()}),
+    ("GET", f"{_ENDPOINT}/deliveries?limit={_ROWS}", None),
+    ("POST", f"{_ENDPOINT}/deliveries/{{connection}}/redeliver", {}),
+    ("DELETE", _ENDPOINT, None),
+    ("GET", "/v1/event-types", None),
     ("GET", "/healthz", None),
     ("GET", "/readyz", None),
     ("GET", "/openapi.json", None),

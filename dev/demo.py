@@ -56,8 +56,8 @@ def main() -> int:
     argparse.ArgumentParser(prog="make demo", description=__doc__).parse_args()
     forget_own_aws()
     try:
-        with service() as (url, sandbox_url, admin_key):
-            tell(url, sandbox_url, admin_key)
+        with service() as run:
+            tell(run)
     except (StackError, DemoError, ClientError, requests.RequestException) as error:
         print(f"\nThe demo failed: {error}", file=sys.stderr)
         return 1
@@ -75,15 +75,15 @@ def forget_own_aws() -> None:
 
 
 @contextmanager
-def service() -> Iterator[tuple[str, str, str]]:
-    """Yield the service's URL, its sandbox's URL and the admin key.
+def service() -> Iterator[dict[str, str]]:
+    """Yield the addresses and the key of a running service.
 
     Without a running service, one is started here and stopped afterwards.
     """
     settings = Settings.from_environment(os.environ)
     if run := running(settings):
         print(f"Using the service that runs at {run['url']}.")
-        yield run["url"], run["sandbox_url"], run["admin_key"]
+        yield run
         return
     print("No service runs; starting one for the demo (a few seconds) …", flush=True)
     with tempfile.TemporaryDirectory(prefix="deputy-demo-") as folder:
@@ -95,13 +95,15 @@ def service() -> Iterator[tuple[str, str, str]]:
             stack.publish()
             stack.start_worker()
             stack.start_web()
-            yield own.url, own.sandbox_url, stack.admin_key
+            stack.start_receiver()
+            yield running(own) or {}
             print("\nStopping the service that was started for the demo.", flush=True)
 
 
-def tell(url: str, sandbox_url: str, admin_key: str) -> None:
-    admin = Api(url, admin_key)
+def tell(run: dict[str, str]) -> None:
+    url, sandbox_url, admin = run["url"], run["sandbox_url"], Api(run["url"], run["admin_key"])
     connection = onboard(admin, sandbox_url)
+    show_webhook(Path(run["receiver_log"]), connection["tenant_id"])
     work(url, admin, sandbox_url, connection)
     globex = admin("POST", "/v1/tenants", {"name": "Globex"}, expect=201)
     attack_with_a_stolen_role(admin, globex, connection["role_arn"])
@@ -129,6 +131,27 @@ def onboard(admin: Api, sandbox_url: str) -> dict[str, Any]:
     fact("role", connection["role_arn"])
     show_proof(connection)
     return connection
+
+
+def show_webhook(log: Path, tenant_id: str) -> None:
+    """Show the event that the receiver got. There is no receiver for a database of one's own."""
+    if log.exists():
+        *_, line = await_webhook(log, tenant_id)
+        fact("webhook", f"{line.split()[1]}, signed, at the vendor's product")
+
+
+def await_webhook(log: Path, tenant_id: str) -> list[str]:
+    """Return the receiver's lines about a tenant, up to that about its verified connection."""
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while time.monotonic() < deadline:
+        lines: list[str] = []
+        for line in log.read_text().splitlines():
+            if tenant_id in line:
+                lines.append(line)
+                if " connection.verified " in line:
+                    return lines
+        time.sleep(0.1)
+    raise DemoError(f"The receiver got no webhook within {_WAIT_SECONDS} seconds; see {log}")
 
 
 def work(url: str, admin: Api, sandbox_url: str, connection: dict[str, Any]) -> None:

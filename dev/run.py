@@ -30,6 +30,7 @@ def start(stack: Stack, stop: threading.Event) -> None:
         ("CloudFormation templates", stack.publish),
         ("background worker", stack.start_worker),
         ("web", stack.start_web),
+        ("receiver of webhooks", stack.start_receiver),
         ("a first customer's onboarding link", stack.onboard),
     )
     for name, step in steps:
@@ -66,7 +67,9 @@ def summary(stack: Stack) -> str:
     if stack.onboarding_url:
         link = f"""
   onboarding   {stack.onboarding_url}
-               (what Acme's administrator sees: open it, launch the stack, watch it turn green)"""
+               (what Acme's administrator sees: open it, launch the stack, watch it turn green)
+  webhooks     {stack.log("receiver")}
+               (the events that Deputy sends to your product)"""
     return f"""
 Deputy is ready.
 {link}

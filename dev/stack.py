@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Any, Self
 
 import requests
 
@@ -128,6 +128,7 @@ class Stack:
             "url": self.settings.url,
             "sandbox_url": self.settings.sandbox_url,
             "admin_key": self.admin_key,
+            "receiver_log": str(self.log("receiver")),
         }
         _write_private(self.settings.data / "run.json", json.dumps(note))
         _write_private(self.environment_file, exports(self.environment))
@@ -139,7 +140,26 @@ class Stack:
             link = self._post(f"/v1/tenants/{tenant['id']}/onboarding-links", {})
             self.onboarding_url = link["url"]
 
-    def _post(self, path: str, body: dict[str, str]) -> dict[str, str]:
+    def start_receiver(self) -> None:
+        """Start a receiver of webhooks, with an endpoint of its own.
+
+        There is none for a user's own database, in which endpoints of earlier runs would stay.
+        """
+        if self.embedded:
+            port = free_port()
+            body = {"url": f"http://127.0.0.1:{port}/webhooks/deputy", "types": ["*"]}
+            secret = self._post("/v1/webhook-endpoints", body)["secret"]
+            client = str(ROOT / "client")  # its package deputy_client is not installed
+            self._spawn(
+                "receiver",
+                "-m",
+                "dev.receiver",
+                str(port),
+                WEBHOOK_SECRET=secret,
+                PYTHONPATH=client,
+            )
+
+    def _post(self, path: str, body: dict[str, Any]) -> dict[str, str]:
         headers = {"Authorization": f"Bearer {self.admin_key}"}
         answer = requests.post(self.settings.url + path, json=body, headers=headers, timeout=10)
         answer.raise_for_status()
@@ -198,6 +218,7 @@ class Stack:
             "DEPUTY_VENDOR_NAME": "Example Vendor",
             "DEPUTY_TEMPLATE_BUCKET": f"deputy-templates-{VENDOR_ACCOUNT}",
             "DEPUTY_PUBLIC_URL": settings.url,
+            "DEPUTY_WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
             "DEPUTY_CONSOLE_URL": f"{settings.sandbox_url}/console",
             **self._of_sandbox,
             **given,
@@ -231,7 +252,7 @@ class Stack:
             ) from None
         self._lock = lock
         self._remove_notes()  # notes of a run that was killed
-        for name in ("sandbox", "web", "worker"):
+        for name in ("sandbox", "web", "worker", "receiver"):
             self.log(name).unlink(missing_ok=True)
 
     def _secret_key(self) -> str:
@@ -274,14 +295,14 @@ class Stack:
                     self._doubts.append(doubt)
                     print(f"note      {doubt}", flush=True)
 
-    def _spawn(self, name: str, *arguments: str) -> None:
+    def _spawn(self, name: str, *arguments: str, **variables: str) -> None:
         with self.log(name).open("ab") as output:
             # In its own session, because Ctrl-C must reach only this process, which ends the others
             # in order.
             self._children[name] = subprocess.Popen(
                 [sys.executable, *arguments],
                 cwd=ROOT,
-                env=self.environment,
+                env=self.environment | variables,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,

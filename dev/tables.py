@@ -10,7 +10,7 @@ from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
 
-from app.audit.actions import ACTIONS, DETAILS, Action
+from app.audit.events import ACTIONS, DETAILS, Action
 from app.config import Config
 from app.limits import table
 from app.settings.declarations import Limit, Setting, collect_settings

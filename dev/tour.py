@@ -5,6 +5,7 @@ Usage:
     python -m dev.tour                        print addresses and key of `make run` for a shell
     python -m dev.tour launch ACCOUNT LINK    create the stack that a launch link opens
     python -m dev.tour verified TENANT        wait for a verified connection, and print its id
+    python -m dev.tour webhooks TENANT        wait for its webhook, and print the tenant's webhooks
 """
 
 import os
@@ -12,6 +13,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from inspect import signature
+from pathlib import Path
 
 import requests
 from botocore.exceptions import ClientError
@@ -62,7 +64,16 @@ def verified(run: dict[str, str], tenant_id: str) -> None:
     print(demo.await_connection(api, tenant_id, "verified")["id"])
 
 
-_COMMANDS: dict[str, Callable[..., None]] = {"where": where, "launch": launch, "verified": verified}
+def webhooks(run: dict[str, str], tenant_id: str) -> None:
+    print("\n".join(demo.await_webhook(Path(run["receiver_log"]), tenant_id)))
+
+
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "where": where,
+    "launch": launch,
+    "verified": verified,
+    "webhooks": webhooks,
+}
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ print(answer[sys.argv[1]]) if sys.argv[1] in answer else sys.exit(f"no {sys.argv
   launch() { .venv/bin/python -m dev.tour launch "$1" "$2"; }
   # Wait for a tenant's first verified connection, and print its id.
   verified() { .venv/bin/python -m dev.tour verified "$1"; }
+  # Wait until the receiver of webhooks heard that a tenant has a verified connection, and print the tenant's events.
+  webhooks() { .venv/bin/python -m dev.tour webhooks "$1"; }
   # Run a program with an AWS SDK. Its environment has only the local AWS and the given variables.
   sdk() {
     env -i AWS_ENDPOINT_URL="$AWS" AWS_REGION=us-east-1 AWS_CONFIG_FILE=/dev/null \
@@ -29,5 +31,6 @@ else
   show() { :; }
   launch() { :; }
   verified() { :; }
+  webhooks() { :; }
   sdk() { :; }
 fi

@@ -17,6 +17,7 @@ import pytest
 from flask import Flask
 
 from app import errors
+from app.audit import actions
 from app.errors import AppError
 from app.factory import create_app
 from app.http.refusals import PROBLEMS
@@ -53,6 +54,9 @@ PUBLIC = PUBLIC_BY_CONSTRUCTION | set(MARKED.split())
 NOT_OWNED = {
     "api_keys": "a key may be bound to no tenant; its tenant_id confines it",
     "audit_events": "an event outlives its tenant, and some are about none",
+    "idempotent_requests": "it names the tenant that was made, if one was",
+    "webhook_endpoints": "the vendor's are bound to none; its tenant_id confines it",
+    "webhook_events": "an event is sent after its tenant's end, and some are about none",
 }
 
 
@@ -196,6 +200,13 @@ GONE = re.compile(
 )
 
 
+def events_by_group_commit(trees):
+    """The actions whose events are made, to be stored by group commit."""
+    calls = [node for _, node in nodes(trees, ast.Call) if called(node) == "event"]
+    made = [ast.unparse(call.func.value) for call in calls]
+    return [name for name in made if name != "self"]  # `Action.record`, in the transaction
+
+
 def vague_names(trees):
     """Locals, parameters and loop variables with such a name; a class may have such a field."""
     fields = set()
@@ -286,6 +297,7 @@ FORBIDDEN = {
         "def f(self): self._db.write(families.ending(operator, key))",
         "def f(self): self._db.write(somebody)",
     ],
+    events_by_group_commit: ["actions.LINK_MADE.event(actor, details)"],
     writes_past_the_door: ["def f(db): Session(db.engine)", "def f(db): db._writing"],
     vague_names: ["def f(found): ...", "def f():\n    for one in g(): ...", "it = 1"],
     gone_names: ["def f(epoch): ...", "shelf_life = 1", "from app.proofs import pace", "a.lane"],
@@ -359,6 +371,8 @@ app/background/housekeeping.py _delete_old
 app/background/housekeeping.py _set_retention
 app/health/heartbeats.py beat
 app/health/heartbeats.py end
+app/idempotency/attempts.py _take_over  # the principal writes only afterwards
+app/idempotency/attempts.py end
 app/identity/api_keys.py install_key  # the operator at the machine
 app/identity/key_uses.py _store  # no request waits for it
 app/issuing/issue.py _record_answer  # what AWS said of a role is true for every caller
@@ -369,6 +383,9 @@ app/proofs/proof_queue.py _lease  # the background worker
 app/proofs/proof_queue.py _use_up
 app/proofs/proof_queue.py prove
 app/tenants/tenants.py void_registrations  # the operator
+app/webhooks/delivery.py advance  # the background worker
+app/webhooks/retention.py delete_ended
+app/webhooks/retention.py seal_again
 """
 
 
@@ -391,6 +408,17 @@ def test_a_transaction_that_writes_begins_in_one_place():
 # --- the code ---
 
 
+def test_no_event_that_webhooks_send_is_stored_by_group_commit():
+    made = events_by_group_commit(TREES)
+    assert made == [
+        "actions.REFUSALS[noun]",
+        "actions.CREDENTIALS_ISSUED",
+        "actions.REQUEST_REFUSED",
+    ]
+    stored = [*actions.REFUSALS.values(), actions.CREDENTIALS_ISSUED, actions.REQUEST_REFUSED]
+    assert not any(action.is_sent for action in stored)
+
+
 def test_nothing_is_imported_by_a_name_made_at_run_time():
     assert dynamic_imports(TREES) == []
 
@@ -410,6 +438,7 @@ def test_nothing_catches_everything():
         "app/http/current.py",
         "app/http/sockets.py",  # what still comes after an answer is dropped, malformed or not
         "app/onboarding/registrations.py",  # a thread that ended would answer nobody
+        "app/webhooks/delivery.py",  # and one attempt that fails must not lose the others' outcomes
     ]
 
 
@@ -554,6 +583,7 @@ forbidden 403
 not_found 404
 method_not_allowed 405
 conflict 409
+idempotency_key_in_use 409
 connection_not_verified 409
 suspended 409
 external_id_withdrawn 409
@@ -562,6 +592,7 @@ payload_too_large 413
 uri_too_long 414
 unsupported_media_type 415
 validation_failed 422
+idempotency_key_reused 422
 role_not_allowed 422
 rate_limited 429
 headers_too_large 431

@@ -20,7 +20,7 @@ from app.api.kit.schemas import (
     string,
     uuid,
 )
-from app.audit.actions import ACTIONS, DETAILS, Action
+from app.audit.events import ACTIONS, DETAILS, Action
 from app.audit.log import EventFilter
 from app.ids import ACCESS_KEY_ID
 

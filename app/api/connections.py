@@ -45,6 +45,7 @@ from app.api.kit.schemas import (
 )
 from app.connections.listing import ConnectionFilter
 from app.diagnosis.diagnosis import Diagnosis
+from app.idempotency.attempts import Effect
 from app.identity import ApiKeyPrincipal
 from app.ids import ACCOUNT_ID, ROLE_ARN_PATTERN
 from app.limits.table import ATTEMPTS
@@ -243,7 +244,10 @@ class ConnectionOut(Answer):
 
 class ApprovedOut(ConnectionOut):
     approved = string(
-        "bucket-sync", "The permission set that was approved.", attribute="approved_set"
+        "bucket-sync",
+        "The permission set that was approved. null: the first answer was lost.",
+        attribute="approved_set",
+        allow_none=True,
     )
 
 
@@ -260,7 +264,26 @@ def _trying_a_role(tenant_id: UUID) -> ApiKeyPrincipal:
     return principal()
 
 
-@bp.operation("POST", _ALL, "connections:write", ConnectionOut, takes=ConnectionIn, status=201)
+def _as_it_is(effect: Effect) -> Connection:
+    return services.connections.get(principal(), *effect.connection)
+
+
+def _proven(effect: Effect) -> Connection:
+    """Return the connection that an earlier attempt changed; finish its proof if it has none."""
+    connection = _as_it_is(effect)
+    if connection.proof_id is not None or connection.is_only_an_account:
+        return connection
+    again = _trying_a_role(effect.tenant)
+    return services.verification.verify(again, *effect.connection, trigger=Trigger.REQUESTED)
+
+
+def _diagnosed(effect: Effect) -> Diagnosis:
+    return services.diagnoses.diagnose(_trying_a_role(effect.tenant), *effect.connection)
+
+
+@bp.operation(
+    "POST", _ALL, "connections:write", ConnectionOut, takes=ConnectionIn, status=201, again=_proven
+)
 def create_connection(body: JsonObject, tenant_id: UUID) -> Connection:
     """Connect a role, and prove it once before answering.
 
@@ -330,7 +353,9 @@ def delete_connection(tenant_id: UUID, connection_id: UUID) -> None:
     services.connections.delete(principal(), tenant_id, connection_id)
 
 
-@bp.operation("POST", f"{_ONE}/verify", "connections:write", ConnectionOut, takes=Empty)
+@bp.operation(
+    "POST", f"{_ONE}/verify", "connections:write", ConnectionOut, takes=Empty, again=_proven
+)
 def verify_connection(_body: JsonObject, tenant_id: UUID, connection_id: UUID) -> Connection:
     """Prove a connection again now."""
     return services.verification.verify(
@@ -338,7 +363,9 @@ def verify_connection(_body: JsonObject, tenant_id: UUID, connection_id: UUID) -
     )
 
 
-@bp.operation("POST", f"{_ONE}/diagnose", "connections:write", DiagnosisOut, takes=Empty)
+@bp.operation(
+    "POST", f"{_ONE}/diagnose", "connections:write", DiagnosisOut, takes=Empty, again=_diagnosed
+)
 def diagnose_connection(_body: JsonObject, tenant_id: UUID, connection_id: UUID) -> Diagnosis:
     """Find out why a connection does not work, and who can repair it.
 
@@ -356,7 +383,9 @@ def list_proofs(query: JsonObject, tenant_id: UUID, connection_id: UUID) -> Json
     return paged(query, services.listing.list_proofs, principal(), tenant_id, connection_id)
 
 
-@bp.operation("POST", f"{_ONE}/suspend", "connections:write", ConnectionOut, takes=Reason)
+@bp.operation(
+    "POST", f"{_ONE}/suspend", "connections:write", ConnectionOut, takes=Reason, again=_as_it_is
+)
 def suspend_connection(body: JsonObject, tenant_id: UUID, connection_id: UUID) -> Connection:
     """Suspend a connection: no credentials are issued for it until it is resumed.
 
@@ -367,14 +396,18 @@ def suspend_connection(body: JsonObject, tenant_id: UUID, connection_id: UUID) -
     return services.connections.suspend(principal(), tenant_id, connection_id, **body)
 
 
-@bp.operation("POST", f"{_ONE}/resume", "connections:write", ConnectionOut, takes=Reason)
+@bp.operation(
+    "POST", f"{_ONE}/resume", "connections:write", ConnectionOut, takes=Reason, again=_proven
+)
 def resume_connection(body: JsonObject, tenant_id: UUID, connection_id: UUID) -> Connection:
     """Resume a suspended connection, and prove it once before answering."""
     _trying_a_role(tenant_id)
     return services.connections.resume(changing(), tenant_id, connection_id, **body)
 
 
-@bp.operation("POST", f"{_ONE}/approve", "connections:write", ApprovedOut, takes=ApprovalIn)
+@bp.operation(
+    "POST", f"{_ONE}/approve", "connections:write", ApprovedOut, takes=ApprovalIn, again=_as_it_is
+)
 def approve_connection(body: JsonObject, tenant_id: UUID, connection_id: UUID) -> Connection:
     """Approve a permission set that may write, in an account that was not declared.
 
@@ -389,7 +422,15 @@ def approve_connection(body: JsonObject, tenant_id: UUID, connection_id: UUID) -
     return services.approvals.approve(principal(), tenant_id, connection_id, **body)
 
 
-@bp.operation("POST", f"{_ONE}/report-refused", "credentials:issue", Empty, takes=Empty, status=202)
+@bp.operation(
+    "POST",
+    f"{_ONE}/report-refused",
+    "credentials:issue",
+    Empty,
+    takes=Empty,
+    status=202,
+    again=lambda _: {},
+)
 def report_refused(_body: JsonObject, tenant_id: UUID, connection_id: UUID) -> JsonObject:
     """Report that AWS refused issued credentials.
 

@@ -42,6 +42,7 @@ from app.api.kit.schemas import (
     uuid,
 )
 from app.errors import NotFoundError
+from app.idempotency.attempts import Effect
 from app.ids import ACCOUNT_ID
 from app.rotation.rotations import RotationStatus
 from app.store.models import RotationState, Tenant, TenantStatus
@@ -111,7 +112,13 @@ bp = Blueprint("tenants", "The vendor's customers.", noun="tenant")
 _ONE = "/v1/tenants/<uuid:tenant_id>"
 
 
-@bp.operation("POST", "/v1/tenants", "tenants:write", TenantOut, takes=TenantIn, status=201)
+def _as_it_is(effect: Effect) -> Tenant:
+    return services.tenants.get(principal(), effect.tenant)
+
+
+@bp.operation(
+    "POST", "/v1/tenants", "tenants:write", TenantOut, takes=TenantIn, status=201, again=_as_it_is
+)
 def create_tenant(body: JsonObject) -> Tenant:
     """Create a tenant, with an External ID of its own."""
     return services.tenants.create(principal(), **body)
@@ -141,13 +148,13 @@ def delete_tenant(tenant_id: UUID) -> None:
     services.tenants.delete(principal(), tenant_id)
 
 
-@bp.operation("POST", f"{_ONE}/suspend", "tenants:write", TenantOut, takes=Reason)
+@bp.operation("POST", f"{_ONE}/suspend", "tenants:write", TenantOut, takes=Reason, again=_as_it_is)
 def suspend_tenant(body: JsonObject, tenant_id: UUID) -> Tenant:
     """Suspend a tenant: no credentials are issued for it until it is resumed."""
     return services.tenants.suspend(principal(), tenant_id, **body)
 
 
-@bp.operation("POST", f"{_ONE}/resume", "tenants:write", TenantOut, takes=Reason)
+@bp.operation("POST", f"{_ONE}/resume", "tenants:write", TenantOut, takes=Reason, again=_as_it_is)
 def resume_tenant(body: JsonObject, tenant_id: UUID) -> Tenant:
     """Resume a suspended tenant."""
     return services.tenants.resume(changing(), tenant_id, **body)
@@ -181,7 +188,20 @@ rotations = Blueprint("rotations", _ABOUT, noun="rotation")
 _ROTATION = "/v1/tenants/<uuid:tenant_id>/external-id/rotation"
 
 
-@rotations.operation("POST", _ROTATION, "tenants:write", RotationOut, takes=RotationIn, status=201)
+def _latest(tenant_id: UUID) -> RotationStatus:
+    rotation = services.rotations.get(principal(), tenant_id)
+    if rotation is None:
+        raise NotFoundError
+    return rotation
+
+
+def _rotation(effect: Effect) -> RotationStatus:
+    return _latest(effect.tenant)
+
+
+@rotations.operation(
+    "POST", _ROTATION, "tenants:write", RotationOut, takes=RotationIn, status=201, again=_rotation
+)
 @rotations.alt_response(
     200,
     schema=RotationOut,
@@ -200,13 +220,12 @@ def start_rotation(body: JsonObject, tenant_id: UUID) -> tuple[RotationStatus, i
 @rotations.operation("GET", _ROTATION, "tenants:read", RotationOut)
 def get_rotation(tenant_id: UUID) -> RotationStatus:
     """Read a tenant's latest rotation, even if it has ended."""
-    rotation = services.rotations.get(principal(), tenant_id)
-    if rotation is None:
-        raise NotFoundError
-    return rotation
+    return _latest(tenant_id)
 
 
-@rotations.operation("POST", f"{_ROTATION}/complete", "tenants:write", RotationOut, takes=Empty)
+@rotations.operation(
+    "POST", f"{_ROTATION}/complete", "tenants:write", RotationOut, takes=Empty, again=_rotation
+)
 def complete_rotation(_: JsonObject, tenant_id: UUID) -> RotationStatus:
     """Make the next External ID current, once all verified connections have switched."""
     return services.rotations.complete(principal(), tenant_id)

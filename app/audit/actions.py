@@ -1,126 +1,8 @@
-"""Audit events, and the registry of their actions: when each is written, and its details."""
-
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, Generic, Literal, NamedTuple, Self, TypeVar
-from uuid import UUID
+"""The registry of the actions: when an event of each is written, and its details."""
 
 from app.audit import details
-from app.clock import now
-from app.ids import new_id
-from app.store.database import Session
-from app.store.models import ISSUED, AuditEvent, Connection
-
-Outcome = Literal["ok", "refused", "failed"]
-D = TypeVar("D", bound=Mapping[str, Any])
-ACTIONS: dict[str, "Action[Any]"] = {}  # by their names
-DETAILS: dict[str, Any] = {}  # the JSON Schema of each detail, by the detail's name
-
-
-class Actor(NamedTuple):
-    """The actor of an event.
-
-    It is an API key, the holder of an onboarding link, the operator at the machine, the background
-    worker, or a customer's stack that registers its role. Tenants see nothing about a new kind of
-    actor until app/audit/log.py lists that kind.
-    """
-
-    kind: Literal["api_key", "onboarding_link", "operator", "worker", "registration"]
-    id: str | None
-    name: str
-    request_id: str | None = None
-    client_address: str | None = None  # None if the actor acts without a request
-
-
-WORKER = Actor("worker", None, "background worker")
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """An audit event to be stored. `Action.event` creates it.
-
-    An event may rely on entries in memory. `row_ids` are the rows that these entries were read
-    from, and `valid_at_counter` is the revocation counter at that time. The event must not be
-    stored if one of these rows was revoked since. If `valid_at_counter` is None, the event relies
-    on no memory. `access_key_id`: a session's access key id, by which the event can be looked up.
-    """
-
-    actor: Actor
-    action: str
-    details: Mapping[str, Any] = field(default_factory=dict)
-    outcome: Outcome = "ok"
-    tenant_id: UUID | None = None
-    connection_id: UUID | None = None
-    valid_at_counter: int | None = None
-    row_ids: tuple[UUID | None, ...] = ()
-    access_key_id: str | None = None
-    id: UUID = field(default_factory=new_id)
-    at: datetime = field(default_factory=now)
-
-    def row(self) -> dict[str, Any]:
-        """Return the values of the event's row in audit_events, by column."""
-        return {
-            "id": self.id,
-            "at": self.at,
-            "action": self.action,
-            "outcome": self.outcome,
-            "actor_kind": self.actor.kind,
-            "actor_id": self.actor.id,
-            "actor_name": self.actor.name,
-            "tenant_id": self.tenant_id,
-            "connection_id": self.connection_id,
-            "request_id": self.actor.request_id,
-            "client_address": self.actor.client_address,
-            "details": self.details,
-            "access_key_id": self.access_key_id,
-        }
-
-    def record(self, db: Session) -> None:
-        """Store this event in this transaction, without a check of the revocation counter."""
-        db.add(AuditEvent(**self.row()))
-
-
-class Action(str, Generic[D]):
-    """The name of an action (`noun.verb`), and the description of its events.
-
-    `when`: a sentence that says when an event is written. `schema`: the JSON Schema of the events'
-    details. `outcomes`: the possible outcomes, beginning with the usual one.
-    """
-
-    __slots__ = ("outcomes", "schema", "when")
-    when: str
-    schema: dict[str, Any]
-    outcomes: tuple[Outcome, ...]
-
-    def __new__(cls, name: str, when: str, kind: type[D], *outcomes: Outcome) -> Self:
-        """Declare an action. `kind`: the type of its events' details."""
-        action = super().__new__(cls, name)
-        action.when, action.outcomes = when, outcomes or ("ok",)
-        action.schema = details.schema_of(kind)
-        ACTIONS[name] = action
-        DETAILS.update(action.schema["properties"])
-        return action
-
-    def event(
-        self, actor: Actor, details: D, *, outcome: Outcome | None = None, **fields: Any
-    ) -> Event:
-        """Create an event of this action.
-
-        `outcome`: None for the usual outcome. `fields`: further fields of `Event`.
-        """
-        return Event(actor, self, details, outcome or self.outcomes[0], **fields)
-
-    def record(
-        self, db: Session, actor: Actor, details: D, tenant_id: UUID | None = None, **fields: Any
-    ) -> None:
-        """Store an event of this action in this transaction. `fields`: as of `event`."""
-        self.event(actor, details, tenant_id=tenant_id, **fields).record(db)
-
-    def record_about(self, db: Session, actor: Actor, connection: Connection, details: D) -> None:
-        """Store an event of this action, about this connection, in this transaction."""
-        self.record(db, actor, details, connection.tenant_id, connection_id=connection.id)
-
+from app.audit.events import ACTIONS, Action
+from app.store.models import ISSUED
 
 TENANT_CREATED = Action("tenant.created", "A tenant was made.", details.TenantDescription)
 TENANT_CHANGED = Action(
@@ -263,6 +145,7 @@ CONNECTION_REFUSAL_REPORTED = Action(
     "connection.refusal_reported",
     "A worker reported a refusal by AWS; a proof is due.",
     details.RefusalReport,
+    is_sent=False,
 )
 CONNECTION_SWITCHED = Action(
     "connection.external_id_switched",
@@ -273,6 +156,7 @@ CONNECTION_DIAGNOSED = Action(
     "connection.diagnosed",
     "Somebody asked why a connection does not work, and Deputy looked.",
     details.DiagnosisOutcome,
+    is_sent=False,
 )
 PROBER_SIGHTED = Action(
     "prober.sighted",
@@ -295,8 +179,9 @@ DATABASE_RESTORED = Action(
     "database.restored",
     "The operator restored a backup; events between `reaches` and this one are lost.",
     details.DatabaseRestore,
+    is_sent=False,
 )
-CREDENTIALS_ISSUED = Action(ISSUED, "Credentials were issued.", details.Issuance)
+CREDENTIALS_ISSUED = Action(ISSUED, "Credentials were issued.", details.Issuance, is_sent=False)
 KEY_CREATED = Action("api_key.created", "An API key was made.", details.KeyCreation)
 KEY_REPLACED = Action(
     "api_key.replaced", "An API key was given a successor.", details.KeyReplacement
@@ -316,11 +201,48 @@ REQUEST_REFUSED = Action(
     "Further requests of one key were refused within the same second.",
     details.RefusalCount,
     "refused",
+    is_sent=False,
+)
+ENDPOINT_CREATED = Action(
+    "webhook_endpoint.created",
+    "A webhook endpoint was made.",
+    details.EndpointDescription,
+    is_sent=False,
+)
+ENDPOINT_CHANGED = Action(
+    "webhook_endpoint.changed",
+    "A webhook endpoint's URL, types, description or status were changed.",
+    details.EndpointDescription,
+    is_sent=False,
+)
+ENDPOINT_SECRET_ROTATED = Action(
+    "webhook_endpoint.secret_rotated",
+    "A webhook endpoint was given a new secret.",
+    details.EndpointReference,
+    is_sent=False,
+)
+ENDPOINT_DISABLED = Action(
+    "webhook_endpoint.disabled",
+    "Deputy disabled a webhook endpoint, because it answered 410 or failed for five days.",
+    details.EndpointDisabling,
+    "failed",
+    is_sent=False,
+)
+ENDPOINT_DELETED = Action(
+    "webhook_endpoint.deleted",
+    "A webhook endpoint was deleted.",
+    details.EndpointReference,
+    is_sent=False,
 )
 # The keys are the nouns of the blueprints (app/api/kit/blueprint.py)
 REFUSALS = {
     noun: Action(
-        f"{noun}.refused", f"A request {about} was refused.", details.Refusal, "refused", "failed"
+        f"{noun}.refused",
+        f"A request {about} was refused.",
+        details.Refusal,
+        "refused",
+        "failed",
+        is_sent=False,
     )
     for noun, about in {
         "tenant": "about a tenant",
@@ -332,5 +254,8 @@ REFUSALS = {
         "credentials": "for credentials",
         "api_key": "about API keys",
         "audit_event": "for audit events",
+        "webhook_endpoint": "about webhook endpoints",
     }.items()
 }
+# The actions whose events webhooks send, by name
+WEBHOOK_TYPES = {name: action for name, action in ACTIONS.items() if action.is_sent}

@@ -26,11 +26,13 @@ class TenantDescriptionChange(TypedDict, total=False):
 
 class TenantStatusChange(TypedDict):
     was: str
+    status: str
     reason: str | None
 
 
 class TenantDeletion(TypedDict):
     was: str
+    status: str
     connections_deleted: int
     api_keys_revoked: int
 
@@ -69,6 +71,7 @@ class RoleReference(TypedDict):
 
 class StatusChange(TypedDict):
     was: str
+    status: str
     version: int
 
 
@@ -81,7 +84,6 @@ class ConnectionDeletion(RoleReference, StatusChange):
 
 
 class SetApproval(StatusChange):
-    status: str
     approved: str | None
     permission_set: str
     wanted_permission_set: str | None
@@ -102,7 +104,6 @@ class RoleDrift(TypedDict, total=False):
 
 
 class ProofResult(StatusChange, RoleDrift):
-    status: str
     verdict: str
     checks: dict[str, str]
 
@@ -176,6 +177,20 @@ class SetPublication(TypedDict):
     access: Literal["read", "write"]
 
 
+class EndpointReference(TypedDict):
+    webhook_endpoint_id: str
+
+
+class EndpointDescription(EndpointReference):
+    host: str
+    types: list[str]
+    endpoint_status: str
+
+
+class EndpointDisabling(EndpointReference):
+    because: str
+
+
 class RefusedRequest(TypedDict):
     code: str
     method: str
@@ -214,7 +229,7 @@ _MEANINGS = {
     "expires_at": "When the link or the session expires.",
     "role_arn": "The ARN of the role.",
     "version": "The version of the connection after this event. It only increases.",
-    "status": "The status of the connection after this event.",
+    "status": "The status of the tenant or the connection after this event.",
     "approved": "The permission set that was approved.",
     "wanted_permission_set": (
         "The permission set that the role was to move to, before the approval."
@@ -250,6 +265,11 @@ _MEANINGS = {
     "api_key_ids": "The first hundred keys that were revoked with this one.",
     "onboarding_link_ids": "The first hundred links that were revoked with the key.",
     "access": "What the permission set does: `read` or `write`.",
+    "webhook_endpoint_id": "The id of the webhook endpoint.",
+    "host": "The host in the URL of the webhook endpoint.",
+    "types": "The types of events that are sent to the webhook endpoint, or `*`.",
+    "endpoint_status": "The status of the webhook endpoint after this event.",
+    "because": "Why: `gone` (it answered 410) or `failing` (no success for five days).",
     "code": "The code of the problem in the answer.",
     "method": "The method of the request.",
     "route": "The path of the request, with placeholders.",

@@ -160,6 +160,15 @@ def record_restore(db: Database, actor: Actor) -> datetime | None:
         return newest
 
 
+def details_for_tenant(event: AuditEvent, *, is_own_key: bool) -> dict[str, Any]:
+    """Return the details that the event's tenant may see. `is_own_key`: its own API key acted."""
+    if event.actor_kind in _SHOWN or is_own_key:
+        return event.details
+    if event.actor_kind not in _VENDORS:
+        return {}
+    return event.details | {"reason": None} if "reason" in event.details else event.details
+
+
 def _hide_actors(db: Session, tenant_id: UUID, events: list[AuditEvent]) -> None:
     """Remove from the events what a principal of this tenant may not see."""
     keys = {
@@ -170,13 +179,13 @@ def _hide_actors(db: Session, tenant_id: UUID, events: list[AuditEvent]) -> None
     for event in events:
         db.expunge(event)  # the changes below must not be stored
         kind = event.actor_kind
-        if kind in _SHOWN or (kind, event.actor_id) in own:
+        is_own_key = (kind, event.actor_id) in own
+        event.details = details_for_tenant(event, is_own_key=is_own_key)
+        if kind in _SHOWN or is_own_key:
             continue
         event.actor_name, event.client_address = "the vendor", None
         if kind not in _VENDORS:
-            event.actor_id, event.request_id, event.details = None, None, {}
-        elif "reason" in event.details:
-            event.details |= {"reason": None}
+            event.actor_id = event.request_id = None
 
 
 # The columns with an index that also sorts by id. The first of them that is in a filter decides

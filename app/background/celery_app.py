@@ -30,6 +30,7 @@ from app.health.checks import HealthFinding, failed, ok, skipped
 from app.health.vendor_checks import work_queue
 from app.proofs.proof_queue import Claim
 from app.services import Services
+from app.webhooks.retention import seal_again
 
 _QUEUE = "deputy"
 _TIDY = housekeeping.EVERY
@@ -118,7 +119,9 @@ def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
 
     @celery.task(name="deputy.tidy", shared=False)  # type: ignore[untyped-decorator]
     def tidy() -> None:
-        housekeeping.tidy(services().db, config.database.audit_retention_days, end)
+        deputy, days = services(), config.database.audit_retention_days
+        housekeeping.tidy(deputy.db, days, end)
+        seal_again(deputy.db, deputy.webhook_secrets)
 
     return celery
 

@@ -5,7 +5,7 @@ numbers, so a dashboard takes the highest.
 """
 
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from threading import Lock
 
@@ -18,6 +18,7 @@ from app.clock import now, seconds_between
 from app.errors import StoreUnavailableError
 from app.services import Services
 from app.store.models import Connection, ConnectionStatus
+from app.webhooks import retention
 
 _KEPT = 30.0  # seconds between two reads
 
@@ -50,6 +51,7 @@ def _read(services: Services) -> list[GaugeMetricFamily]:
         due.add_metric([urgency], number)
     return [
         due,
+        *_of_webhooks(services, read_at),
         GaugeMetricFamily(
             "deputy_due_oldest_seconds",
             "For how long the longest due connection is due.",
@@ -65,5 +67,20 @@ def _read(services: Services) -> list[GaugeMetricFamily]:
             "deputy_proofs_past_half_shelf_life_ratio",
             "Share of verified connections whose proof is past half of PROOF_MAX_AGE.",
             past_half / max(1, verified),
+        ),
+    ]
+
+
+def _of_webhooks(services: Services, read_at: datetime) -> list[GaugeMetricFamily]:
+    return [
+        GaugeMetricFamily(
+            "deputy_webhook_due_oldest_seconds",
+            "For how long the longest due webhook endpoint of the vendor's is due.",
+            seconds_between(services.deliveries.oldest_due(), read_at),
+        ),
+        GaugeMetricFamily(
+            "deputy_webhook_endpoints_disabled",
+            "Webhook endpoints of the vendor's that Deputy disabled.",
+            len(retention.stopped(services.db)),
         ),
     ]

@@ -1,7 +1,7 @@
 """Housekeeping, every 15 minutes in each background worker.
 
-Old registrations and old heartbeats are deleted. Audit events older than
-AUDIT_RETENTION_DAYS leave the log. Rotations are advanced.
+Old registrations, heartbeats, deliveries of webhooks and requests with an Idempotency-Key are
+deleted. Audit events older than AUDIT_RETENTION_DAYS leave the log. Rotations are advanced.
 
 Registrations are kept for a time, because a row marks a message as handled, and SQS may deliver the
 message again.
@@ -17,15 +17,30 @@ from sqlalchemy import ColumnElement, delete, select, update
 from app.audit import months
 from app.audit.log import ID_AND_TIME
 from app.clock import now
+from app.idempotency import attempts
 from app.ids import first_id_at
 from app.rotation import rotations as rotation
 from app.store.database import SYSTEM, Database, database_now
-from app.store.models import AuditEvent, BackgroundWorker, Configuration, Registration
+from app.store.models import (
+    AuditEvent,
+    BackgroundWorker,
+    Configuration,
+    IdempotentRequest,
+    Registration,
+    WebhookDelivery,
+    WebhookEvent,
+)
+from app.webhooks import retention
 
 EVERY = 900  # seconds between two calls of `tidy`
 # CloudFormation gives up a request after an hour, and SQS keeps a message for 14 days at most
 _KEPT = timedelta(days=30)
 _SILENT = timedelta(days=1)  # for rows of killed background workers; others delete their rows
+_WEBHOOKS_AND_REQUESTS: tuple[tuple[Any, timedelta], ...] = (
+    (WebhookDelivery, retention.DELIVERIES_KEPT),
+    (WebhookEvent, retention.EVENTS_KEPT),
+    (IdempotentRequest, attempts.KEPT),
+)
 _SECONDS = 15.0  # most seconds for the rows of one table in one run
 _TOGETHER = 200  # rows in one transaction: on SQLite all other writers wait for it
 _PAUSE = 19  # a pause lasts 19 times as long as the transaction: others get 95 % of the time
@@ -49,6 +64,10 @@ def tidy(db: Database, audit_days: int, end: Event) -> None:
     _delete_old(
         db, end, Registration, Registration.id < first_id_at(limit), Registration.created_at < limit
     )
+    for table, kept in _WEBHOOKS_AND_REQUESTS:
+        limit = read_at - kept
+        _delete_old(db, end, table, table.id < first_id_at(limit), table.created_at < limit)
+    retention.delete_ended(db)
     limit = read_at - timedelta(days=audit_days) - ID_AND_TIME
     if db.engine.dialect.name == "postgresql":
         months.make_and_detach(db, limit if audit_days else None)

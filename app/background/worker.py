@@ -1,14 +1,14 @@
 """The background worker without Celery, and the threads that both kinds of background workers run.
 
-The threads make routine proofs, write heartbeats, receive stacks' messages, and record what is
-published. `flask --app wsgi worker` also makes urgent proofs and does the housekeeping. Any number
-may run, on any number of machines, and each may be killed at any moment: the database holds what is
-due (app/proofs/proof_queue.py).
+The threads make routine proofs, write heartbeats, receive stacks' messages, deliver webhooks, and
+record what is published. `flask --app wsgi worker` also makes urgent proofs and does the
+housekeeping. Any number may run, on any number of machines, and each may be killed at any moment:
+the database holds what is due (app/proofs/proof_queue.py, app/webhooks/delivery.py).
 """
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
 from threading import Event, Thread
 
@@ -21,12 +21,15 @@ from app.log import logger
 from app.onboarding.registrations import Registrations
 from app.proofs.proof_queue import Claim, ProofQueue
 from app.services import Services
+from app.webhooks.delivery import THREADS as DELIVERY_THREADS, Deliveries, Outcome
+from app.webhooks.retention import seal_again
 
 THREADS = 16  # concurrent urgent proofs, and as many routine ones; they mostly wait for AWS
 _TICK = 0.5  # seconds between two queries for what is due
 _AFTER_FAILURE = 5.0  # seconds between attempts while the database or the queue is unavailable
 _METRICS_AGAIN = 60.0  # seconds between attempts to bind the address of the metrics
 LISTENERS = 4  # threads; a slow message delays only the batch of its own thread
+_TOGETHER = 0.02  # seconds in which attempts that end are stored in one transaction
 _LISTEN = 2  # seconds of long polling; stopping waits at most this long for it
 _PUBLISHED_AGAIN = 15.0  # seconds between reads of the bucket for unrecorded versions
 _ENDING = 20.0  # most seconds that stopping waits for a thread
@@ -59,8 +62,8 @@ class Part(Thread):
 def companions(services: Services, kind: str, failed: Callable[[], None]) -> list[Part]:
     """Return the parts that run beside urgent proofs.
 
-    The parts make routine proofs, write the heartbeat and record what is published. Depending on
-    the settings, they also serve metrics and receive stacks' messages.
+    The parts make routine proofs, write the heartbeat, deliver webhooks and record what is
+    published. Depending on the settings, they also serve metrics and receive stacks' messages.
     """
     logger.info("process.started", kind=kind, version=VERSION)
     queue = services.proof_queue
@@ -70,6 +73,7 @@ def companions(services: Services, kind: str, failed: Callable[[], None]) -> lis
         # urgent proofs
         "routine": partial(prove_what_is_due, queue, queue.claim_routine),
         "publication": partial(_record_published, services),
+        "webhooks": partial(_deliver, services.deliveries),
     }
     if bind := services.config.service.metrics_bind:
         works["metrics"] = partial(_serve_metrics, services, bind)
@@ -103,7 +107,12 @@ def run_worker(services: Services, stop: Event) -> bool:
 
     def keep_house(end: Event) -> None:
         days = services.config.database.audit_retention_days
-        repeat(end, EVERY, lambda: tidy(services.db, days, end))
+
+        def keep() -> None:
+            tidy(services.db, days, end)
+            seal_again(services.db, services.webhook_secrets)
+
+        repeat(end, EVERY, keep)
 
     parts = [*companions(services, "flask", fail), Part("housekeeping", keep_house, fail)]
     for part in parts:
@@ -127,6 +136,34 @@ def prove_what_is_due(queue: ProofQueue, claim: Callable[[int], list[Claim]], en
             began = time.monotonic()
             if not guarded(end, prove_batch):
                 end.wait(max(0.0, _TICK - (time.monotonic() - began)))
+
+
+def _deliver(deliveries: Deliveries, end: Event) -> None:
+    """Attempt due deliveries of webhooks.
+
+    It has threads of its own, because endpoints may take long to answer. Each thread gets a new
+    delivery as soon as its attempt has ended. Attempts that end together are stored together.
+    """
+    running: set[Future[Outcome]] = set()
+    ended: set[Future[Outcome]] = set()
+
+    def advance() -> None:
+        outcomes = [attempt.result() for attempt in ended]
+        claims = deliveries.advance(outcomes, free=DELIVERY_THREADS - len(running))
+        ended.clear()
+        running.update(pool.submit(deliveries.attempt, claim) for claim in claims)
+
+    with ThreadPoolExecutor(DELIVERY_THREADS, thread_name_prefix="webhook") as pool:
+        while not end.is_set():
+            guarded(end, advance)
+            if not running:
+                end.wait(_TICK)
+            wait(running, _TICK, FIRST_COMPLETED)
+            end.wait(_TOGETHER)
+            ended |= wait(running, 0).done
+            running -= ended
+    ended |= running  # which have ended when the pool is closed
+    guarded(end, lambda: deliveries.advance([each.result() for each in ended], free=0))
 
 
 def _listen(registrations: Registrations, end: Event) -> None:

@@ -35,6 +35,10 @@ class Sealer:
         sealed = self._keys[self._first].encrypt(nonce, secret, about)
         return _VERSION + self._first + nonce + sealed
 
+    def is_current(self, sealed: bytes) -> bool:
+        """Return whether the first secret key sealed it."""
+        return sealed[: _HEAD - _NONCE] == _VERSION + self._first
+
     def open(self, sealed: bytes, about: bytes) -> bytes | None:
         """Return the secret; None if no known key sealed it with the same `about`."""
         key = self._keys.get(sealed[1 : 1 + _ID])

@@ -16,6 +16,7 @@ from uuid import UUID
 import click
 
 from app.audit import actions
+from app.audit.events import ACTIONS
 from app.audit.log import EventFilter
 from app.cli.finding import connection_called, key_called, tenant_id_called
 from app.cli.operator import Lookup, Noun, Row, lines, row_of, services
@@ -93,7 +94,7 @@ _ACTIONS = click.option(
     "--action",
     "actions",
     multiple=True,
-    type=click.Choice([*actions.ACTIONS]),
+    type=click.Choice([*ACTIONS]),
     metavar="NOUN.VERB",
     help="Repeat for several.",
 )

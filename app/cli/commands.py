@@ -9,7 +9,17 @@ import sys
 import click
 from flask import Flask
 
-from app.cli import audit, connections, deployment, keys, onboarding, rotation, templates, tenants
+from app.cli import (
+    audit,
+    connections,
+    deployment,
+    keys,
+    onboarding,
+    rotation,
+    templates,
+    tenants,
+    webhooks,
+)
 
 COMMANDS = (
     deployment.version,
@@ -25,6 +35,7 @@ COMMANDS = (
     audit.noun,
     templates.noun,
     onboarding.registrations,
+    webhooks.noun,
 )
 _NOT_BOOTED = 3  # after any other exit code, gunicorn restarts the web process forever
 

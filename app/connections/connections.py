@@ -12,6 +12,7 @@ from sqlalchemy import Select, func, select
 
 from app.approvals.approvals import SetRequests, must_be_approved
 from app.audit import Actor, actions
+from app.audit.details import StatusChange
 from app.clock import now
 from app.config import Config
 from app.connections import allowed_roles
@@ -219,7 +220,7 @@ class Connections:
                 db,
                 principal.actor,
                 connection,
-                {"was": was, "version": connection.version, "reason": reason},
+                {**_status_change(was, connection), "reason": reason},
             )
             return connection
 
@@ -248,7 +249,7 @@ class Connections:
                 db,
                 principal.actor,
                 connection,
-                {"was": was, "version": connection.version, "reason": reason},
+                {**_status_change(was, connection), "reason": reason},
             )
         return self._verification.verify(
             principal, tenant_id, connection_id, trigger=Trigger.RESUMED
@@ -274,5 +275,10 @@ class Connections:
                 db,
                 principal.actor,
                 connection,
-                {"role_arn": connection.role_arn, "was": was, "version": connection.version},
+                {**_status_change(was, connection), "role_arn": connection.role_arn},
             )
+
+
+def _status_change(was: ConnectionStatus, connection: Connection) -> StatusChange:
+    """Return the details of an audit event about a new status."""
+    return {"was": was, "status": connection.status, "version": connection.version}

@@ -8,8 +8,8 @@ from flask import g, request
 from werkzeug.exceptions import HTTPException
 
 from app.audit import actions
-from app.audit.actions import Outcome
 from app.audit.details import Refusal
+from app.audit.events import Outcome
 from app.errors import StoreUnavailableError
 from app.http.current import services
 from app.log import logger
@@ -23,6 +23,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "not_found": (404, "Not found"),
     "method_not_allowed": (405, "Method not allowed"),
     "conflict": (409, "Conflict"),
+    "idempotency_key_in_use": (409, "Idempotency-Key in use"),
     "connection_not_verified": (409, "Connection not verified"),
     "suspended": (409, "Suspended"),
     "external_id_withdrawn": (409, "External ID withdrawn"),
@@ -31,6 +32,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "uri_too_long": (414, "URI too long"),
     "unsupported_media_type": (415, "Unsupported media type"),
     "validation_failed": (422, "Validation failed"),
+    "idempotency_key_reused": (422, "Idempotency-Key reused"),
     "role_not_allowed": (422, "Role not allowed"),
     "rate_limited": (429, "Too many requests"),
     "headers_too_large": (431, "Headers too large"),

@@ -87,6 +87,7 @@ _READ = {
 _UNUSUAL = {
     "expect",
     "http2-settings",
+    "idempotency-key",  # Flask refuses it
     "keep-alive",
     "proxy-connection",
     "te",

@@ -22,7 +22,14 @@ from app.clock import now
 from app.errors import NotFoundError
 from app.identity.principals import Maker, Scope, from_bits, has_expired, key_is_live
 from app.store.database import Lock
-from app.store.models import ApiKey, OnboardingLink, Tenant
+from app.store.models import (
+    ApiKey,
+    DisabledBecause,
+    EndpointStatus,
+    OnboardingLink,
+    Tenant,
+    WebhookEndpoint,
+)
 
 DELEGATION_HOURS = 24  # how long a key with keys:delegate may create keys for a new tenant
 _SHOWN = 20  # maximum of keys in a FamilySummary
@@ -212,6 +219,20 @@ def revoke_family(db: Session, key: ApiKey) -> RevokedFamily:
     # The links are revoked first, because they are found by their creators' unrevoked keys.
     revoked_links = update(OnboardingLink).where(_links_of(members)).values(revoked_at=revoked_at)
     links = db.scalars(revoked_links.returning(OnboardingLink.id), execution_options=_BLIND).all()
+    endpoints = update(WebhookEndpoint).where(
+        or_(WebhookEndpoint.url_by.in_(members), WebhookEndpoint.secret_by.in_(members)),
+        WebhookEndpoint.status != EndpointStatus.DELETED,
+    )
+    disabled = endpoints.values(
+        status=EndpointStatus.DISABLED,
+        disabled_at=revoked_at,
+        disabled_because=DisabledBecause.REVOKED,
+        due_at=revoked_at,
+    )
+    db.execute(disabled, execution_options=_BLIND)
+    old_secrets = update(WebhookEndpoint).where(WebhookEndpoint.old_secret_by.in_(members))
+    dropped = old_secrets.values(old_secret=None, old_secret_ends_at=None)
+    db.execute(dropped, execution_options=_BLIND)
     keys = update(ApiKey).where(ApiKey.id.in_(members)).values(revoked_at=revoked_at)
     revoked = db.execute(keys.returning(ApiKey.id, ApiKey.expires_at), execution_options=_BLIND)
     live = [row.id for row in revoked if row.id != key.id and not has_expired(row.expires_at)]
@@ -222,6 +243,11 @@ def revoke_family(db: Session, key: ApiKey) -> RevokedFamily:
         "api_key_ids": [*map(str, sorted(live)[:_NAMED])],
         "onboarding_link_ids": [*map(str, sorted(links)[:_NAMED])],
     }
+
+
+def was_revoked(db: Session, key_id: UUID | None) -> bool:
+    query = select(ApiKey.id).where(ApiKey.id == key_id, ApiKey.revoked_at.is_not(None))
+    return db.scalar(query) is not None
 
 
 def inherit(db: Session, old: UUID, successor: UUID, *, by: UUID | None) -> None:
@@ -238,3 +264,6 @@ def inherit(db: Session, old: UUID, successor: UUID, *, by: UUID | None) -> None
     for children in (keys, update(OnboardingLink)):
         unrevoked = children.filter_by(made_by=old, revoked_at=None)
         db.execute(unrevoked.values(made_by=successor), execution_options=_BLIND)
+    for column in ("url_by", "secret_by", "old_secret_by"):
+        endpoints = update(WebhookEndpoint).filter_by(**{column: old})
+        db.execute(endpoints.values({column: successor}), execution_options=_BLIND)

@@ -12,7 +12,7 @@ import operator
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
 
@@ -189,6 +189,16 @@ class ApiKeyPrincipal(Principal):
             raise UnauthenticatedError(_BAD_KEY)
         if self.on_write is not None:
             self.on_write(db)
+
+    def noting(self, note: Callable[[Session], None]) -> "ApiKeyPrincipal":
+        """Return the principal with one more call in each writing transaction."""
+        notes = self.on_write, note
+
+        def on_write(db: Session) -> None:
+            for each in filter(None, notes):
+                each(db)
+
+        return replace(self, on_write=on_write)
 
     def for_request(self, request_id: str | None, client_address: str | None) -> "ApiKeyPrincipal":
         """Return a copy of the principal for one request.

@@ -303,7 +303,7 @@ class CredentialIssuer:
                     db,
                     request.principal.actor,
                     connection,
-                    {"was": was, "version": connection.version},
+                    {"was": was, "status": connection.status, "version": connection.version},
                 )
             # A role that refused its latest proof is proven again within a minute anyway
             elif connection.refusing_since is None:

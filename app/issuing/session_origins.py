@@ -32,7 +32,7 @@ class SessionOrigins:
     _db: Database
     _log: AuditLog
     _proof_names: ProofNames
-    _own_roles: tuple[RoleArn, ...]  # the canary and the stranger
+    _own_roles: tuple[RoleArn | None, ...]  # the canary and the stranger
 
     def hand_outs(self, access_key_id: str) -> list[AuditEvent]:
         """Return the audit events that handed out the session with this access key id.
@@ -119,7 +119,7 @@ class SessionOrigins:
         """Yield this ARN, those of the vendor's own roles, and those of all connections' roles."""
         if first is not None:
             yield first
-        for role_arn in self._own_roles:
+        for role_arn in filter(None, self._own_roles):
             yield role_arn.text
         query = select(Connection.id, Connection.role_arn).order_by(Connection.id).limit(_ROLES)
         after = UUID(int=0)

@@ -6,7 +6,6 @@ subject. A subject is a tenant, an onboarding link or a connection.
 """
 
 import threading
-from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -62,7 +61,7 @@ class Quotas:
             wait = self._full.get(tenant_scope, 0.0) - now().timestamp()
         if wait > 0:
             raise self._change.refuse(wait)
-        return replace(principal, on_write=lambda db: self._acquire_change(db, tenant_scope))
+        return principal.noting(lambda db: self._acquire_change(db, tenant_scope))
 
     def _acquire_change(self, db: Session, tenant_id: UUID) -> None:
         if wait := take(db, self._change, tenant_id):
@@ -96,6 +95,11 @@ def acquire_rotation(db: Session, principal: Principal, tenant_id: UUID) -> None
     """
     if not principal.is_vendor:
         _refuse_after(table.ROTATIONS, take(db, table.ROTATIONS, tenant_id))
+
+
+def acquire_in(db: Session, quota: Limit, subject: UUID) -> None:
+    """Count one use in this transaction. Raises RateLimitedError."""
+    _refuse_after(quota, take(db, quota, subject))
 
 
 def _refuse_after(quota: Limit, wait: float) -> None:

@@ -224,6 +224,43 @@ SEARCHES = Limit(
     hint="; delete one that is pending, or give the ARN of a role that is there.",
 )
 
+# Webhooks
+ENDPOINTS_OF_VENDOR = Limit(
+    "endpoints",
+    "webhook endpoints of the vendor's",
+    "deployment",
+    "database",
+    50,
+    hint="; delete one first.",
+)
+ENDPOINTS_OF_TENANT = ENDPOINTS_OF_VENDOR._replace(
+    name="own_endpoints", what="webhook endpoints of this tenant", per=_TENANT, most=5
+)
+DELIVERIES_ASKED = Limit(
+    "deliver",
+    "tests and repeated deliveries",
+    f"{_KEY}, or {_TENANT}",
+    "database",
+    30,
+    "per minute",
+)
+RECOVERIES = DELIVERIES_ASKED._replace(name="recover", what="recovered times", most=4)
+NAMES_RESOLVED = Limit(
+    "resolve",
+    "URLs of webhook endpoints that are checked",
+    _TENANT,
+    "concurrent",
+    1,
+    patience=5.0,
+    waiting=8,
+)
+IDEMPOTENT_REQUESTS = Limit(
+    "idempotency", "requests with an Idempotency-Key in 24 hours", _KEY, "database", 10_000
+)
+IDEMPOTENT_OF_TENANT = IDEMPOTENT_REQUESTS._replace(
+    name="idempotency_all", per=_TENANT, most=20_000
+)
+
 # Messages of stacks. A stack sends one when it is created, changed or deleted. Messages beyond
 # these limits would only fill the audit log.
 MESSAGES = Limit(

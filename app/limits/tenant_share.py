@@ -32,6 +32,7 @@ from app.limits.rates import TokenBucket
 from app.limits.table import (
     CPU_TIME,
     HELD_REFUSALS,
+    NAMES_RESOLVED,
     PEAK_CPU_TIME,
     REFUSED_CREDENTIALS,
     REQUESTS,
@@ -118,6 +119,13 @@ class TenantShare:
         except Exception:
             pause(min(_FAILED_STOP_SECONDS, debt))
             raise
+
+    def resolving(self, subject: UUID | None) -> AbstractContextManager[None]:
+        """Hold a place for the resolution of a name, which may take long.
+
+        Raises RateLimitedError. `subject`: a tenant, or an unbound key.
+        """
+        return self._place(NAMES_RESOLVED, subject or _VENDOR)
 
     def looking_up(self) -> AbstractContextManager[None]:
         """Hold a place for the look-up of a key that this process does not know.

@@ -45,7 +45,15 @@ from app.onboarding.kit import Onboarding
 from app.proofs import verification
 from app.settings.checks import DAY
 from app.store.database import Database, until_committed
-from app.store.models import Connection, OnboardingLink, Tenant, TenantStatus, Trigger, live_of
+from app.store.models import (
+    Connection,
+    ConnectionStatus,
+    OnboardingLink,
+    Tenant,
+    TenantStatus,
+    Trigger,
+    live_of,
+)
 from app.store.pages import Page, page
 
 LINK_DAYS = 30  # customers' IAM teams take weeks
@@ -266,6 +274,7 @@ class Links:
                 {
                     "role_arn": connection.role_arn,
                     "was": connection.status,
+                    "status": ConnectionStatus.DELETED,
                     "version": connection.version,
                 },
             )

@@ -18,8 +18,8 @@ from sqlalchemy import select
 from app import metrics
 from app.approvals.approvals import SetRequests
 from app.audit import Actor, actions
-from app.audit.actions import Action
 from app.audit.details import ProofResult
+from app.audit.events import Action
 from app.aws.sts import Sts
 from app.clock import now
 from app.concurrency.places import pause

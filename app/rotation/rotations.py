@@ -14,8 +14,8 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, and_, exists, func, select, update
 
 from app.audit import WORKER, Actor, actions
-from app.audit.actions import Action
 from app.audit.details import ExternalIdRetirement, RotatedIds
+from app.audit.events import Action
 from app.clock import now
 from app.errors import ConflictError, NotFoundError
 from app.identity import Principal, SystemPrincipal, tenant_of

@@ -26,11 +26,13 @@ from app.store.models import (
     ApiKey,
     Connection,
     ConnectionStatus,
+    EndpointStatus,
     ExternalIdRow,
     ExternalIdState,
     Tenant,
     TenantAccount,
     TenantStatus,
+    WebhookEndpoint,
     folded,
     live_of,
 )
@@ -204,7 +206,10 @@ class Tenants:
             was = tenant.status
             tenant.suspend(principal.suspension(reason))
             actions.TENANT_SUSPENDED.record(
-                db, principal.actor, {"was": was, "reason": reason}, tenant_id
+                db,
+                principal.actor,
+                {"was": was, "status": tenant.status, "reason": reason},
+                tenant_id,
             )
             return _whole(db, tenant)
 
@@ -220,7 +225,10 @@ class Tenants:
             was = tenant.status
             tenant.resume()
             actions.TENANT_RESUMED.record(
-                db, principal.actor, {"was": was, "reason": reason}, tenant_id
+                db,
+                principal.actor,
+                {"was": was, "status": tenant.status, "reason": reason},
+                tenant_id,
             )
             return _whole(db, tenant)
 
@@ -250,6 +258,9 @@ class Tenants:
                     due_at=None,
                 )
             ).all()
+            endpoints = update(WebhookEndpoint).filter_by(tenant_id=tenant_id)
+            ended = {"status": EndpointStatus.DELETED, "secret": b"", "due_at": deleted_at}
+            db.execute(endpoints.values(old_secret=None, **ended))
             external_ids = update(ExternalIdRow).where(
                 ExternalIdRow.tenant_id == tenant_id, ExternalIdRow.state != ExternalIdState.RETIRED
             )
@@ -259,6 +270,7 @@ class Tenants:
                 principal.actor,
                 {
                     "was": was,
+                    "status": tenant.status,
                     "connections_deleted": len(connections),
                     "api_keys_revoked": len(keys),
                 },

@@ -57,7 +57,7 @@ def test_readiness_names_what_is_missing(vendor, config, tmp_path):
 
 # --- the checks in the background ---
 
-BACKGROUND = ("clock", "workers", "due", "proofs", "templates", "registrations")
+BACKGROUND = ("clock", "workers", "due", "proofs", "templates", "webhooks", "registrations")
 
 
 class Deployment:

@@ -2,10 +2,16 @@
 
 import re
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
+
+from app.clock import now
 
 _TENANT = "/v1/tenants/{tenant_id}"
 _CONNECTION = f"{_TENANT}/connections/{{connection_id}}"
+_ENDPOINT = "/v1/webhook-endpoints/{endpoint_id}"
+
+_IDS = ("link_id", "key_id", "endpoint_id", "delivery_id")
 
 
 @dataclass(frozen=True)
@@ -20,7 +26,7 @@ class Route:
 
     def at(self, **ids):
         nobodys = "01890000-0000-7000-8000-000000000000"
-        others = {"link_id": nobodys, "key_id": nobodys, "name": "inventory"}
+        others = dict.fromkeys(_IDS, nobodys) | {"name": "inventory"}
         return self.path.format(**others | ids)
 
     def send(self, api, path, **options):
@@ -80,6 +86,27 @@ ROUTES = (
     Route("DELETE", "/v1/api-keys/{key_id}", "keys:write"),
     Route("POST", "/v1/api-keys/{key_id}/replace", "keys:write", {"grace_seconds": 60}),
     Route("GET", "/v1/audit-events", "audit:read"),
+    Route(
+        "POST",
+        "/v1/webhook-endpoints",
+        "webhooks:write",
+        {"url": "https://93.184.215.14/webhooks", "types": ["*"]},
+    ),
+    Route("GET", "/v1/webhook-endpoints", "webhooks:write"),
+    Route("GET", _ENDPOINT, "webhooks:write"),
+    Route("PATCH", _ENDPOINT, "webhooks:write", {"description": "mischief"}),
+    Route("DELETE", _ENDPOINT, "webhooks:write"),
+    Route("POST", f"{_ENDPOINT}/rotate-secret", "webhooks:write", {"grace_seconds": 60}),
+    Route("POST", f"{_ENDPOINT}/test", "webhooks:write", {}),
+    Route(
+        "POST",
+        f"{_ENDPOINT}/recover",
+        "webhooks:write",
+        {"since": f"{now() - timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}"},
+    ),
+    Route("GET", f"{_ENDPOINT}/deliveries", "webhooks:write"),
+    Route("POST", f"{_ENDPOINT}/deliveries/{{delivery_id}}/redeliver", "webhooks:write", {}),
+    Route("GET", "/v1/event-types", "webhooks:write"),
     Route("GET", "/v1/permission-sets", "connections:read"),
     Route("GET", "/v1/permission-sets/{name}/versions", "connections:read"),
     Route("GET", "/v1/permission-sets/{name}/difference", "connections:read"),

@@ -272,7 +272,7 @@ def test_a_key_of_a_tenant_that_is_refused_two_hundred_times_at_once_is_told_why
     monkeypatch.setattr(world.services.tenant_share, "_peak", WITHOUT_PEAK)
     monkeypatch.setattr("app.limits.refusals.REFUSALS", REFUSALS)
     monkeypatch.setattr("app.limits.refusals.REFUSALS_OF_KEY", REFUSALS_OF_KEY)
-    monkeypatch.setattr("app.audit.actions.Event", partial(Event, at=now()))
+    monkeypatch.setattr("app.audit.events.Event", partial(Event, at=now()))
     tenant = world.tenant()
     weak, path = world.key("audit:read", tenant=tenant), f"/v1/tenants/{tenant['id']}"
     codes = Counter(weak.raw("GET", path).get_json()["code"] for _ in range(REFUSALS.amount + 5))

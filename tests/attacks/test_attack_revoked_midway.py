@@ -68,6 +68,16 @@ class Case:
             "POST", f"/v1/tenants/{self.tenant['id']}/onboarding-links", {}, expect=201
         )
 
+    @cached_property
+    def endpoint(self):
+        wanted = {"url": "https://93.184.215.14/", "types": ["*"]}
+        return self.world.admin("POST", "/v1/webhook-endpoints", wanted, expect=201)
+
+    def delivery(self):
+        path = f"/v1/webhook-endpoints/{self.endpoint['id']}"
+        self.world.admin("POST", f"{path}/test", {}, expect=202)
+        return self.world.admin("GET", f"{path}/deliveries")["items"][0]["id"]
+
     @property
     def page(self):
         return re.sub("^.*(?=/onboard/)", "", self.link["url"])
@@ -90,6 +100,8 @@ class Case:
             "connection_id": lambda: self.connection["id"],
             "key_id": lambda: self.made("audit:read")["id"],
             "link_id": lambda: self.link["id"],
+            "endpoint_id": lambda: self.endpoint["id"],
+            "delivery_id": self.delivery,
         }
         ids = {name: make() for name, make in makes.items() if f"{{{name}}}" in route.path}
         path = route.at(tenant_id=self.tenant["id"], **ids)

@@ -132,7 +132,7 @@ def test_the_vendor_closes_what_a_bound_key_deleted_first(world, connection, mal
     world.admin.refused("DELETE", own, expect=404, code="not_found")
     deleted = world.audit(action="connection.deleted", connection_id=connection["id"])
     assert [event["details"] for event in deleted] == [
-        body | {"was": was, "version": 3} for was in ("deleted", "verified")
+        body | {"was": was, "status": "deleted", "version": 3} for was in ("deleted", "verified")
     ]
     assert "vendor" in conflict(mallory, "POST", path, body)
     connects(world.admin, path, body["role_arn"])

@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from app.audit import WORKER, actions
-from app.audit.actions import ACTIONS, DETAILS, REFUSALS, Action
+from app.audit.actions import REFUSALS
+from app.audit.events import ACTIONS, DETAILS, Action
 from app.factory import _RESOURCES
 from tests.support.event_details import mistakes_in
 
@@ -62,7 +63,7 @@ def test_events_are_made_by_their_actions_which_are_declared_in_one_place():
         for call in ast.walk(ast.parse(text))
         if isinstance(call, ast.Call) and (call.args or call.keywords)
     ]
-    assert {path for name, path in calls if name == "Event"} == {"app/audit/actions.py"}
+    assert {path for name, path in calls if name == "Event"} == {"app/audit/events.py"}
     assert {path for name, path in calls if name == "Action"} == {"app/audit/actions.py"}
 
 

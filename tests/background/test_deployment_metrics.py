@@ -92,6 +92,7 @@ def test_an_address_that_is_taken_ends_no_background_worker():
         db=None,
         registrations=None,
         proof_queue=SimpleNamespace(claim_routine=None),
+        deliveries=None,
         config=SimpleNamespace(service=SimpleNamespace(metrics_bind=bind)),
     )
     part = companions(services, "flask", lambda: failed.append(1))[-1]

@@ -65,6 +65,7 @@ def test_a_message_that_takes_long_does_not_hold_up_the_others():
         db=None,
         config=SimpleNamespace(service=SimpleNamespace(metrics_bind=None)),
         proof_queue=SimpleNamespace(claim_routine=None),
+        deliveries=None,
         registrations=SimpleNamespace(receive=receive, queue_state=None),
     )
     parts = [part for part in companions(services, "flask", stop.set) if "reg" in part.name]

@@ -126,7 +126,7 @@ def test_everything_of_a_customer_is_stopped_by_one_command_and_resumed(cli, wor
     assert "suspended already" in cli.refused(f"{suspend} again")
     [event] = cli(f"audit search --tenant {acme['reference']} --action tenant.suspended")
     assert event["actor"] == {"operator": f"{getpass.getuser()} (command line)"}
-    assert event["details"] == {"was": "active", "reason": "ticket 123"}
+    assert event["details"] == {"was": "active", "status": "suspended", "reason": "ticket 123"}
     cli(f"tenants resume {acme['reference']} --reason closed")
     worker("POST", acme["path"])
     for reason in ("", " ", "two\nlines", "x" * 201):

@@ -62,6 +62,7 @@ LEFT = {
     "DEPUTY_VENDOR_ACCOUNT_IDS": "broker.yaml's default",
     "DEPUTY_VENDOR_NAME_ASCII": "made from the name",
     "DEPUTY_VENDOR_URL": "optional",
+    "DEPUTY_WEBHOOK_ALLOWED_NETWORKS": "no address is private to the vendor by default",
     "DEPUTY_LOG_LEVEL": "INFO",
 }
 

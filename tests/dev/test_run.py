@@ -64,6 +64,7 @@ def test_make_run_says_what_a_person_needs(run):
         "CloudFormation templates",
         "background worker",
         "web",
+        "receiver of webhooks",
         "a first customer's onboarding link",
     ]
     assert re.search(rf"onboarding +{run.url}/onboard/[A-Za-z0-9_-]{{43}}$", said, re.MULTILINE)

@@ -66,7 +66,8 @@ class Shell:
 
 
 def assert_it_was_told(printed, errors):
-    connection, issued, buckets, audited = printed
+    connection, webhooks, issued, buckets, audited = printed
+    assert " connection.verified " in webhooks
     assert '"status": "verified"' in connection
     assert connection.count('"outcome": "passed"') == connection.count('"outcome"') >= 6
     assert '"SecretAccessKey"' in issued

@@ -61,11 +61,11 @@ class Client:
     def local_port(self):
         return self._http.sock.getsockname()[1]
 
-    def ask(self, method, path, body=None, *, key=None):
+    def ask(self, method, path, body=None, *, key=None, headers=None):
         """Raises OSError or HTTPException when the connection is cut; the next call connects
         again.
         """
-        headers = {"Authorization": f"Bearer {key or self.key}"}
+        headers = {"Authorization": f"Bearer {key or self.key}", **(headers or {})}
         data = None
         if body is not None:
             headers["Content-Type"], data = "application/json", json.dumps(body)

@@ -8,7 +8,7 @@ import orjson
 from openapi_schema_validator import OAS31Validator
 
 from app.audit import Event
-from app.audit.actions import Action
+from app.audit.events import Action
 from app.store.database import as_json
 
 Row = Callable[[Event], dict[str, Any]]

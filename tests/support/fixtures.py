@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from app.outbound import addresses
 from app.store.database import Database
 from tests.support.databases import new_database
 from tests.support.rows import ByHand
@@ -64,3 +65,17 @@ def _opened(url):
     made = Database(url)
     yield made
     made.engine.dispose()
+
+
+@pytest.fixture
+def names(monkeypatch) -> dict[str, list[str]]:
+    """The addresses of names on the internet, which a test may change. This machine knows none."""
+    answers = {f"{name}.example.com": ["93.184.215.14"] for name in ("app", "other")}
+
+    def resolve_name(name, port):
+        if name not in answers:
+            raise OSError
+        return [(None, None, None, "", (address, port)) for address in answers[name]]
+
+    monkeypatch.setattr(addresses, "resolve_name", resolve_name)
+    return answers

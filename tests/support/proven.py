@@ -21,7 +21,7 @@ from app.ids import kit_role_name, new_id
 from app.limits.table import ATTEMPTS
 from app.onboarding.kit import trust_policy
 from app.store.database import SYSTEM
-from app.store.models import AuditEvent, Connection, ExternalIdRow, Proof, Tenant
+from app.store.models import AuditEvent, Connection, ExternalIdRow, Proof, Tenant, WebhookEvent
 from tests.support.rows import ADMIN
 
 Row = dict[str, Any]
@@ -60,9 +60,15 @@ def connection(world, tenant, customer):
 def _read(database, connection_id):
     rows = []
     with database.read() as db:
-        for column in (Connection.id, Proof.connection_id, AuditEvent.connection_id):
+        events = select(AuditEvent.id).where(AuditEvent.connection_id == connection_id)
+        for column, values in (
+            (Connection.id, [connection_id]),
+            (Proof.connection_id, [connection_id]),
+            (AuditEvent.connection_id, [connection_id]),
+            (WebhookEvent.id, events),
+        ):
             table = column.class_.__table__
-            found = db.execute(select(table).where(column == connection_id).order_by(table.c.id))
+            found = db.execute(select(table).where(column.in_(values)).order_by(table.c.id))
             rows += [(table, dict(row)) for row in found.mappings()]
         one = db.get_one(Connection, connection_id)
         return Model(

@@ -41,7 +41,12 @@ def test_what_a_visitor_removes_is_gone_audited_and_may_come_again(visitor):
     assert event["outcome"] == "ok"
     assert event["actor"]["kind"] == "onboarding_link"
     assert event["connection_id"] == made["id"]
-    assert event["details"] == {"role_arn": made["role_arn"], "was": "pending", "version": 1}
+    assert event["details"] == {
+        "role_arn": made["role_arn"],
+        "was": "pending",
+        "status": "deleted",
+        "version": 1,
+    }
     assert stop(visitor, made) == 404
     assert visitor.paste(visitor.world.role(visitor.tenant)).status_code == 303
     assert search(visitor)["id"] != made["id"]  # no trace of the first one forbids it

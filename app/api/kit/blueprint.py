@@ -15,9 +15,10 @@ from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMe
 from werkzeug.routing import UnicodeConverter, UUIDConverter
 
 from app import VERSION, strict_json
-from app.api.kit import openapi, problems
+from app.api.kit import idempotency, openapi, problems
 from app.api.kit.authentication import Guard, requires
 from app.api.kit.cursors import filters_of, paged  # noqa: F401  for resources
+from app.api.kit.idempotency import Again
 from app.api.kit.openapi import View
 from app.config import Config
 from app.http.current import changing, principal, services, whole_body  # noqa: F401  for resources
@@ -78,7 +79,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         """
         api.undescribed.append(partial(super().register_views_in_doc, api, *args, **options))
 
-    def operation(
+    def operation(  # noqa: PLR0913  each is a fact of the route
         self,
         method: str,
         path: str,
@@ -87,14 +88,16 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         *,
         takes: type[Schema] | None = None,
         status: int = 200,
+        again: Again | None = None,
         fails: Sequence[int] = (),
         **response: Any,
     ) -> Callable[[View], View]:
         """Return a decorator that registers a view for API keys with one of these scopes.
 
         `scopes`: one or more, separated by spaces, or PUBLIC. They are checked before the request
-        is read. `takes`: the schema of the query of a GET, and of the body otherwise. `fails`:
-        statuses of refusals, in addition to those that follow from the other arguments.
+        is read. `takes`: the schema of the query of a GET, and of the body otherwise. `again`: for
+        a POST that accepts an Idempotency-Key, the answer about what an earlier attempt changed.
+        `fails`: statuses of refusals, in addition to those that follow from the other arguments.
         """
         allowed = list(map(Scope, scopes.split()))
         refusals = set(fails)
@@ -105,6 +108,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
             response["example"] = openapi.example_of(answer)
 
         def decorate(view: View) -> View:
+            view = idempotency.answering_again(view, again)
             view = self.response(status, answer, **response)(view)
             if takes is not None:
                 schema = takes()
@@ -115,6 +119,9 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
                     required = any(field.required for field in schema.fields.values())
                     options = {"required": required, "example": openapi.example_of(schema)}
                 view = self.arguments(schema, **options)(view)
+            if method == "POST":
+                view = idempotency.once(view, again)
+                refusals.update({400} if again is None else {400, 409, 422})
             if allowed:
                 view = requires(view, allowed, self._guard)
             view = openapi.document(view, method, allowed, refusals)

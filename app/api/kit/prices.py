@@ -10,6 +10,7 @@ _PRICES = {
     "create_connection": 30.0,
     "delete_connection": STOP,
     "delete_tenant": STOP,
+    "delete_webhook_endpoint": STOP,
     "diagnose_connection": 26.0,
     "replace_key": 20.0,
     "resume_connection": 39.0,

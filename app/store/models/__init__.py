@@ -25,6 +25,7 @@ from app.store.models.deployment import (
     PermissionSetVersion,
     QuotaUse,
 )
+from app.store.models.idempotency import IdempotentRequest
 from app.store.models.states import ConnectionStatus, Proof, StackState, Trigger, Verdict
 from app.store.models.suspension import Suspension
 from app.store.models.tenant import (
@@ -43,4 +44,12 @@ from app.store.models.tenant import (
     TenantOwned,
     TenantStatus,
     folded,
+)
+from app.store.models.webhook import (
+    DeliveryStatus,
+    DisabledBecause,
+    EndpointStatus,
+    WebhookDelivery,
+    WebhookEndpoint,
+    WebhookEvent,
 )

@@ -16,6 +16,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from app import VERSION
 from app.api.kit.blueprint import Blueprint
 from app.api.kit.schemas import EXTERNAL_ID, NEXT_EXTERNAL_ID
+from app.clock import now
 from app.factory import create_app
 from app.http.refusals import PROBLEMS
 from tests.attacks.evidence import on_sqlite
@@ -386,7 +387,7 @@ def test_the_examples_of_problems_have_their_own_status():
 
 
 @on_sqlite
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("impatient", "names")
 @pytest.mark.parametrize("operation", WITH_BODY, ids=str)
 def test_the_service_takes_the_example_of_a_request(operation, world):
     """On a connection that is there, and in the state that the request is about."""
@@ -395,6 +396,14 @@ def test_the_service_takes_the_example_of_a_request(operation, world):
     if "{connection_id}" in operation.path:
         make = world.awaiting_approval if operation.path.endswith("/approve") else world.connection
         ids["connection_id"] = make(tenant)["id"]
+    if "{endpoint_id}" in operation.path:
+        wanted = {"url": "https://app.example.com/", "types": ["*"]}
+        made = world.admin("POST", "/v1/webhook-endpoints", wanted, expect=201)
+        ids["endpoint_id"] = made["id"]
+    if "{delivery_id}" in operation.path:
+        sent = f"/v1/webhook-endpoints/{ids['endpoint_id']}"
+        world.admin("POST", f"{sent}/test", expect=202)
+        ids["delivery_id"] = world.admin("GET", f"{sent}/deliveries")["items"][0]["id"]
     if "{key_id}" in operation.path:
         wanted = {"name": "to be replaced", "scopes": ["audit:read"]}
         ids["key_id"] = world.admin("POST", "/v1/api-keys", wanted, expect=201)["id"]
@@ -406,6 +415,8 @@ def test_the_service_takes_the_example_of_a_request(operation, world):
             "POST", path.removesuffix("/complete"), {"reason": "to be completed"}, expect=201
         )
     example = operation.spec["requestBody"]["content"]["application/json"]["example"]
+    if "since" in example:
+        example = example | {"since": now().isoformat(), "until": now().isoformat()}
     reference = {"reference": str(uuid4())} if "reference" in example else {}  # unique
     response = world.admin.raw(operation.method, path, example | reference)
     assert response.status_code < 300, response.text

@@ -44,6 +44,8 @@ BEYOND_THE_DOCUMENT = {
     "region",  # those that the partition has
     "since",  # with the next: between the years 1970 and 9998
     "until",
+    "types",  # those of `GET /v1/event-types`
+    "url",  # a name with public addresses
     "role_arn",  # the deployment's partition, accounts and prefix
     "session_policy",  # IAM's own grammar, and AWS's limit of its compact form
 }
@@ -213,7 +215,7 @@ def refused_beyond_the_document(response):
     if response.status_code not in {400, 422}:
         return False
     problem = response.json()
-    if "cursor" in problem["detail"]:
+    if "cursor" in problem["detail"] or problem["code"] == "idempotency_key_reused":
         return True
     return bool(problem.get("errors")) and all(
         name in BEYOND_THE_DOCUMENT

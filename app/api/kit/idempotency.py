@@ -1,0 +1,101 @@
+"""The header Idempotency-Key: a request that is sent again takes effect once.
+
+Each POST accepts the header, and then says how to answer with what an earlier attempt changed, or
+it refuses the header, because its answer has a secret that may not be stored (`Blueprint`).
+"""
+
+import re
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from flask import Response, g, make_response, request
+from flask_smorest import Blueprint
+
+from app.api.kit.openapi import View
+from app.api.kit.prices import STOP, price_of
+from app.errors import MalformedRequestError
+from app.http.current import principal, services, whole_body
+from app.idempotency.attempts import Effect, StoredAnswer
+
+Again = Callable[[Effect], Any]
+
+HEADER = "Idempotency-Key"
+_KEY = re.compile(r'(?P<quote>"?)(?P<key>[!#-~][ !#-~]{0,254})(?P=quote)', re.ASCII)
+_PARAMETER = {
+    "in": "header",
+    "name": HEADER,
+    "schema": {"type": "string", "maxLength": 257, "examples": ["create-customer-42"]},
+    "description": "A text of your own: the request takes effect once in 24 hours.",
+}
+
+
+def _refusing(view: View) -> View:
+    """Refuse requests with the header."""
+
+    @wraps(view)
+    def refused(*args: Any, **kwargs: Any) -> Any:
+        if HEADER in request.headers:
+            raise MalformedRequestError(
+                f"This answer has a secret, which is not stored; leave out {HEADER}."
+            )
+        return view(*args, **kwargs)
+
+    return refused
+
+
+def answering_again(view: View, again: Again | None) -> View:
+    """Let `again` answer instead of the view if an earlier attempt changed something."""
+    if again is None:
+        return view
+
+    @wraps(view)
+    def answered(*args: Any, **kwargs: Any) -> Any:
+        earlier = g.pop("earlier", None)
+        return view(*args, **kwargs) if earlier is None else again(earlier)
+
+    return answered
+
+
+def once(view: View, again: Again | None) -> View:
+    """Answer a request with the header as its first attempt was answered.
+
+    Without `again`, the view refuses the header.
+    """
+    if again is None:
+        return _refusing(view)
+    stops = price_of(view.__name__) == STOP
+
+    @wraps(view)
+    def answered(*args: Any, **kwargs: Any) -> Any:
+        if HEADER not in request.headers:
+            return view(*args, **kwargs)
+        key = _key(request.headers[HEADER])
+        with whole_body():
+            body = request.get_data(cache=True)
+        route = f"{request.method} {request.path}"
+        begun = services.idempotency.begin(principal(), route, key, body, stops=stops)
+        if isinstance(begun, StoredAnswer):
+            response = Response(begun.body, begun.status, mimetype="application/json")
+            response.headers["Idempotency-Replayed"] = "true"
+            return response
+        g.principal, g.earlier = begun.principal, begun.earlier
+        try:
+            response = make_response(view(*args, **kwargs))
+        except Exception:
+            services.idempotency.end(begun, None)
+            raise
+        services.idempotency.end(begun, StoredAnswer(response.status_code, response.get_data()))
+        if begun.earlier is not None:
+            response.headers["Idempotency-Replayed"] = "true"
+        return response
+
+    return Blueprint.doc(parameters=[_PARAMETER])(answered)  # type: ignore[no-any-return]
+
+
+def _key(text: str) -> str:
+    """Return the key, which may be quoted. Raises MalformedRequestError."""
+    match = _KEY.fullmatch(text.strip())
+    if match is None:
+        raise MalformedRequestError(f"{HEADER} must have 1 to 255 printable characters.")
+    return match["key"]

@@ -1,0 +1,278 @@
+"""Webhook endpoints, their deliveries, and the types of events that they are told of."""
+
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from marshmallow import fields, validate
+
+from app.api.kit.blueprint import Blueprint, JsonObject, changing, paged, principal, services
+from app.api.kit.schemas import (
+    Answer,
+    Empty,
+    PageQuery,
+    Strict,
+    date_time,
+    doc,
+    line,
+    list_of,
+    mapping,
+    nullable_string,
+    number,
+    one_of,
+    page_of,
+    seconds,
+    string,
+    uuid,
+)
+from app.audit.actions import WEBHOOK_TYPES
+from app.idempotency.attempts import Effect
+from app.outbound.addresses import MAX_URL_LENGTH
+from app.store.models import DeliveryStatus, WebhookDelivery, WebhookEndpoint
+from app.webhooks.endpoints import GRACE_SECONDS, GRACE_SECONDS_MAX
+
+_URL = "https://app.example.com/webhooks/deputy"
+_TYPES = 'Types of events (`GET /v1/event-types`), or `["*"]` for all.'
+_GRACE = "Seconds for which the old secret signs too."
+_SECRET = "whsec_<44 characters>"  # noqa: S105  an example
+
+
+_TYPE = partial(one_of, "EventTypeOrAll", "*", *WEBHOOK_TYPES)
+
+
+class Types(fields.List[Any]):
+    """Types of events, sorted and without duplicates."""
+
+    def __init__(self, **options: Any) -> None:
+        bounds = validate.Length(1, len(WEBHOOK_TYPES) + 1)
+        metadata = doc(["connection.verified"], _TYPES)
+        super().__init__(_TYPE(), metadata=metadata, validate=bounds, **options)
+
+    def _deserialize(self, value: Any, *args: Any, **options: Any) -> Any:
+        types = super()._deserialize(value, *args, **options)
+        return ["*"] if "*" in types else sorted(set(types))
+
+
+class EndpointIn(Strict):
+    EXAMPLE = {"url": _URL, "types": ["connection.verified"]}
+
+    url = line(MAX_URL_LENGTH, _URL, "It begins with https:// and uses port 443.", required=True)
+    types = Types(required=True)
+    tenant_id = uuid("Send it this tenant's events alone.", allow_none=True)
+    description = line(200, "our own product", allow_none=True)
+
+
+class EndpointChange(Strict):
+    url = line(MAX_URL_LENGTH, _URL)
+    types = Types()
+    description = line(200, "our own product", allow_none=True)
+    status = one_of("EndpointStatus", "enabled", "disabled")
+
+
+class EndpointOut(Answer):
+    id = uuid()
+    url = string(_URL)
+    types = fields.List(_TYPE(), metadata=doc(["connection.verified"], _TYPES))
+    tenant_id = uuid("null: events of all tenants.", allow_none=True)
+    description = nullable_string("our own product")
+    status = one_of("EndpointStatus", "enabled", "disabled")
+    disabled_because = nullable_string(
+        None, "`asked`, `failing`, `gone` (it answered 410) or `revoked`; null: it is enabled."
+    )
+    created_at = date_time()
+    last_success_at = date_time(allow_none=True)
+    failing_since = date_time(
+        "When the first attempt after the last success failed.", allow_none=True
+    )
+
+
+class EndpointCreated(EndpointOut):
+    secret = string(_SECRET, "Signs the deliveries. Only this answer shows it.")
+
+
+class EndpointChanged(EndpointOut):
+    missed = number(
+        0, "After enabling: the number of events that it did not get. `recover` sends them."
+    )
+
+
+class RotateIn(Strict):
+    grace_seconds = seconds(GRACE_SECONDS, 0, GRACE_SECONDS_MAX, _GRACE)
+
+
+class SecretOut(Answer):
+    secret = string(_SECRET, "Only this answer shows it.")
+
+
+class RecoverIn(Strict):
+    since = date_time("At most 30 days ago.", required=True)
+    until = date_time("Not included. Without it: until now.")
+
+
+class Recovered(Answer):
+    deliveries = number(12, "How many events will be sent.")
+
+
+class TestSent(Answer):
+    event_id = uuid()
+
+
+class AttemptOut(Answer):
+    at = string("2026-11-28T12:00:00+00:00")
+    status_code = number(200, "null: there was no answer.", allow_none=True)
+    ms = number(120)
+    error = nullable_string(None, "Why there was no answer, in one word.")
+    answer = nullable_string(
+        None, "The first KiB of the last attempt's answer. null for bound keys."
+    )
+
+
+class DeliveryOut(Answer):
+    id = uuid()
+    event_id = uuid()
+    type = string("connection.verified")
+    status = fields.Enum(DeliveryStatus, by_value=True)
+    attempts = list_of(AttemptOut, "The last twenty.")
+    created_at = date_time()
+    next_attempt_at = date_time(allow_none=True)
+
+
+class EventTypeOut(Answer):
+    type = string("connection.verified")
+    description = string("A proof passed, and the connection issues credentials.")
+    details = mapping({"type": "object"}, "The JSON Schema of `data.details`.")
+
+
+class EventTypes(Answer):
+    items = list_of(EventTypeOut)
+
+
+_ABOUT = "URLs to which events are sent, as Standard Webhooks specifies."
+bp = Blueprint("webhook_endpoints", _ABOUT, noun="webhook_endpoint")
+_ALL = "/v1/webhook-endpoints"
+_ONE = f"{_ALL}/<uuid:endpoint_id>"
+_SCOPE = "webhooks:write"
+
+
+@bp.operation("POST", _ALL, _SCOPE, EndpointCreated, takes=EndpointIn, status=201, fails=[404])
+def create_webhook_endpoint(body: JsonObject) -> JsonObject:
+    """Create a webhook endpoint. Only this answer shows its secret.
+
+    An unbound key's endpoint gets the events of all tenants. An endpoint that is bound to a tenant
+    gets what the tenant may read in the audit log. When the key that set an endpoint's URL or
+    secret is revoked, the endpoint is disabled.
+    """
+    endpoint, secret = services.endpoints.create(changing(), **body)
+    return _shown(endpoint) | {"secret": secret}
+
+
+@bp.operation("GET", _ALL, _SCOPE, page_of(EndpointOut), takes=PageQuery)
+def list_webhook_endpoints(query: JsonObject) -> JsonObject:
+    """List the webhook endpoints that the key can see, newest first."""
+    return paged(query, services.endpoints.list, principal())
+
+
+@bp.operation("GET", _ONE, _SCOPE, EndpointOut)
+def get_webhook_endpoint(endpoint_id: UUID) -> WebhookEndpoint:
+    """Read a webhook endpoint."""
+    return services.endpoints.get(principal(), endpoint_id)
+
+
+@bp.operation("PATCH", _ONE, _SCOPE, EndpointChanged, takes=EndpointChange)
+def change_webhook_endpoint(body: JsonObject, endpoint_id: UUID) -> JsonObject:
+    """Change a webhook endpoint, or enable or disable it.
+
+    While it is disabled it gets nothing, and its pending deliveries fail.
+    """
+    endpoint, missed = services.endpoints.change(changing(), endpoint_id, body)
+    return _shown(endpoint) | {"missed": missed}
+
+
+@bp.operation("DELETE", _ONE, _SCOPE, status=204)
+def delete_webhook_endpoint(endpoint_id: UUID) -> None:
+    """Delete a webhook endpoint: from then on it gets nothing."""
+    services.endpoints.delete(principal(), endpoint_id)
+
+
+@bp.operation("POST", f"{_ONE}/rotate-secret", _SCOPE, SecretOut, takes=RotateIn)
+def rotate_webhook_secret(body: JsonObject, endpoint_id: UUID) -> JsonObject:
+    """Replace an endpoint's secret. During the grace the old one signs too.
+
+    The answer is 409 while the secret before the present one still signs. With a `grace_seconds`
+    of 0, both of these end at once.
+    """
+    return {"secret": services.endpoints.rotate_secret(changing(), endpoint_id, **body)}
+
+
+def _recovered_before(effect: Effect) -> JsonObject:
+    return {"deliveries": services.endpoints.count_pending(principal(), effect.thing)}
+
+
+def _sent_before(effect: Effect) -> JsonObject:
+    return {"event_id": effect.thing}
+
+
+@bp.operation("POST", f"{_ONE}/test", _SCOPE, TestSent, takes=Empty, status=202, again=_sent_before)
+def send_test_event(_body: JsonObject, endpoint_id: UUID) -> JsonObject:
+    """Send an example event to this endpoint alone."""
+    return {"event_id": services.endpoints.test(principal(), endpoint_id)}
+
+
+@bp.operation(
+    "POST",
+    f"{_ONE}/recover",
+    _SCOPE,
+    Recovered,
+    takes=RecoverIn,
+    status=202,
+    again=_recovered_before,
+)
+def recover_webhook_events(body: JsonObject, endpoint_id: UUID) -> JsonObject:
+    """Send the events of a time that were not delivered, at most 10,000."""
+    return {"deliveries": services.endpoints.recover(principal(), endpoint_id, **body)}
+
+
+@bp.operation("GET", f"{_ONE}/deliveries", _SCOPE, page_of(DeliveryOut), takes=PageQuery)
+def list_webhook_deliveries(query: JsonObject, endpoint_id: UUID) -> JsonObject:
+    """List an endpoint's deliveries of the last 30 days, newest first."""
+    page = paged(query, services.endpoints.deliveries, principal(), endpoint_id)
+    return page | {"items": [_delivery(*row) for row in page["items"]]}
+
+
+@bp.operation(
+    "POST",
+    f"{_ONE}/deliveries/<uuid:delivery_id>/redeliver",
+    _SCOPE,
+    Empty,
+    takes=Empty,
+    status=202,
+    again=lambda _: {},
+)
+def redeliver_webhook(_body: JsonObject, endpoint_id: UUID, delivery_id: UUID) -> JsonObject:
+    """Attempt a delivery again now."""
+    services.endpoints.redeliver(principal(), endpoint_id, delivery_id)
+    return {}
+
+
+@bp.operation("GET", "/v1/event-types", _SCOPE, EventTypes)
+def list_event_types() -> JsonObject:
+    """List the types of events that are sent to webhook endpoints."""
+    return {
+        "items": [
+            {"type": action, "description": action.when, "details": action.schema}
+            for action in WEBHOOK_TYPES.values()
+        ]
+    }
+
+
+def _shown(endpoint: WebhookEndpoint) -> JsonObject:
+    return {name: getattr(endpoint, name) for name in EndpointOut().fields}
+
+
+def _delivery(delivery: WebhookDelivery, event_type: str) -> JsonObject:
+    attempts = delivery.attempts
+    if not principal().is_vendor:
+        # The answer of the URL that a tenant chose may come from a service inside our network
+        attempts = [attempt | {"answer": None} for attempt in attempts]
+    row = {name: getattr(delivery, name) for name in DeliveryOut().fields if name != "type"}
+    return row | {"type": event_type, "attempts": attempts}

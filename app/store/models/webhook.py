@@ -1,0 +1,147 @@
+"""The tables of webhooks: endpoints, the events that are sent to them, and the deliveries.
+
+A row of `webhook_events` is added in the transaction of its audit event. A background worker then
+adds a delivery for each endpoint that the event is for.
+"""
+
+import enum
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.store.models.base import Base, CreatedAt, Identified, Text16, Text64, Text200, index_where
+
+NOBODY = UUID(int=0)  # the subject of events that are about no tenant
+
+
+class EndpointStatus(enum.StrEnum):
+    ENABLED = "enabled"
+    DISABLED = "disabled"
+    DELETED = "deleted"  # the row is deleted after its last delivery (app/webhooks/retention.py)
+
+
+class DisabledBecause(enum.StrEnum):
+    """Why an endpoint is disabled."""
+
+    ASKED = "asked"  # by a request or the operator
+    FAILING = "failing"  # no attempt succeeded for five days
+    GONE = "gone"  # it answered 410
+    REVOKED = "revoked"  # the key that set its URL or its secret was revoked
+
+
+class DeliveryStatus(enum.StrEnum):
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
+class WebhookEndpoint(Identified, Base):
+    """A URL of the vendor's product, or of a tenant, to which events are sent.
+
+    The row is also the queue of its deliveries: background workers look for rows whose `due_at` has
+    passed, and then for the deliveries of these rows.
+    """
+
+    __tablename__ = "webhook_endpoints"
+    __table_args__ = (
+        Index("ix_webhook_endpoints_tenant", "tenant_id", "id"),
+        index_where("ix_webhook_endpoints_due", "due_at", where=text("due_at IS NOT NULL")),
+    )
+
+    # The tenant whose events it gets; None: the vendor's endpoint, which gets all events
+    tenant_id: Mapped[UUID | None] = mapped_column(ForeignKey("tenants.id"))
+    url: Mapped[str] = mapped_column(String(2048))
+    types: Mapped[list[Any]]  # of events; ["*"]: all
+    description: Mapped[Text200 | None]
+    status: Mapped[EndpointStatus] = mapped_column(default=EndpointStatus.ENABLED)
+    disabled_at: Mapped[datetime | None]
+    disabled_because: Mapped[Text16 | None]  # a `DisabledBecause`
+    secret: Mapped[bytes]  # sealed (app/webhooks/signing.py)
+    old_secret: Mapped[bytes | None]  # sealed; signs too until `old_secret_ends_at`
+    old_secret_ends_at: Mapped[datetime | None]
+    # The keys that set its URL and its secrets; None: the operator. Whoever stole such a key may
+    # read the events or sign some, so the endpoint is disabled when the key is revoked, and an old
+    # secret is dropped.
+    url_by: Mapped[UUID | None] = mapped_column(index=True)
+    secret_by: Mapped[UUID | None] = mapped_column(index=True)
+    old_secret_by: Mapped[UUID | None]
+    # Whether the vendor made it, and last changed it. WEBHOOK_ALLOWED_NETWORKS is for these alone.
+    by_vendor: Mapped[bool]
+    created_at: Mapped[CreatedAt]
+    # When its next deliveries are to be attempted; None: there are none
+    due_at: Mapped[datetime | None]
+    turn: Mapped[UUID] = mapped_column(default=NOBODY)  # the last subject whose event was attempted
+    failures: Mapped[int] = mapped_column(default=0)  # failed attempts since the last success
+    failing_since: Mapped[datetime | None]
+    # While it fails: when it is attempted again. `refused` has the subjects whose events it
+    # answered, but did not accept; events of others are attempted before. None: not even those.
+    probe_at: Mapped[datetime | None]
+    refused: Mapped[list[Any] | None]
+    last_success_at: Mapped[datetime | None]
+    # Whether its last attempt took long. A new endpoint counts as slow until it answers.
+    is_slow: Mapped[bool] = mapped_column(default=True)
+
+    def forget_failures(self) -> None:
+        self.failures, self.failing_since, self.probe_at, self.refused = 0, None, None, None
+
+
+class WebhookEvent(Base):
+    """An event that is sent, with the body. Without a body, its deliveries are still to be made."""
+
+    __tablename__ = "webhook_events"
+    __table_args__ = (
+        index_where("ix_webhook_events_new", "id", where=text("body IS NULL")),
+        Index("ix_webhook_events_tenant", "tenant_id", "id"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)  # the audit event's
+    type: Mapped[Text64]
+    tenant_id: Mapped[UUID | None]
+    created_at: Mapped[datetime]
+    body: Mapped[str | None] = mapped_column(Text)
+    # The body for the tenant's own endpoints, if it differs
+    tenant_body: Mapped[str | None] = mapped_column(Text)
+
+
+class WebhookDelivery(Identified, Base):
+    """The attempts to send one event to one endpoint."""
+
+    __tablename__ = "webhook_deliveries"
+    __table_args__ = (
+        UniqueConstraint("endpoint_id", "event_id"),
+        index_where(
+            "ix_webhook_deliveries_turn",
+            "endpoint_id",
+            "subject",
+            "next_attempt_at",
+            where=text("status = 'pending'"),
+        ),
+        index_where(
+            "ix_webhook_deliveries_next",
+            "endpoint_id",
+            "next_attempt_at",
+            where=text("status = 'pending'"),
+        ),
+        index_where(
+            "ix_webhook_deliveries_claimed",
+            "claimed_until",
+            where=text("claimed_until IS NOT NULL"),
+        ),
+        Index("ix_webhook_deliveries_endpoint", "endpoint_id", "id"),
+    )
+
+    endpoint_id: Mapped[UUID] = mapped_column(ForeignKey("webhook_endpoints.id"))
+    event_id: Mapped[UUID] = mapped_column(ForeignKey("webhook_events.id"), index=True)
+    # The event's tenant, or NOBODY. Subjects take turns, so that no tenant delays another's events.
+    subject: Mapped[UUID]
+    status: Mapped[DeliveryStatus] = mapped_column(default=DeliveryStatus.PENDING)
+    tries: Mapped[int] = mapped_column(default=0)  # of the present series of attempts
+    # The last attempts: objects with `at`, `status_code`, `ms`, `error` and `answer`
+    attempts: Mapped[list[Any]] = mapped_column(default=list)
+    next_attempt_at: Mapped[datetime | None]
+    # While this is in the future, a background worker has the delivery
+    claimed_until: Mapped[datetime | None]
+    created_at: Mapped[CreatedAt]

@@ -1,0 +1,239 @@
+"""Claims: the deliveries that a background worker attempts next.
+
+An endpoint's row is the queue of its deliveries. An endpoint that answers quickly holds at most
+four threads, and one that is new, slow or failing holds one. Tenants' endpoints together, and new,
+slow or failing ones together, hold only a part of the threads. So a tenant's endpoints that hang
+delay no other tenant's, and the vendor's are never delayed by tenants'. Within an endpoint's queue,
+tenants take turns, and those whose events it refused wait for the others'.
+"""
+
+from collections import Counter
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Select, and_, bindparam, func, or_, select, update
+
+from app.clock import now
+from app.store.database import Session
+from app.store.models import (
+    DeliveryStatus,
+    EndpointStatus,
+    WebhookDelivery,
+    WebhookEndpoint,
+    WebhookEvent,
+)
+
+_LEASE = timedelta(seconds=60)  # longer than an attempt, so that no other worker repeats it
+_AGAIN = timedelta(seconds=1)  # until an endpoint that holds all its threads is looked at again
+# Concurrent attempts of all background workers
+_TO_ENDPOINT = 4
+_TO_TENANT = 8  # to the endpoints of one tenant
+_TO_TENANTS = 16  # to the endpoints of all tenants; the other threads are for the vendor's
+_SHARED = 12  # of those 16; the last ones are for tenants that hold none
+_UNSURE = 8  # to those endpoints that are new, slow or failing: of tenants, and of the vendor
+_ENDPOINTS = 16  # most endpoints in one transaction, because other writers wait for it on SQLite
+_FAILED_AT_ONCE = 200  # deliveries of a disabled endpoint in one transaction
+_BLIND: Any = {"synchronize_session": False}
+_PENDING = WebhookDelivery.status == DeliveryStatus.PENDING
+# Built once, because building a statement costs as much as running it
+_DUE = (
+    select(
+        WebhookDelivery.id,
+        WebhookDelivery.event_id,
+        WebhookDelivery.subject,
+        WebhookEvent.body,
+        WebhookEvent.tenant_body,
+    )
+    .join(WebhookEvent, WebhookEvent.id == WebhookDelivery.event_id)
+    .where(
+        WebhookDelivery.endpoint_id == bindparam("endpoint"),
+        _PENDING,
+        WebhookDelivery.next_attempt_at <= bindparam("now"),
+        WebhookDelivery.subject.not_in(bindparam("refused", expanding=True)),
+        or_(
+            WebhookDelivery.claimed_until.is_(None),
+            WebhookDelivery.claimed_until <= bindparam("now"),
+        ),
+    )
+    .order_by(WebhookDelivery.subject, WebhookDelivery.next_attempt_at)
+    .limit(bindparam("most"))
+)
+_AFTER_TURN = _DUE.where(WebhookDelivery.subject > bindparam("turn"))
+_UNTIL_TURN = _DUE.where(WebhookDelivery.subject <= bindparam("turn"))
+_LATER = select(func.min(WebhookDelivery.next_attempt_at)).where(
+    WebhookDelivery.endpoint_id == bindparam("endpoint"),
+    _PENDING,
+    WebhookDelivery.next_attempt_at > bindparam("now"),
+)
+_IS_TENANTS = WebhookEndpoint.tenant_id.is_not(None)
+_IS_UNSURE = or_(WebhookEndpoint.failures > 0, WebhookEndpoint.is_slow)
+
+
+class DeliveryClaim(NamedTuple):
+    """A delivery that this process attempts. `secrets`: sealed, the current one first."""
+
+    delivery_id: UUID
+    endpoint_id: UUID
+    event_id: UUID
+    subject: UUID
+    url: str
+    by_vendor: bool
+    body: str
+    secrets: tuple[bytes, ...]
+
+
+class _InFlight:
+    """The numbers of attempts that all background workers make now."""
+
+    def __init__(self, db: Session) -> None:
+        self._endpoints: Counter[UUID] = Counter()
+        self._tenants: Counter[UUID | None] = Counter()
+        # By whether they are to tenants' endpoints, or to the vendor's
+        self._all: Counter[bool] = Counter()
+        self._unsure: Counter[bool] = Counter()
+        claimed = (
+            select(WebhookEndpoint, func.count())
+            .join(WebhookDelivery, WebhookDelivery.endpoint_id == WebhookEndpoint.id)
+            .where(WebhookDelivery.claimed_until > now())
+            .group_by(WebhookEndpoint.id)
+        )
+        for endpoint, count in db.execute(claimed):
+            self.add(endpoint, count)
+
+    def add(self, endpoint: WebhookEndpoint, count: int) -> None:
+        is_tenants = endpoint.tenant_id is not None
+        self._endpoints[endpoint.id] += count
+        self._tenants[endpoint.tenant_id] += count
+        self._all[is_tenants] += count
+        if _is_unsure(endpoint):
+            self._unsure[is_tenants] += count
+
+    def room(self, endpoint: WebhookEndpoint) -> int:
+        """Return how many more attempts may be made to this endpoint."""
+        is_tenants = endpoint.tenant_id is not None
+        rooms = [_TO_ENDPOINT - self._endpoints[endpoint.id]]
+        if _is_unsure(endpoint):
+            rooms = [1 - self._endpoints[endpoint.id], _UNSURE - self._unsure[is_tenants]]
+        if is_tenants:
+            of_tenant = self._tenants[endpoint.tenant_id]
+            last = 0 if of_tenant else min(1, _TO_TENANTS - self._all[True])
+            rooms += [_TO_TENANT - of_tenant, max(_SHARED - self._all[True], last)]
+        return max(0, min(rooms))
+
+    def with_room(self) -> Select[WebhookEndpoint]:
+        """Select the endpoints of those kinds for which there is room."""
+        query = select(WebhookEndpoint)
+        for is_tenants, kind in ((True, _IS_TENANTS), (False, ~_IS_TENANTS)):
+            if self._unsure[is_tenants] >= _UNSURE:
+                query = query.where(~and_(kind, _IS_UNSURE))
+        return query.where(~_IS_TENANTS) if self._all[True] >= _TO_TENANTS else query
+
+
+def _is_unsure(endpoint: WebhookEndpoint) -> bool:
+    """Return whether the endpoint is new, slow or failing, as _IS_UNSURE does in SQL."""
+    return endpoint.failures > 0 or endpoint.is_slow
+
+
+def claim(db: Session, free: int) -> list[DeliveryClaim]:
+    """Claim at most `free` deliveries, for the endpoints that have been due longest."""
+    current_time, in_flight = now(), _InFlight(db)
+    lease = current_time + _LEASE
+    due = in_flight.with_room().where(WebhookEndpoint.due_at <= current_time)
+    due = due.order_by(WebhookEndpoint.due_at).limit(_ENDPOINTS)
+    claims: list[DeliveryClaim] = []
+    endpoints = db.scalars(due.with_for_update(skip_locked=True, key_share=True)).all()
+    with db.no_autoflush:  # the endpoints are updated by one statement at the end
+        for endpoint in endpoints:
+            own = _of_endpoint(db, endpoint, in_flight, free - len(claims), current_time)
+            claims += own
+            in_flight.add(endpoint, len(own))
+    leased = update(WebhookDelivery).where(
+        WebhookDelivery.id.in_([claim.delivery_id for claim in claims])
+    )
+    db.execute(leased.values(claimed_until=lease, next_attempt_at=lease), execution_options=_BLIND)
+    return claims
+
+
+def _of_endpoint(
+    db: Session, endpoint: WebhookEndpoint, in_flight: _InFlight, free: int, current_time: datetime
+) -> list[DeliveryClaim]:
+    """Return at most `free` of the endpoint's due deliveries, and set when it is due again."""
+    if endpoint.status is not EndpointStatus.ENABLED:
+        _fail_pending(db, endpoint)
+        return []
+    waits = endpoint.probe_at is not None and endpoint.probe_at > current_time
+    if waits and endpoint.refused is None:
+        endpoint.due_at = endpoint.probe_at
+        return []
+    room = min(in_flight.room(endpoint), free)
+    own = _next_due(db, endpoint, current_time, room, endpoint.refused if waits else None)
+    # There may be more, and an outcome makes it due at once
+    endpoint.due_at = current_time + _AGAIN
+    if len(own) < room:
+        later = db.scalar(_LATER, {"endpoint": endpoint.id, "now": current_time})
+        lease = current_time + _LEASE if own else None
+        times = [later, lease, endpoint.probe_at if waits else None]
+        endpoint.due_at = min(filter(None, times), default=None)
+    return own
+
+
+def _fail_pending(db: Session, endpoint: WebhookEndpoint) -> None:
+    """Fail some pending deliveries of an endpoint that is not enabled."""
+    pending = select(WebhookDelivery.id).filter_by(endpoint_id=endpoint.id).where(_PENDING)
+    some = pending.limit(_FAILED_AT_ONCE)
+    failed = update(WebhookDelivery).where(WebhookDelivery.id.in_(some))
+    failed = failed.values(status=DeliveryStatus.FAILED, next_attempt_at=None)
+    rows = db.execute(failed.returning(WebhookDelivery.id), execution_options=_BLIND).all()
+    if len(rows) < _FAILED_AT_ONCE:
+        endpoint.due_at = None
+
+
+def _next_due(
+    db: Session,
+    endpoint: WebhookEndpoint,
+    current_time: datetime,
+    most: int,
+    refused: list[str] | None,
+) -> list[DeliveryClaim]:
+    """Return at most `most` due deliveries of the endpoint, beginning with the next subject.
+
+    `refused`: the subjects that have to wait.
+
+    Each time another subject comes first. So a subject with a thousand events delays the next
+    subject's event by a few deliveries.
+    """
+    rows: list[Any] = []
+    for query in (_AFTER_TURN, _UNTIL_TURN):
+        if len(rows) < most:
+            room = most - len(rows)
+            values = {
+                "endpoint": endpoint.id,
+                "turn": endpoint.turn,
+                "now": current_time,
+                "most": room,
+                "refused": [UUID(subject) for subject in refused or []],
+            }
+            rows += db.execute(query, values)
+    if rows:
+        endpoint.turn = rows[-1].subject
+    secrets = [endpoint.secret]
+    if (
+        endpoint.old_secret
+        and endpoint.old_secret_ends_at
+        and endpoint.old_secret_ends_at > current_time
+    ):
+        secrets.append(endpoint.old_secret)
+    return [
+        DeliveryClaim(
+            row.id,
+            endpoint.id,
+            row.event_id,
+            row.subject,
+            endpoint.url,
+            endpoint.by_vendor,
+            (row.tenant_body if endpoint.tenant_id else None) or row.body,
+            tuple(secrets),
+        )
+        for row in rows
+    ]

@@ -1,0 +1,403 @@
+"""Webhook endpoints: URLs of the vendor's product, or of a tenant, to which events are sent.
+
+An unbound key's endpoint gets all events. An endpoint that is bound to a tenant gets what the
+tenant may read in the audit log, and ends with the tenant.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, Select, case, exists, func, insert, select, update
+
+from app.audit import actions
+from app.audit.details import EndpointDescription
+from app.audit.events import Action, note_effect
+from app.clock import now
+from app.concurrency.gevent import spawn
+from app.concurrency.places import without_places
+from app.config import Config
+from app.errors import ConflictError, ValidationFailedError
+from app.identity import Maker, ensure_room, one_or_not_found, tenant_of, was_revoked
+from app.ids import first_id_at, new_id
+from app.limits import quotas
+from app.limits.table import DELIVERIES_ASKED, ENDPOINTS_OF_TENANT, ENDPOINTS_OF_VENDOR, RECOVERIES
+from app.limits.tenant_share import TenantShare
+from app.outbound.addresses import DNS_SECONDS, AddressError, parse, resolve
+from app.settings.checks import DAY, WEEK
+from app.settings.declarations import Limit
+from app.store.database import Database, Lock, Session, until_committed
+from app.store.models import (
+    DeliveryStatus,
+    DisabledBecause,
+    EndpointStatus,
+    Tenant,
+    WebhookDelivery,
+    WebhookEndpoint,
+    WebhookEvent,
+)
+from app.store.pages import Page, page
+from app.webhooks.events import delivery_of, event_for_test, types_of
+from app.webhooks.signing import Secrets
+
+GRACE_SECONDS = DAY
+GRACE_SECONDS_MAX = WEEK
+RECOVERABLE = timedelta(days=30)
+_RECOVERED_AT_ONCE = 10_000
+_TOGETHER = 200  # deliveries in one transaction, because other writers wait for it on SQLite
+_BLIND: Any = {"synchronize_session": False}
+
+
+@dataclass(eq=False)
+class Endpoints:
+    """The service that creates, changes, lists and deletes endpoints, and repeats deliveries."""
+
+    _db: Database
+    _config: Config
+    _secrets: Secrets
+    _share: TenantShare
+
+    def create(
+        self,
+        principal: Maker,
+        *,
+        url: str,
+        types: list[str],
+        tenant_id: UUID | None = None,
+        description: str | None = None,
+    ) -> tuple[WebhookEndpoint, str]:
+        """Create an endpoint. Return it with its secret, which can't be read again.
+
+        Raises ValidationFailedError for a URL that may not be called, NotFoundError for a tenant
+        that the principal can't see, SuspendedError, and RateLimitedError for too many endpoints.
+        """
+        tenant_id = tenant_id or principal.tenant_scope
+        self._ensure_allowed(principal, url, by_vendor=principal.is_vendor)
+        endpoint_id = new_id()
+        secret, sealed = self._secrets.make(endpoint_id)
+        with self._db.write(principal) as db:
+            limit = ENDPOINTS_OF_VENDOR
+            if tenant_id is None:
+                Lock.ENDPOINTS.hold(db)
+            else:
+                tenant_of(db, principal, tenant_id, lock=True).ensure_active()
+                limit = ENDPOINTS_OF_TENANT
+            own = _live().where(WebhookEndpoint.tenant_id.is_not_distinct_from(tenant_id))
+            ensure_room(db, own.with_only_columns(func.count()), limit)
+            endpoint = WebhookEndpoint(
+                id=endpoint_id,
+                tenant_id=tenant_id,
+                url=url,
+                types=types,
+                description=description,
+                secret=sealed,
+                url_by=principal.key_id,
+                secret_by=principal.key_id,
+                by_vendor=principal.is_vendor,
+            )
+            db.add(endpoint)
+            db.flush()
+            _record(db, principal, actions.ENDPOINT_CREATED, endpoint)
+            return endpoint, secret
+
+    def list(self, principal: Maker, *, limit: int, after: UUID | None) -> Page[WebhookEndpoint]:
+        """Return the endpoints that the principal can see, newest first."""
+        with self._db.read() as db:
+            return page(db, _seen_by(principal), WebhookEndpoint.id, limit=limit, after=after)
+
+    def get(self, principal: Maker, endpoint_id: UUID) -> WebhookEndpoint:
+        with self._db.read() as db:
+            return _one(db, principal, endpoint_id)
+
+    def change(
+        self, principal: Maker, endpoint_id: UUID, fields: dict[str, Any]
+    ) -> tuple[WebhookEndpoint, int]:
+        """Change the given fields: `url`, `types`, `description` and `status`.
+
+        Return the endpoint and, if this enables it, how many events `recover` would send: those
+        since it was disabled, up to 10,000. Raises NotFoundError, ValidationFailedError for a URL
+        that may not be called, and ConflictError for one that may not be enabled.
+        """
+        missed = 0
+        with self._db.read(long=True) as db:
+            before = _one(db, principal, endpoint_id)
+            if before.disabled_at and fields.get("status") == EndpointStatus.ENABLED:
+                since = _missed(before, before.disabled_at, None).limit(_RECOVERED_AT_ONCE)
+                missed = db.scalars(select(func.count()).select_from(since.subquery())).one()
+        if "url" in fields:
+            by_vendor = before.by_vendor and principal.is_vendor
+            self._ensure_allowed(principal, fields["url"], by_vendor=by_vendor)
+        with self._db.write(principal) as db:
+            endpoint = _one(db, principal, endpoint_id, lock=True)
+            endpoint.by_vendor = endpoint.by_vendor and principal.is_vendor
+            status = fields.pop("status", endpoint.status)
+            for name, value in fields.items():
+                setattr(endpoint, name, value)
+            if "url" in fields:
+                endpoint.url_by = principal.key_id
+                _begin_again(endpoint)
+            if status != endpoint.status and status == EndpointStatus.ENABLED:
+                _ensure_nobody_knows(db, endpoint)
+                endpoint.status = EndpointStatus.ENABLED
+                endpoint.disabled_at = endpoint.disabled_because = None
+                _begin_again(endpoint)
+            elif status != endpoint.status:
+                disable(endpoint, DisabledBecause.ASKED)
+            _record(db, principal, actions.ENDPOINT_CHANGED, endpoint)
+            return endpoint, missed
+
+    @until_committed
+    def delete(self, principal: Maker, endpoint_id: UUID) -> None:
+        """Delete an endpoint: from then on it gets nothing. Raises NotFoundError."""
+        self.get(principal, endpoint_id)  # refuses an absent one without the lock
+        with self._db.write(principal) as db:
+            endpoint = _one(db, principal, endpoint_id, lock=True)
+            disable(endpoint, DisabledBecause.ASKED)
+            endpoint.status = EndpointStatus.DELETED
+            endpoint.secret, endpoint.old_secret = b"", None
+            actions.ENDPOINT_DELETED.record(
+                db, principal.actor, {"webhook_endpoint_id": str(endpoint.id)}, endpoint.tenant_id
+            )
+
+    def rotate_secret(self, principal: Maker, endpoint_id: UUID, *, grace_seconds: int) -> str:
+        """Replace an endpoint's secret, and return the new one. During the grace both sign.
+
+        Without a grace, and after the key that set the present secret was revoked, no old secret
+        signs any more. Raises NotFoundError, and ConflictError while another old secret still
+        signs.
+        """
+        with self._db.write(principal) as db:
+            endpoint = _one(db, principal, endpoint_id, lock=True)
+            if grace_seconds == 0 or was_revoked(db, endpoint.secret_by):
+                endpoint.old_secret = endpoint.old_secret_ends_at = None
+            elif endpoint.old_secret_ends_at is not None and endpoint.old_secret_ends_at > now():
+                raise ConflictError(
+                    "The secret is being replaced already. Wait until the old one ends, at"
+                    f" {endpoint.old_secret_ends_at:%Y-%m-%dT%H:%M:%SZ}, or let it end now, with"
+                    " a grace_seconds of 0."
+                )
+            else:
+                endpoint.old_secret, endpoint.old_secret_by = endpoint.secret, endpoint.secret_by
+                endpoint.old_secret_ends_at = now() + timedelta(seconds=grace_seconds)
+            secret, endpoint.secret = self._secrets.make(endpoint.id)
+            endpoint.secret_by = principal.key_id
+            actions.ENDPOINT_SECRET_ROTATED.record(
+                db, principal.actor, {"webhook_endpoint_id": str(endpoint.id)}, endpoint.tenant_id
+            )
+            return secret
+
+    def deliveries(
+        self, principal: Maker, endpoint_id: UUID, *, limit: int, after: UUID | None
+    ) -> Page[tuple[WebhookDelivery, str]]:
+        """Return an endpoint's deliveries with their types, newest first. Raises NotFoundError."""
+        with self._db.read(long=True) as db:
+            _one(db, principal, endpoint_id)
+            query = select(WebhookDelivery).where(WebhookDelivery.endpoint_id == endpoint_id)
+            rows = page(db, query, WebhookDelivery.id, limit=limit, after=after)
+            ids = [delivery.event_id for delivery in rows.items]
+            events = select(WebhookEvent.id, WebhookEvent.type).where(WebhookEvent.id.in_(ids))
+            types = dict(db.execute(events).all())
+            pairs = [(delivery, types[delivery.event_id]) for delivery in rows.items]
+            return Page(pairs, rows.after)
+
+    def test(self, principal: Maker, endpoint_id: UUID) -> UUID:
+        """Send an example event to this endpoint alone, and return the event's id.
+
+        Raises NotFoundError, ConflictError for a disabled endpoint, and RateLimitedError.
+        """
+        with self._db.write(principal) as db:
+            endpoint = _to_repeat(db, principal, endpoint_id)
+            event = event_for_test(endpoint)
+            db.add(event)
+            db.flush()
+            _send(db, endpoint, [event])
+            note_effect(db, endpoint.tenant_id, event.id)
+            return event.id
+
+    def redeliver(self, principal: Maker, endpoint_id: UUID, delivery_id: UUID) -> None:
+        """Attempt a delivery again now, with a new series of attempts.
+
+        Raises NotFoundError, ConflictError for a disabled endpoint, and RateLimitedError.
+        """
+        with self._db.write(principal) as db:
+            endpoint = _to_repeat(db, principal, endpoint_id)
+            query = select(WebhookEvent).join(
+                WebhookDelivery, WebhookDelivery.event_id == WebhookEvent.id
+            )
+            own = query.where(
+                WebhookDelivery.id == delivery_id, WebhookDelivery.endpoint_id == endpoint_id
+            )
+            _send(db, endpoint, [one_or_not_found(db, own)])
+            note_effect(db, endpoint.tenant_id, endpoint.id)
+
+    def recover(
+        self, principal: Maker, endpoint_id: UUID, *, since: datetime, until: datetime | None = None
+    ) -> int:
+        """Send the events of this time that were not delivered, and return their number.
+
+        Raises NotFoundError, RateLimitedError, ConflictError for a disabled endpoint, and
+        ValidationFailedError for a time that is too long ago or has too many events.
+        """
+        if since < now() - RECOVERABLE:
+            raise ValidationFailedError(since="Events can be sent again for 30 days.")
+        with self._db.write(principal) as db:  # before the search, which costs more than the rest
+            _to_repeat(db, principal, endpoint_id, RECOVERIES)
+        with self._db.read(long=True) as db:
+            missed = _missed(_one(db, principal, endpoint_id), since, until)
+            events = db.execute(missed.limit(_RECOVERED_AT_ONCE + 1)).all()
+        if len(events) > _RECOVERED_AT_ONCE:
+            message = f"More than {_RECOVERED_AT_ONCE:,} events; ask for a shorter time."
+            raise ValidationFailedError(until=message)
+        for start in range(0, len(events), _TOGETHER):
+            with self._db.write(principal) as db:
+                endpoint = _one(db, principal, endpoint_id, lock=True)
+                _send(db, endpoint, events[start : start + _TOGETHER])
+                if start + _TOGETHER >= len(events):  # until then a retry begins again
+                    note_effect(db, endpoint.tenant_id, endpoint.id)
+        return len(events)
+
+    def count_pending(self, principal: Maker, endpoint_id: UUID) -> int:
+        """Return how many deliveries wait. Raises NotFoundError."""
+        with self._db.read() as db:
+            _one(db, principal, endpoint_id)
+            pending = select(func.count()).where(
+                WebhookDelivery.endpoint_id == endpoint_id,
+                WebhookDelivery.status == DeliveryStatus.PENDING,
+            )
+            return db.scalars(pending).one()
+
+    def _ensure_allowed(self, principal: Maker, url: str, *, by_vendor: bool) -> None:
+        """Raise ValidationFailedError if the URL may not be called.
+
+        It waits for DNS, so call it outside of transactions.
+        """
+        networks = self._config.service.webhook_allowed_networks if by_vendor else ()
+
+        def resolve_in_turn() -> None:
+            with self._share.resolving(principal.lock_id):
+                resolve(url, networks)
+
+        try:
+            with without_places():
+                spawn(resolve_in_turn).result(DNS_SECONDS)
+        except TimeoutError as error:
+            raise ValidationFailedError(url="Its host's name can't be resolved in time.") from error
+        except AddressError as error:
+            raise ValidationFailedError(url=str(error)) from error
+
+
+def disable(endpoint: WebhookEndpoint, because: DisabledBecause) -> None:
+    """Stop sending events to the endpoint. A background worker fails its pending deliveries."""
+    endpoint.status, endpoint.due_at = EndpointStatus.DISABLED, now()
+    endpoint.disabled_at, endpoint.disabled_because = now(), because
+
+
+def _ensure_nobody_knows(db: Session, endpoint: WebhookEndpoint) -> None:
+    """Raise ConflictError if a revoked key set the endpoint's URL or its secret."""
+    if was_revoked(db, endpoint.url_by) or was_revoked(db, endpoint.secret_by):
+        raise ConflictError(
+            "The key that set its URL or its secret was revoked. Replace the secret, and give the"
+            " url together with this status."
+        )
+
+
+def _begin_again(endpoint: WebhookEndpoint) -> None:
+    """Forget what earlier attempts showed about the endpoint."""
+    endpoint.forget_failures()
+    endpoint.is_slow, endpoint.due_at = True, now()
+
+
+def _live() -> Select[WebhookEndpoint]:
+    return select(WebhookEndpoint).where(WebhookEndpoint.status != EndpointStatus.DELETED)
+
+
+def _seen_by(principal: Maker) -> Select[WebhookEndpoint]:
+    """Select the endpoints that the principal can see: of live tenants, or the vendor's."""
+    of_deleted = exists().where(
+        Tenant.id == WebhookEndpoint.tenant_id, Tenant.deleted_at.is_not(None)
+    )
+    query = _live().where(~of_deleted)
+    return query if principal.is_vendor else query.filter_by(tenant_id=principal.tenant_scope)
+
+
+def _one(
+    db: Session, principal: Maker, endpoint_id: UUID, *, lock: bool = False
+) -> WebhookEndpoint:
+    """Return an endpoint that the principal can see. Raises NotFoundError."""
+    query = _seen_by(principal).filter_by(id=endpoint_id)
+    return one_or_not_found(db, query.with_for_update(key_share=True) if lock else query)
+
+
+def _to_repeat(
+    db: Session, principal: Maker, endpoint_id: UUID, quota: Limit = DELIVERIES_ASKED
+) -> WebhookEndpoint:
+    """Return the locked endpoint, and count one request for deliveries to it.
+
+    Raises NotFoundError, ConflictError for a disabled endpoint, and RateLimitedError.
+    """
+    endpoint = _one(db, principal, endpoint_id, lock=True)
+    if endpoint.status is not EndpointStatus.ENABLED:
+        raise ConflictError("This endpoint is disabled; enable it first.")
+    # Not for each endpoint, because a key may create one after the other
+    quotas.acquire_in(db, quota, principal.lock_id or endpoint.id)
+    return endpoint
+
+
+def _send(
+    db: Session, endpoint: WebhookEndpoint, events: Sequence[Row[UUID, UUID | None] | WebhookEvent]
+) -> None:
+    """Make deliveries of these events due now, with a new series of attempts."""
+    ids = [event.id for event in events]
+    again = update(WebhookDelivery).where(
+        WebhookDelivery.endpoint_id == endpoint.id, WebhookDelivery.event_id.in_(ids)
+    )
+    # A claimed one stays claimed, or nobody would look for it if the process that has it is killed
+    claimed = WebhookDelivery.claimed_until > now()
+    due_at = case((claimed, WebhookDelivery.claimed_until), else_=now())
+    values = {"status": DeliveryStatus.PENDING, "tries": 0, "next_attempt_at": due_at}
+    repeated = db.scalars(
+        again.values(values).returning(WebhookDelivery.event_id), execution_options=_BLIND
+    )
+    missing = {event.id: event.tenant_id for event in events}
+    for event_id in repeated:
+        del missing[event_id]
+    if missing:
+        rows = [delivery_of(endpoint, *each) for each in missing.items()]
+        db.execute(insert(WebhookDelivery), rows)
+    endpoint.probe_at, endpoint.due_at = None, now()
+
+
+def _missed(
+    endpoint: WebhookEndpoint, since: datetime, until: datetime | None
+) -> Select[UUID, UUID | None]:
+    """Select the events of this time that are for the endpoint, and were not delivered to it."""
+    delivered = exists().where(
+        WebhookDelivery.event_id == WebhookEvent.id,
+        WebhookDelivery.endpoint_id == endpoint.id,
+        WebhookDelivery.status == DeliveryStatus.DELIVERED,
+    )
+    missed = select(WebhookEvent.id, WebhookEvent.tenant_id).where(
+        WebhookEvent.id >= first_id_at(since),
+        WebhookEvent.id < first_id_at(until or now() + timedelta(minutes=1)),
+        WebhookEvent.body.is_not(None),
+        WebhookEvent.type.in_(types_of(endpoint)),
+        ~delivered,
+    )
+    if endpoint.tenant_id is not None:
+        missed = missed.where(WebhookEvent.tenant_id == endpoint.tenant_id)
+    return missed.order_by(WebhookEvent.id)
+
+
+def _record(
+    db: Session, principal: Maker, action: Action[EndpointDescription], endpoint: WebhookEndpoint
+) -> None:
+    """Record an event about the endpoint, without the path of its URL, which may be a secret."""
+    details: EndpointDescription = {
+        "webhook_endpoint_id": str(endpoint.id),
+        "host": parse(endpoint.url).name,
+        "types": endpoint.types,
+        "endpoint_status": endpoint.status,
+    }
+    action.record(db, principal.actor, details, endpoint.tenant_id)

@@ -1,0 +1,428 @@
+"""What endpoints are told, when, and how often."""
+
+import itertools
+import json
+import threading
+import time
+from datetime import timedelta
+
+import jsonschema
+import pytest
+import sqlalchemy
+from standardwebhooks import Webhook
+
+from app.audit import actions
+from app.audit.actions import WEBHOOK_TYPES
+from app.clock import now
+from app.errors import AppError, ConflictError, RateLimitedError
+from app.ids import new_id
+from app.outbound.door import HttpAnswer
+from app.store.database import SYSTEM
+from app.store.models import EndpointStatus, WebhookDelivery, WebhookEndpoint, WebhookEvent
+from app.webhooks.delivery import RETRIES, THREADS, Outcome
+from app.webhooks.events import BODY_BYTES
+from app.webhooks.retention import check_secrets, finding, seal_again
+from app.webhooks.signing import Secrets
+from tests.support.cast import OPERATOR
+from tests.webhooks.conftest import deliver, endpoint_of
+
+
+def tenants(services, *names):
+    return [services.tenants.create(OPERATOR, name=name) for name in names]
+
+
+def rows(services, model):
+    with services.db.read() as db:
+        return list(db.scalars(sqlalchemy.select(model).order_by(model.id)))
+
+
+def test_an_event_is_told_once_signed_as_the_specification_says(services, receiver):
+    _, secret = endpoint_of(services, receiver)
+    (tenant,) = tenants(services, "Acme")
+    assert len(deliver(services)) == 1
+    assert deliver(services) == []
+    [(_, headers, body)] = receiver.got
+    event = Webhook(secret).verify(body, headers)
+    assert event["type"] == "tenant.created"
+    assert event["data"]["tenant_id"] == str(tenant.id)
+    [stored] = rows(services, WebhookEvent)
+    assert headers["webhook-id"] == str(stored.id) == event["data"]["event_id"]
+    assert headers["content-type"] == "application/json"
+
+
+def test_what_did_not_happen_is_not_told(services, receiver):
+    endpoint_of(services, receiver)
+
+    class UndoneError(Exception):
+        pass
+
+    def undone():
+        with services.db.write(SYSTEM) as db:
+            actions.PROBER_SIGHTED.record(db, OPERATOR.actor, {"seen": "", "next": ""})
+            raise UndoneError
+
+    with pytest.raises(UndoneError):
+        undone()
+    assert deliver(services) == []
+
+
+def test_an_endpoint_is_told_of_its_types_alone(services, receiver):
+    endpoint_of(services, receiver, "/some", types=["tenant.suspended"])
+    endpoint_of(services, receiver, "/all")
+    (tenant,) = tenants(services, "Acme")
+    services.tenants.suspend(OPERATOR, tenant.id, reason="a test")
+    deliver(services)
+    assert receiver.types("/some") == ["tenant.suspended"]
+    assert sorted(receiver.types("/all")) == ["tenant.created", "tenant.suspended"]
+    [suspended] = [e for e in receiver.events if e["type"] == "tenant.suspended"][:1]
+    details = suspended["data"]["details"]
+    assert (details["was"], details["status"]) == ("active", "suspended")
+
+
+def test_events_that_no_endpoint_is_for_are_not_kept(services):
+    tenants(services, "Acme", "Other")
+    deliver(services)
+    assert rows(services, WebhookEvent) == []
+
+
+def test_a_tenants_endpoint_is_told_what_the_tenant_may_see(services, receiver):
+    mine, other = tenants(services, "Mine", "Other")
+    endpoint_of(services, receiver, "/mine", tenant_id=mine.id)
+    endpoint_of(services, receiver, "/vendor")
+    for tenant in (mine, other):
+        services.tenants.suspend(OPERATOR, tenant.id, reason="fraud")
+    deliver(services)
+    told = [json.loads(body)["data"] for path, _, body in receiver.got if path == "/mine"]
+    assert {data["tenant_id"] for data in told} == {str(mine.id)}
+    assert [data["details"].get("reason") for data in told] == [None, None]
+    reasons = {
+        json.loads(body)["data"]["details"].get("reason")
+        for path, _, body in receiver.got
+        if path == "/vendor"
+    }
+    assert reasons == {None, "fraud"}
+
+
+def test_an_endpoint_ends_with_its_tenant(services, receiver):
+    (mine,) = tenants(services, "Mine")
+    endpoint_of(services, receiver, tenant_id=mine.id)
+    deliver(services)
+    receiver.got.clear()
+    services.tenants.delete(OPERATOR, mine.id)
+    assert deliver(services) == []
+    assert receiver.got == []
+
+
+def test_a_delivery_is_tried_again_by_the_schedule_and_then_given_up(services, receiver, clock):
+    endpoint_of(services, receiver)
+    receiver.answers["/hook"] = 500
+    tenants(services, "Acme")
+    assert len(deliver(services)) == 1
+    for seconds in RETRIES:
+        clock.shift(timedelta(seconds=seconds * 0.85))
+        assert deliver(services) == [], f"earlier than {seconds} s"
+        clock.shift(timedelta(seconds=seconds * 0.3))
+        assert len(deliver(services)) == 1, f"{seconds} s later"
+    clock.shift(timedelta(days=1.5))
+    assert deliver(services) == []
+    [delivery] = rows(services, WebhookDelivery)
+    assert (delivery.status, len(delivery.attempts)) == ("failed", 10)
+
+
+def test_a_receiver_that_was_down_for_a_day_gets_every_event_once(services, receiver, clock):
+    endpoint_of(services, receiver)
+    receiver.answers["/hook"] = 503
+    for hour in range(24):
+        tenants(services, f"Tenant {hour}")
+        deliver(services)
+        clock.shift(timedelta(hours=1))
+    tried = len(receiver.tried)
+    assert tried < 60, "a receiver that is down is tried rarely"
+    receiver.answers.clear()
+    for _ in range(200):
+        clock.shift(timedelta(minutes=30))
+        deliver(services)
+    names = [event["data"]["details"]["name"] for event in receiver.events]
+    assert sorted(names) == sorted(f"Tenant {hour}" for hour in range(24))
+    ids = [headers["webhook-id"] for _, headers, _ in receiver.got]
+    assert len(set(ids)) == 24
+
+
+def test_a_success_frees_all_that_waits(services, receiver, clock):
+    endpoint_of(services, receiver)
+    receiver.answers["/hook"] = 503
+    tenants(services, *map(str, range(10)))
+    assert len(deliver(services)) == 1, "one that is unsure is asked once"
+    receiver.answers.clear()
+    clock.shift(timedelta(seconds=10))
+    deliver(services)
+    assert len(receiver.got) >= 9
+
+
+def test_three_hundred_is_a_failure_and_is_not_followed(services, receiver):
+    endpoint_of(services, receiver)
+    receiver.answers["/hook"] = (302, {"Location": receiver.url("/other")}, b"")
+    tenants(services, "Acme")
+    deliver(services)
+    assert receiver.tried == ["/hook"]
+    [delivery] = rows(services, WebhookDelivery)
+    assert (delivery.status, delivery.attempts[0]["status_code"]) == ("pending", 302)
+
+
+def test_410_disables_at_once(services, receiver):
+    endpoint, _ = endpoint_of(services, receiver)
+    receiver.answers["/hook"] = 410
+    tenants(services, "Acme", "Other")
+    deliver(services)
+    assert receiver.tried == ["/hook"]
+    [row] = rows(services, WebhookEndpoint)
+    assert (row.status, row.disabled_because) == ("disabled", "gone")
+    assert {delivery.status for delivery in rows(services, WebhookDelivery)} == {"failed"}
+    receiver.answers.clear()
+    tenants(services, "Missed")
+    deliver(services)
+    _, missed = services.endpoints.change(OPERATOR, endpoint.id, {"status": "enabled"})
+    assert missed == 1
+    since = endpoint.created_at - timedelta(seconds=1)
+    assert services.endpoints.recover(OPERATOR, endpoint.id, since=since) == 3
+    deliver(services)
+    assert len({headers["webhook-id"] for _, headers, _ in receiver.got}) == 3
+
+
+def test_an_endpoint_that_fails_for_five_days_is_disabled(services, receiver, clock):
+    endpoint_of(services, receiver)
+    receiver.answers["/hook"] = 500
+    for _ in range(6 * 4):
+        tenants(services, "Acme")
+        deliver(services)
+        clock.shift(timedelta(hours=6))
+    [row] = rows(services, WebhookEndpoint)
+    assert (row.status, row.disabled_because) == (EndpointStatus.DISABLED, "failing")
+
+
+def test_retry_after_is_honoured_up_to_a_day(services, receiver, clock):
+    endpoint_of(services, receiver)
+    receiver.answers["/hook"] = (503, {"Retry-After": "7200"}, b"")
+    tenants(services, "Acme")
+    deliver(services)
+    clock.shift(timedelta(minutes=100))
+    assert deliver(services) == []
+    clock.shift(timedelta(minutes=40))
+    assert len(deliver(services)) == 1
+
+
+def test_a_claim_that_a_killed_worker_had_comes_again(services, receiver, clock):
+    endpoint_of(services, receiver)
+    tenants(services, "Acme")
+    assert len(services.deliveries.advance([], 32)) == 1
+    assert services.deliveries.advance([], 32) == []
+    clock.shift(timedelta(seconds=61))
+    assert len(deliver(services)) == 1
+    assert len(receiver.got) == 1
+
+
+def test_a_delivery_that_is_asked_for_while_a_killed_worker_has_it_comes_again(
+    services, receiver, clock
+):
+    endpoint, _ = endpoint_of(services, receiver)
+    tenants(services, "Acme")
+    deliver(services)
+    tenants(services, "Other")
+    [claimed] = services.deliveries.advance([], 32)
+    services.endpoints.redeliver(OPERATOR, endpoint.id, claimed.delivery_id)
+    assert services.deliveries.advance([], 32) == []
+    clock.shift(timedelta(seconds=61))
+    assert len(deliver(services)) == 1
+
+
+def test_a_tenant_whose_events_are_refused_delays_no_other(services, receiver, clock):
+    endpoint_of(services, receiver)
+    poisoned, other = tenants(services, "Poisoned", "Other")
+    deliver(services)
+    receiver.refused.add(str(poisoned.id))
+    for number in range(6):
+        services.tenants.change(OPERATOR, poisoned.id, {"name": f"Poisoned {number}"})
+        deliver(services)
+        clock.shift(timedelta(minutes=1))
+    receiver.got.clear()
+    services.tenants.change(OPERATOR, other.id, {"name": "Another"})
+    deliver(services)
+    assert [event["data"]["tenant_id"] for event in receiver.events] == [str(other.id)]
+
+
+def test_a_receiver_that_refuses_everything_is_asked_rarely(services, receiver, clock):
+    endpoint_of(services, receiver)
+    receiver.answers["/hook"] = 500
+    for _ in range(10):
+        tenants(services, *map(str, range(20)))
+        deliver(services)
+        clock.shift(timedelta(minutes=30))
+    assert len(receiver.tried) < 100
+
+
+def test_two_workers_do_not_wait_for_each_other(services, receiver):
+    """Each locks many endpoints, and outcomes lock some of them in another order."""
+    for number in range(20):
+        endpoint_of(services, receiver, f"/{number}")
+    end, errors, made_events = threading.Event(), [], itertools.count()
+
+    def work():
+        claims = []
+        while not end.is_set():
+            answer = HttpAnswer(204, {}, b"")
+            outcomes = [Outcome(claim, now(), 1, answer) for claim in claims]
+            try:
+                claims = services.deliveries.advance(outcomes, THREADS)
+            except AppError as error:
+                errors.append(error)
+
+    workers = [threading.Thread(target=work) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    until = time.monotonic() + 2
+    while time.monotonic() < until:
+        tenants(services, str(next(made_events)))
+    end.set()
+    for worker in workers:
+        worker.join()
+    assert errors == []
+
+
+def test_an_event_whose_audit_event_is_gone_stops_no_other(services, receiver):
+    endpoint_of(services, receiver)
+    with services.db.write(SYSTEM) as db:
+        db.add(WebhookEvent(id=new_id(), type="tenant.created", created_at=now()))
+    tenants(services, "Acme")
+    deliver(services)
+    assert receiver.types() == ["tenant.created"]
+
+
+def test_nothing_is_sent_without_a_signature(services, receiver):
+    endpoint_of(services, receiver)
+    with services.db.write(SYSTEM) as db:
+        db.execute(sqlalchemy.update(WebhookEndpoint).values(secret=b"of another key"))
+    tenants(services, "Acme")
+    assert [outcome.error for outcome in deliver(services)] == ["secret"]
+    assert receiver.tried == []
+
+
+def test_the_log_keeps_the_last_answer_in_few_bytes(services, receiver):
+    endpoint, _ = endpoint_of(services, receiver)
+    receiver.answers["/hook"] = (500, {}, b"\x01" * 2000)
+    tenants(services, "Acme")
+    deliver(services)
+    [delivery] = rows(services, WebhookDelivery)
+    services.endpoints.redeliver(OPERATOR, endpoint.id, delivery.id)
+    deliver(services)
+    [delivery] = rows(services, WebhookDelivery)
+    assert [attempt["answer"] for attempt in delivery.attempts] == [None, "\ufffd" * 1024]
+
+
+def test_a_time_is_recovered_four_times_a_minute(services, receiver):
+    """Each search reads thousands of rows, also one that is refused for finding too many."""
+    endpoint, _ = endpoint_of(services, receiver)
+    since = now() - timedelta(days=1)
+    for _ in range(4):
+        services.endpoints.recover(OPERATOR, endpoint.id, since=since)
+    with pytest.raises(RateLimitedError):
+        services.endpoints.recover(OPERATOR, endpoint.id, since=since)
+
+
+def test_two_secrets_sign_while_one_is_replaced_and_none_without_a_grace(services, receiver):
+    endpoint, old = endpoint_of(services, receiver)
+    new = services.endpoints.rotate_secret(OPERATOR, endpoint.id, grace_seconds=60)
+    with pytest.raises(ConflictError):
+        services.endpoints.rotate_secret(OPERATOR, endpoint.id, grace_seconds=60)
+    tenants(services, "Acme")
+    deliver(services)
+    newest = services.endpoints.rotate_secret(OPERATOR, endpoint.id, grace_seconds=0)
+    tenants(services, "Other")
+    deliver(services)
+    (_, first, body), (_, second, later) = receiver.got
+    for secret in (old, new):
+        Webhook(secret).verify(body, first)
+    assert len(second["webhook-signature"].split()) == 1
+    assert Webhook(newest).verify(later, second)
+
+
+def test_a_test_goes_to_one_endpoint_and_a_delivery_can_be_repeated(services, receiver):
+    endpoint, _ = endpoint_of(services, receiver, "/one")
+    endpoint_of(services, receiver, "/two")
+    event_id = services.endpoints.test(OPERATOR, endpoint.id)
+    deliver(services)
+    assert [path for path, _, _ in receiver.got] == ["/one"]
+    [delivery] = rows(services, WebhookDelivery)
+    services.endpoints.redeliver(OPERATOR, endpoint.id, delivery.id)
+    deliver(services)
+    (_, first, body), (_, second, again) = receiver.got
+    assert first["webhook-id"] == second["webhook-id"] == str(event_id)
+    assert body == again
+
+
+def test_tenants_take_turns_at_an_endpoint(services, receiver):
+    """A tenant with a hundred events delays another tenant's event by a few deliveries."""
+    endpoint_of(services, receiver)
+    busy, other = tenants(services, "Busy", "Other")
+    deliver(services)
+    receiver.got.clear()
+    for number in range(100):
+        services.tenants.change(OPERATOR, busy.id, {"name": f"Busy {number}"})
+    services.tenants.change(OPERATOR, other.id, {"name": "Another"})
+    deliver(services, steps=200)
+    order = [event["data"]["tenant_id"] for event in receiver.events]
+    assert len(order) == 101
+    assert order.index(str(other.id)) < 60
+
+
+def test_no_body_is_larger_than_20_kb(services, receiver):
+    """The largest details are those of a key with all that it may have, and of a proof."""
+    endpoint_of(services, receiver)
+    details = {
+        "api_key_id": "x" * 36,
+        "name": "\u202e" * 200,
+        "keys_revoked": 10**6,
+        "links_revoked": 10**6,
+        "registrations": 10**6,
+        "api_key_ids": ["x" * 36] * 100,
+        "onboarding_link_ids": ["x" * 36] * 100,
+    }
+    with services.db.write(SYSTEM) as db:
+        actions.KEY_REVOKED.record(db, OPERATOR.actor, details)
+    deliver(services)
+    [(_, _, body)] = receiver.got
+    assert 7_500 < len(body) < BODY_BYTES
+
+
+def test_each_body_has_the_details_that_its_type_says(services, receiver):
+    endpoint_of(services, receiver)
+    (tenant,) = tenants(services, "Acme")
+    services.tenants.suspend(OPERATOR, tenant.id, reason="a test")
+    services.tenants.delete(OPERATOR, tenant.id)
+    deliver(services)
+    for event in receiver.events:
+        jsonschema.validate(event["data"]["details"], WEBHOOK_TYPES[event["type"]].schema)
+    assert len(receiver.events) == 3
+
+
+def test_a_secret_is_sealed_again_under_a_new_first_key(services, receiver):
+    endpoint, secret = endpoint_of(services, receiver)
+    _, *old = keys = ("a new key " * 5, *services.config.database.secret_keys)
+    newer = Secrets(keys)
+    seal_again(services.db, newer)
+    [row] = rows(services, WebhookEndpoint)
+    assert newer.is_current(row.secret)
+    assert Secrets(tuple(old)).open(endpoint.id, row.secret) is None
+    assert Secrets(keys[:1]).open(endpoint.id, row.secret) == newer.open(endpoint.id, row.secret)
+    assert check_secrets(services.db, newer).status == "ok"
+    assert check_secrets(services.db, Secrets(tuple(old))).status == "failed"
+    assert secret
+
+
+def test_an_endpoint_that_was_disabled_is_a_warning_if_it_is_the_vendors(services, receiver):
+    (tenant,) = tenants(services, "Acme")
+    for options in ({"tenant_id": tenant.id}, {}):
+        endpoint_of(services, receiver, **options)
+        receiver.answers["/hook"] = 410
+        services.tenants.change(OPERATOR, tenant.id, {"name": str(options)})
+        deliver(services)
+        assert (finding(services.db).status == "warning") == (not options)

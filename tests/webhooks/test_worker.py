@@ -1,0 +1,60 @@
+"""The part of a background worker that delivers: how soon, and beside endpoints that hang."""
+
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+from sqlalchemy import text
+
+from app.background import worker as parts
+from tests.support.cast import OPERATOR
+from tests.support.waiting import until
+from tests.webhooks.conftest import endpoint_of
+
+_EVENTS = 4
+
+
+@pytest.fixture
+def deliverer(services) -> Iterator[parts.Part]:
+    failed = threading.Event()
+    part = parts.Part("webhooks", partial(parts._deliver, services.deliveries), failed.set)
+    part.start()
+    yield part
+    part.end.set()
+    assert not failed.is_set()
+
+
+def test_an_endpoint_that_hangs_delays_no_other(services, receiver, deliverer):
+    """One of fifty hangs for as long as an attempt may take, each time."""
+    paths = [f"/{number}" for number in range(50)]
+    for path in paths:
+        endpoint_of(services, receiver, path)
+    services.tenants.create(OPERATOR, name="The first")
+    until(lambda: len(receiver.got) >= 50)  # a new endpoint has one thread of few until it answers
+    receiver.got.clear()
+    receiver.hangs.add("/0")
+    began = {}
+    for number in range(_EVENTS):
+        tenant = services.tenants.create(OPERATOR, name=f"Tenant {number}")
+        began[str(tenant.id)] = time.monotonic()
+        time.sleep(1.5)
+    until(lambda: len(receiver.got) >= _EVENTS * 49)
+    waits = sorted(
+        at - began[tenant_id]
+        for path, tenant_id, at in receiver.arrived
+        if path != "/0" and tenant_id in began
+    )
+    assert len(waits) == _EVENTS * 49
+    assert waits[len(waits) * 99 // 100] < 2, waits[-10:]
+
+
+def test_a_worker_that_is_stopped_stores_what_it_sent(services, receiver, deliverer):
+    endpoint_of(services, receiver)
+    services.tenants.create(OPERATOR, name="Acme")
+    until(lambda: receiver.got)
+    parts.stop_all([deliverer])
+    assert not deliverer.is_alive()
+    with services.db.read() as db:
+        assert db.scalars(text("SELECT status FROM webhook_deliveries")).all() == ["delivered"]
