@@ -34,6 +34,7 @@ from bench import (
     report,
     retention,
     stops,
+    webhooks,
 )
 from bench.client import BenchError
 from bench.servers import HOME
@@ -63,6 +64,7 @@ SECTIONS: dict[str, tuple[Callable[[Stage], None], str]] = {
     ),
     "readiness": (readiness.measure, "row 18: STS calls for many that ask for readiness"),
     "stops": (stops.measure, "row 23: how long a stop takes beside 60 writers of what is stopped"),
+    "webhooks": (webhooks.measure, "row 24: deliveries of webhooks, and their delay"),
     "costly": (
         costly.measure,
         "row 22: CPU time of the costliest requests, and of a due connection",

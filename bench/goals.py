@@ -127,6 +127,12 @@ STOPS = Goal(
     ((2, 0.5, 0.2), (2, 0.5, 0.2)),
     unit=" s",
 )
+WEBHOOKS = Goal(
+    24,
+    "deliveries of one background worker / a loop of `requests.post` · p99 until the first attempt,"
+    " seconds",
+    ((0.3, 0.5, 0.8), (3, 2, 1)),
+)
 GOALS = (
     HOT,
     HOT_P99,
@@ -150,6 +156,7 @@ GOALS = (
     COSTLY,
     CPU,
     STOPS,
+    WEBHOOKS,
 )
 
 
