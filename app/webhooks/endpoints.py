@@ -22,8 +22,7 @@ from app.config import Config
 from app.errors import ConflictError, ValidationFailedError
 from app.identity import Maker, ensure_room, one_or_not_found, tenant_of, was_revoked
 from app.ids import first_id_at, new_id
-from app.limits import quotas
-from app.limits.table import DELIVERIES_ASKED, ENDPOINTS_OF_TENANT, ENDPOINTS_OF_VENDOR, RECOVERIES
+from app.limits import quotas, table
 from app.limits.tenant_share import TenantShare
 from app.outbound.addresses import DNS_SECONDS, AddressError, parse, resolve
 from app.settings.checks import DAY, WEEK
@@ -78,12 +77,12 @@ class Endpoints:
         endpoint_id = new_id()
         secret, sealed = self._secrets.make(endpoint_id)
         with self._db.write(principal) as db:
-            limit = ENDPOINTS_OF_VENDOR
+            limit = table.ENDPOINTS_OF_VENDOR
             if tenant_id is None:
                 Lock.ENDPOINTS.hold(db)
             else:
                 tenant_of(db, principal, tenant_id, lock=True).ensure_active()
-                limit = ENDPOINTS_OF_TENANT
+                limit = table.ENDPOINTS_OF_TENANT
             own = _live().where(WebhookEndpoint.tenant_id.is_not_distinct_from(tenant_id))
             ensure_room(db, own.with_only_columns(func.count()), limit)
             endpoint = WebhookEndpoint(
@@ -243,7 +242,7 @@ class Endpoints:
         if since < now() - RECOVERABLE:
             raise ValidationFailedError(since="Events can be sent again for 30 days.")
         with self._db.write(principal) as db:  # before the search, which costs more than the rest
-            _to_repeat(db, principal, endpoint_id, RECOVERIES)
+            _to_repeat(db, principal, endpoint_id, table.RECOVERIES)
         with self._db.read(long=True) as db:
             missed = _missed(_one(db, principal, endpoint_id), since, until)
             events = db.execute(missed.limit(_RECOVERED_AT_ONCE + 1)).all()
@@ -331,7 +330,7 @@ def _one(
 
 
 def _to_repeat(
-    db: Session, principal: Maker, endpoint_id: UUID, quota: Limit = DELIVERIES_ASKED
+    db: Session, principal: Maker, endpoint_id: UUID, quota: Limit = table.DELIVERIES_ASKED
 ) -> WebhookEndpoint:
     """Return the locked endpoint, and count one request for deliveries to it.
 
