@@ -12,7 +12,7 @@ from datetime import timedelta
 from threading import Event
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, select, update
+from sqlalchemy import ColumnElement, delete, select, true, update
 
 from app.audit import months
 from app.audit.log import ID_AND_TIME
@@ -36,10 +36,10 @@ EVERY = 900  # seconds between two calls of `tidy`
 # CloudFormation gives up a request after an hour, and SQS keeps a message for 14 days at most
 _KEPT = timedelta(days=30)
 _SILENT = timedelta(days=1)  # for rows of killed background workers; others delete their rows
-_WEBHOOKS_AND_REQUESTS: tuple[tuple[Any, timedelta], ...] = (
-    (WebhookDelivery, retention.DELIVERIES_KEPT),
-    (WebhookEvent, retention.EVENTS_KEPT),
-    (IdempotentRequest, attempts.KEPT),
+_WEBHOOKS_AND_REQUESTS: tuple[tuple[Any, timedelta, Any], ...] = (
+    (WebhookDelivery, retention.DELIVERIES_KEPT, retention.HAS_ENDED),
+    (WebhookEvent, retention.EVENTS_KEPT, retention.HAS_NO_DELIVERY),
+    (IdempotentRequest, attempts.KEPT, true()),
 )
 _SECONDS = 15.0  # most seconds for the rows of one table in one run
 _TOGETHER = 200  # rows in one transaction: on SQLite all other writers wait for it
@@ -64,9 +64,10 @@ def tidy(db: Database, audit_days: int, end: Event) -> None:
     _delete_old(
         db, end, Registration, Registration.id < first_id_at(limit), Registration.created_at < limit
     )
-    for table, kept in _WEBHOOKS_AND_REQUESTS:
+    for table, kept, is_over in _WEBHOOKS_AND_REQUESTS:
         limit = read_at - kept
-        _delete_old(db, end, table, table.id < first_id_at(limit), table.created_at < limit)
+        is_old = table.id < first_id_at(limit), table.created_at < limit
+        _delete_old(db, end, table, *is_old, is_over)
     retention.delete_ended(db)
     limit = read_at - timedelta(days=audit_days) - ID_AND_TIME
     if db.engine.dialect.name == "postgresql":

@@ -30,6 +30,7 @@ from app.store.models import ApiKey, IdempotentRequest
 KEPT = timedelta(hours=24)
 _LEASE = timedelta(seconds=60)
 _BLIND: Any = {"synchronize_session": False}
+_EFFECT = IdempotentRequest.tenant_id, IdempotentRequest.thing_id
 _TRY_LOCK = text("SELECT pg_try_advisory_xact_lock(:number)")
 
 
@@ -140,7 +141,8 @@ class Attempt:
         have for a day.
         """
         rows = select(func.count(), func.min(IdempotentRequest.created_at)).where(
-            IdempotentRequest.counted_for == self.principal.lock_id
+            IdempotentRequest.counted_for == self.principal.lock_id,
+            IdempotentRequest.created_at > now() - KEPT,
         )
         yield IDEMPOTENT_REQUESTS, rows.where(IdempotentRequest.api_key_id == self.principal.key_id)
         if tenant_id := self.principal.tenant_scope:
@@ -175,7 +177,7 @@ class IdempotencyKeys:
         Raises IdempotencyKeyReusedError for a key that had another body, and
         IdempotencyKeyInUseError while another attempt is running.
         """
-        digest = hashlib.sha256(f"{request} {key}".encode()).digest()
+        digest = hashlib.sha256(f"{principal.key_id} {request} {key}".encode()).digest()
         body_digest = hashlib.sha256(body).digest()
         query = select(IdempotentRequest).where(
             IdempotentRequest.api_key_id == principal.key_id,
@@ -190,25 +192,28 @@ class IdempotencyKeys:
                 raise IdempotencyKeyReusedError
             if row.status is not None and row.answer is not None:
                 return StoredAnswer(row.status, row.answer)
-            self._take_over(row, owner)
-            earlier = Effect(row.tenant_id, row.thing_id) if row.has_effect else None
+            earlier = self._take_over(row, owner)
         attempt = Attempt(principal, earlier, digest, body_digest, owner, stops, row is not None)
         attempt.principal = principal.noting(attempt.note)
         return attempt
 
-    def _take_over(self, row: IdempotentRequest, owner: UUID) -> None:
+    def _take_over(self, row: IdempotentRequest, owner: UUID) -> Effect | None:
+        """Take the row from an attempt whose lease has ended, and return what that changed."""
         taken = update(IdempotentRequest).where(
             IdempotentRequest.id == row.id,
             IdempotentRequest.owner == row.owner,
             IdempotentRequest.leased_until <= now(),
         )
-        with self._db.read() as db:  # a retry must not wait for the write lock to be refused
-            if row.leased_until > now():
-                raise IdempotencyKeyInUseError
+        if row.leased_until > now():  # a retry must not wait for the write lock to be refused
+            raise IdempotencyKeyInUseError
         values = {"owner": owner, "leased_until": now() + _LEASE}
+        effect = IdempotentRequest.has_effect, *_EFFECT
         with self._db.write(SYSTEM) as db:
-            if not db.execute(taken.values(values), execution_options=_BLIND).rowcount:  # type: ignore[attr-defined]
-                raise IdempotencyKeyInUseError
+            now_taken = taken.values(values).returning(*effect)
+            earlier = db.execute(now_taken, execution_options=_BLIND).one_or_none()
+        if earlier is None:
+            raise IdempotencyKeyInUseError
+        return Effect(earlier.tenant_id, earlier.thing_id) if earlier.has_effect else None
 
     def end(self, attempt: Attempt, answer: StoredAnswer | None) -> None:
         """Store the answer of an attempt; None if it was refused.

@@ -221,7 +221,7 @@ def revoke_family(db: Session, key: ApiKey) -> RevokedFamily:
     links = db.scalars(revoked_links.returning(OnboardingLink.id), execution_options=_BLIND).all()
     endpoints = update(WebhookEndpoint).where(
         or_(WebhookEndpoint.url_by.in_(members), WebhookEndpoint.secret_by.in_(members)),
-        WebhookEndpoint.status != EndpointStatus.DELETED,
+        WebhookEndpoint.status == EndpointStatus.ENABLED,
     )
     disabled = endpoints.values(
         status=EndpointStatus.DISABLED,

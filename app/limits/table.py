@@ -251,7 +251,7 @@ NAMES_RESOLVED = Limit(
     _TENANT,
     "concurrent",
     1,
-    patience=5.0,
+    patience=2.0,
     waiting=8,
 )
 IDEMPOTENT_REQUESTS = Limit(

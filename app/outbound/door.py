@@ -78,7 +78,7 @@ def _exchange(
 ) -> HttpAnswer:
     if destination.tls:
         connected = _tls().wrap_socket(connected, server_hostname=destination.name)
-    connection = HTTPConnection(destination.name)
+    connection = HTTPConnection("unused")  # it is connected, and Host is given
     connection.sock = _Bounded(connected)
     connection.auto_open = 0  # it must never connect by itself
     try:

@@ -129,7 +129,7 @@ class Lock(enum.IntEnum):
     CALLER = 7302  # shared: a principal writes; exclusive: the principal is being revoked
     TENANT = 7303  # protects the tenant's row
     CONNECTION = 7304  # protects the connection's row
-    ENDPOINTS = 7305  # protects the number of a tenant's webhook endpoints, or of the vendor's
+    ENDPOINTS = 7305  # protects the number of the vendor's webhook endpoints
 
     def share(self, db: Session, *subjects: UUID) -> None:
         """Take the locks on these subjects in shared mode, until the transaction ends.

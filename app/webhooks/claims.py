@@ -9,10 +9,11 @@ tenants take turns, and those whose events it refused wait for the others'.
 
 from collections import Counter
 from datetime import datetime, timedelta
+from itertools import chain, zip_longest
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Select, and_, bindparam, func, or_, select, update
+from sqlalchemy import Select, bindparam, func, or_, select, update
 
 from app.clock import now
 from app.store.database import Session
@@ -32,7 +33,9 @@ _TO_TENANT = 8  # to the endpoints of one tenant
 _TO_TENANTS = 16  # to the endpoints of all tenants; the other threads are for the vendor's
 _SHARED = 12  # of those 16; the last ones are for tenants that hold none
 _UNSURE = 8  # to those endpoints that are new, slow or failing: of tenants, and of the vendor
-_ENDPOINTS = 16  # most endpoints in one transaction, because other writers wait for it on SQLite
+_ENDPOINTS = (
+    12  # most endpoints of a kind in one transaction, because other writers wait for it on SQLite
+)
 _FAILED_AT_ONCE = 200  # deliveries of a disabled endpoint in one transaction
 _BLIND: Any = {"synchronize_session": False}
 _PENDING = WebhookDelivery.status == DeliveryStatus.PENDING
@@ -121,13 +124,15 @@ class _InFlight:
             rooms += [_TO_TENANT - of_tenant, max(_SHARED - self._all[True], last)]
         return max(0, min(rooms))
 
-    def with_room(self) -> Select[WebhookEndpoint]:
-        """Select the endpoints of those kinds for which there is room."""
-        query = select(WebhookEndpoint)
-        for is_tenants, kind in ((True, _IS_TENANTS), (False, ~_IS_TENANTS)):
-            if self._unsure[is_tenants] >= _UNSURE:
-                query = query.where(~and_(kind, _IS_UNSURE))
-        return query.where(~_IS_TENANTS) if self._all[True] >= _TO_TENANTS else query
+    def due(self, current_time: datetime, *, is_tenants: bool) -> Select[WebhookEndpoint]:
+        """Select the endpoints that have been due longest, if there is room for their kind."""
+        kind = _IS_TENANTS if is_tenants else ~_IS_TENANTS
+        query = select(WebhookEndpoint).where(kind, WebhookEndpoint.due_at <= current_time)
+        if self._unsure[is_tenants] >= _UNSURE:
+            query = query.where(~_IS_UNSURE)
+        most = 0 if is_tenants and self._all[True] >= _TO_TENANTS else _ENDPOINTS
+        oldest = query.order_by(WebhookEndpoint.due_at).limit(most)
+        return oldest.with_for_update(skip_locked=True, key_share=True)
 
 
 def _is_unsure(endpoint: WebhookEndpoint) -> bool:
@@ -139,12 +144,15 @@ def claim(db: Session, free: int) -> list[DeliveryClaim]:
     """Claim at most `free` deliveries, for the endpoints that have been due longest."""
     current_time, in_flight = now(), _InFlight(db)
     lease = current_time + _LEASE
-    due = in_flight.with_room().where(WebhookEndpoint.due_at <= current_time)
-    due = due.order_by(WebhookEndpoint.due_at).limit(_ENDPOINTS)
     claims: list[DeliveryClaim] = []
-    endpoints = db.scalars(due.with_for_update(skip_locked=True, key_share=True)).all()
+    # The vendor's and the tenants' in turn: many of one kind must not delay the other
+    vendors, tenants = (
+        db.scalars(in_flight.due(current_time, is_tenants=is_tenants)).all()
+        for is_tenants in (False, True)
+    )
+    endpoints = chain.from_iterable(zip_longest(vendors, tenants))
     with db.no_autoflush:  # the endpoints are updated by one statement at the end
-        for endpoint in endpoints:
+        for endpoint in filter(None, endpoints):
             own = _of_endpoint(db, endpoint, in_flight, free - len(claims), current_time)
             claims += own
             in_flight.add(endpoint, len(own))

@@ -101,7 +101,7 @@ class Deliveries:
             return claim(db, free)
 
     def oldest_due(self) -> datetime | None:
-        """Return the earliest `due_at` of the vendor's endpoints; None if none is due."""
+        """Return the earliest `due_at` of the vendor's endpoints, which may be in the future."""
         due = select(func.min(WebhookEndpoint.due_at)).where(WebhookEndpoint.tenant_id.is_(None))
         with self._db.read() as db:
             return db.scalar(due)
@@ -110,11 +110,11 @@ class Deliveries:
         """Send the event to the endpoint once, and return the outcome."""
         attempted_at, began = now(), time.monotonic()
         answer, error = None, None
-        opened = [self._secrets.open(claimed.endpoint_id, sealed) for sealed in claimed.secrets]
-        secrets = [secret for secret in opened if secret is not None]
         networks = self._config.service.webhook_allowed_networks if claimed.by_vendor else ()
-        body = claimed.body.encode()
         try:
+            opened = [self._secrets.open(claimed.endpoint_id, sealed) for sealed in claimed.secrets]
+            secrets = [secret for secret in opened if secret is not None]
+            body = claimed.body.encode()
             if secrets:
                 headers = signed_headers(claimed.event_id, attempted_at, body, secrets)
                 headers["content-type"] = "application/json"
@@ -159,31 +159,39 @@ def _store(db: Session, outcomes: Sequence[Outcome]) -> None:
         delivery.claimed_until = None
         earlier = [attempt | {"answer": None} for attempt in delivery.attempts[1 - _ATTEMPTS :]]
         delivery.attempts = [*earlier, outcome.row()]
+        endpoint.due_at = now()
         if outcome.is_success:
             delivery.status, delivery.next_attempt_at = DeliveryStatus.DELIVERED, None
+        elif delivery.status is not DeliveryStatus.DELIVERED:
+            _fail(endpoint, delivery, outcome)
+        if outcome.claim.url != endpoint.url:
+            continue  # it was changed meanwhile, and the outcome says nothing about the new one
+        if outcome.is_success:
             endpoint.forget_failures()
             endpoint.last_success_at, endpoint.is_slow = outcome.at, outcome.ms > _SLOW_MS
-            endpoint.due_at = now()
         else:
-            _fail(db, endpoint, delivery, outcome)
+            _note_failure(db, endpoint, outcome)
 
 
-def _fail(
-    db: Session, endpoint: WebhookEndpoint, delivery: WebhookDelivery, outcome: Outcome
-) -> None:
+def _fail(endpoint: WebhookEndpoint, delivery: WebhookDelivery, outcome: Outcome) -> None:
     delivery.tries += 1
-    endpoint.failures += 1
-    endpoint.failing_since = endpoint.failing_since or outcome.at
     if endpoint.status is not EndpointStatus.ENABLED or delivery.tries > len(RETRIES):
         delivery.status, delivery.next_attempt_at = DeliveryStatus.FAILED, None
     else:
         delivery.next_attempt_at = _later(RETRIES[delivery.tries - 1], outcome.answer)
+
+
+def _note_failure(db: Session, endpoint: WebhookEndpoint, outcome: Outcome) -> None:
+    """Make the endpoint wait, and disable it if it has failed for too long."""
     if endpoint.status is not EndpointStatus.ENABLED:
         return
-    seconds = min(RETRIES[min(endpoint.failures, len(RETRIES)) - 1], _PROBE_SECONDS)
-    endpoint.probe_at = _later(seconds, outcome.answer)
+    endpoint.failing_since = endpoint.failing_since or outcome.at
     endpoint.refused = _refused(endpoint, outcome)
-    endpoint.due_at = now()
+    # Attempts that began before the wait count once: four at a time would make it half an hour
+    if endpoint.probe_at is None or outcome.at >= endpoint.probe_at:
+        endpoint.failures += 1
+        seconds = min(RETRIES[min(endpoint.failures, len(RETRIES)) - 1], _PROBE_SECONDS)
+        endpoint.probe_at = _later(seconds, outcome.answer)
     long_ago = now() - _FAILING
     if outcome.answer is not None and outcome.answer.status == _GONE:
         _disable(db, endpoint, DisabledBecause.GONE)
@@ -216,7 +224,7 @@ def _disable(db: Session, endpoint: WebhookEndpoint, because: DisabledBecause) -
 def _later(seconds: float, answer: HttpAnswer | None) -> datetime:
     """Return the time of the next attempt: after `seconds`, or after the answer's Retry-After."""
     text = answer.headers.get("retry-after", "") if answer else ""
+    seconds *= random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311  no secret
     if re.fullmatch("[0-9]{1,9}", text):
         seconds = max(seconds, min(int(text), _RETRY_AFTER_MAX))
-    jitter = random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311  no secret
-    return now() + timedelta(seconds=seconds * jitter)
+    return now() + timedelta(seconds=seconds)

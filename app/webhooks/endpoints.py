@@ -4,54 +4,40 @@ An unbound key's endpoint gets all events. An endpoint that is bound to a tenant
 tenant may read in the audit log, and ends with the tenant.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, case, exists, func, insert, select, update
+from sqlalchemy import Select, exists, func, select
 
 from app.audit import actions
 from app.audit.details import EndpointDescription
-from app.audit.events import Action, note_effect
+from app.audit.events import Action
 from app.clock import now
 from app.concurrency.gevent import spawn
 from app.concurrency.places import without_places
 from app.config import Config
 from app.errors import ConflictError, ValidationFailedError
 from app.identity import Maker, ensure_room, one_or_not_found, tenant_of, was_revoked
-from app.ids import first_id_at, new_id
-from app.limits import quotas, table
+from app.ids import new_id
+from app.limits import table
 from app.limits.tenant_share import TenantShare
 from app.outbound.addresses import DNS_SECONDS, AddressError, parse, resolve
 from app.settings.checks import DAY, WEEK
-from app.settings.declarations import Limit
 from app.store.database import Database, Lock, Session, until_committed
-from app.store.models import (
-    DeliveryStatus,
-    DisabledBecause,
-    EndpointStatus,
-    Tenant,
-    WebhookDelivery,
-    WebhookEndpoint,
-    WebhookEvent,
-)
+from app.store.models import DisabledBecause, EndpointStatus, Tenant, WebhookEndpoint
 from app.store.pages import Page, page
-from app.webhooks.events import delivery_of, event_for_test, types_of
+from app.webhooks.events import RECOVERED_AT_ONCE, missed_by
 from app.webhooks.signing import Secrets
 
 GRACE_SECONDS = DAY
 GRACE_SECONDS_MAX = WEEK
-RECOVERABLE = timedelta(days=30)
-_RECOVERED_AT_ONCE = 10_000
-_TOGETHER = 200  # deliveries in one transaction, because other writers wait for it on SQLite
-_BLIND: Any = {"synchronize_session": False}
 
 
 @dataclass(eq=False)
 class Endpoints:
-    """The service that creates, changes, lists and deletes endpoints, and repeats deliveries."""
+    """The service that creates, changes, lists and deletes endpoints."""
 
     _db: Database
     _config: Config
@@ -108,28 +94,31 @@ class Endpoints:
 
     def get(self, principal: Maker, endpoint_id: UUID) -> WebhookEndpoint:
         with self._db.read() as db:
-            return _one(db, principal, endpoint_id)
+            return one_seen_by(db, principal, endpoint_id)
 
     def change(
         self, principal: Maker, endpoint_id: UUID, fields: dict[str, Any]
     ) -> tuple[WebhookEndpoint, int]:
         """Change the given fields: `url`, `types`, `description` and `status`.
 
-        Return the endpoint and, if this enables it, how many events `recover` would send: those
-        since it was disabled, up to 10,000. Raises NotFoundError, ValidationFailedError for a URL
-        that may not be called, and ConflictError for one that may not be enabled.
+        Return the endpoint and, if this enables it, how many events of its previous types it did
+        not get since it failed or was disabled, up to 10,000.
+
+        Raises NotFoundError, ValidationFailedError for a URL that may not be called, and
+        ConflictError for an endpoint that may not be enabled.
         """
         missed = 0
         with self._db.read(long=True) as db:
-            before = _one(db, principal, endpoint_id)
+            before = one_seen_by(db, principal, endpoint_id)
             if before.disabled_at and fields.get("status") == EndpointStatus.ENABLED:
-                since = _missed(before, before.disabled_at, None).limit(_RECOVERED_AT_ONCE)
-                missed = db.scalars(select(func.count()).select_from(since.subquery())).one()
+                since = min(filter(None, (before.failing_since, before.disabled_at)))
+                events = missed_by(before, since, None).limit(RECOVERED_AT_ONCE).subquery()
+                missed = db.scalars(select(func.count()).select_from(events)).one()
         if "url" in fields:
             by_vendor = before.by_vendor and principal.is_vendor
             self._ensure_allowed(principal, fields["url"], by_vendor=by_vendor)
         with self._db.write(principal) as db:
-            endpoint = _one(db, principal, endpoint_id, lock=True)
+            endpoint = one_seen_by(db, principal, endpoint_id, lock=True)
             endpoint.by_vendor = endpoint.by_vendor and principal.is_vendor
             status = fields.pop("status", endpoint.status)
             for name, value in fields.items():
@@ -152,7 +141,7 @@ class Endpoints:
         """Delete an endpoint: from then on it gets nothing. Raises NotFoundError."""
         self.get(principal, endpoint_id)  # refuses an absent one without the lock
         with self._db.write(principal) as db:
-            endpoint = _one(db, principal, endpoint_id, lock=True)
+            endpoint = one_seen_by(db, principal, endpoint_id, lock=True)
             disable(endpoint, DisabledBecause.ASKED)
             endpoint.status = EndpointStatus.DELETED
             endpoint.secret, endpoint.old_secret = b"", None
@@ -168,7 +157,7 @@ class Endpoints:
         signs.
         """
         with self._db.write(principal) as db:
-            endpoint = _one(db, principal, endpoint_id, lock=True)
+            endpoint = one_seen_by(db, principal, endpoint_id, lock=True)
             if grace_seconds == 0 or was_revoked(db, endpoint.secret_by):
                 endpoint.old_secret = endpoint.old_secret_ends_at = None
             elif endpoint.old_secret_ends_at is not None and endpoint.old_secret_ends_at > now():
@@ -187,86 +176,6 @@ class Endpoints:
             )
             return secret
 
-    def deliveries(
-        self, principal: Maker, endpoint_id: UUID, *, limit: int, after: UUID | None
-    ) -> Page[tuple[WebhookDelivery, str]]:
-        """Return an endpoint's deliveries with their types, newest first. Raises NotFoundError."""
-        with self._db.read(long=True) as db:
-            _one(db, principal, endpoint_id)
-            query = select(WebhookDelivery).where(WebhookDelivery.endpoint_id == endpoint_id)
-            rows = page(db, query, WebhookDelivery.id, limit=limit, after=after)
-            ids = [delivery.event_id for delivery in rows.items]
-            events = select(WebhookEvent.id, WebhookEvent.type).where(WebhookEvent.id.in_(ids))
-            types = dict(db.execute(events).all())
-            pairs = [(delivery, types[delivery.event_id]) for delivery in rows.items]
-            return Page(pairs, rows.after)
-
-    def test(self, principal: Maker, endpoint_id: UUID) -> UUID:
-        """Send an example event to this endpoint alone, and return the event's id.
-
-        Raises NotFoundError, ConflictError for a disabled endpoint, and RateLimitedError.
-        """
-        with self._db.write(principal) as db:
-            endpoint = _to_repeat(db, principal, endpoint_id)
-            event = event_for_test(endpoint)
-            db.add(event)
-            db.flush()
-            _send(db, endpoint, [event])
-            note_effect(db, endpoint.tenant_id, event.id)
-            return event.id
-
-    def redeliver(self, principal: Maker, endpoint_id: UUID, delivery_id: UUID) -> None:
-        """Attempt a delivery again now, with a new series of attempts.
-
-        Raises NotFoundError, ConflictError for a disabled endpoint, and RateLimitedError.
-        """
-        with self._db.write(principal) as db:
-            endpoint = _to_repeat(db, principal, endpoint_id)
-            query = select(WebhookEvent).join(
-                WebhookDelivery, WebhookDelivery.event_id == WebhookEvent.id
-            )
-            own = query.where(
-                WebhookDelivery.id == delivery_id, WebhookDelivery.endpoint_id == endpoint_id
-            )
-            _send(db, endpoint, [one_or_not_found(db, own)])
-            note_effect(db, endpoint.tenant_id, endpoint.id)
-
-    def recover(
-        self, principal: Maker, endpoint_id: UUID, *, since: datetime, until: datetime | None = None
-    ) -> int:
-        """Send the events of this time that were not delivered, and return their number.
-
-        Raises NotFoundError, RateLimitedError, ConflictError for a disabled endpoint, and
-        ValidationFailedError for a time that is too long ago or has too many events.
-        """
-        if since < now() - RECOVERABLE:
-            raise ValidationFailedError(since="Events can be sent again for 30 days.")
-        with self._db.write(principal) as db:  # before the search, which costs more than the rest
-            _to_repeat(db, principal, endpoint_id, table.RECOVERIES)
-        with self._db.read(long=True) as db:
-            missed = _missed(_one(db, principal, endpoint_id), since, until)
-            events = db.execute(missed.limit(_RECOVERED_AT_ONCE + 1)).all()
-        if len(events) > _RECOVERED_AT_ONCE:
-            message = f"More than {_RECOVERED_AT_ONCE:,} events; ask for a shorter time."
-            raise ValidationFailedError(until=message)
-        for start in range(0, len(events), _TOGETHER):
-            with self._db.write(principal) as db:
-                endpoint = _one(db, principal, endpoint_id, lock=True)
-                _send(db, endpoint, events[start : start + _TOGETHER])
-                if start + _TOGETHER >= len(events):  # until then a retry begins again
-                    note_effect(db, endpoint.tenant_id, endpoint.id)
-        return len(events)
-
-    def count_pending(self, principal: Maker, endpoint_id: UUID) -> int:
-        """Return how many deliveries wait. Raises NotFoundError."""
-        with self._db.read() as db:
-            _one(db, principal, endpoint_id)
-            pending = select(func.count()).where(
-                WebhookDelivery.endpoint_id == endpoint_id,
-                WebhookDelivery.status == DeliveryStatus.PENDING,
-            )
-            return db.scalars(pending).one()
-
     def _ensure_allowed(self, principal: Maker, url: str, *, by_vendor: bool) -> None:
         """Raise ValidationFailedError if the URL may not be called.
 
@@ -280,7 +189,7 @@ class Endpoints:
 
         try:
             with without_places():
-                spawn(resolve_in_turn).result(DNS_SECONDS)
+                spawn(resolve_in_turn).result(table.NAMES_RESOLVED.patience + DNS_SECONDS)
         except TimeoutError as error:
             raise ValidationFailedError(url="Its host's name can't be resolved in time.") from error
         except AddressError as error:
@@ -321,72 +230,12 @@ def _seen_by(principal: Maker) -> Select[WebhookEndpoint]:
     return query if principal.is_vendor else query.filter_by(tenant_id=principal.tenant_scope)
 
 
-def _one(
+def one_seen_by(
     db: Session, principal: Maker, endpoint_id: UUID, *, lock: bool = False
 ) -> WebhookEndpoint:
     """Return an endpoint that the principal can see. Raises NotFoundError."""
     query = _seen_by(principal).filter_by(id=endpoint_id)
     return one_or_not_found(db, query.with_for_update(key_share=True) if lock else query)
-
-
-def _to_repeat(
-    db: Session, principal: Maker, endpoint_id: UUID, quota: Limit = table.DELIVERIES_ASKED
-) -> WebhookEndpoint:
-    """Return the locked endpoint, and count one request for deliveries to it.
-
-    Raises NotFoundError, ConflictError for a disabled endpoint, and RateLimitedError.
-    """
-    endpoint = _one(db, principal, endpoint_id, lock=True)
-    if endpoint.status is not EndpointStatus.ENABLED:
-        raise ConflictError("This endpoint is disabled; enable it first.")
-    # Not for each endpoint, because a key may create one after the other
-    quotas.acquire_in(db, quota, principal.lock_id or endpoint.id)
-    return endpoint
-
-
-def _send(
-    db: Session, endpoint: WebhookEndpoint, events: Sequence[Row[UUID, UUID | None] | WebhookEvent]
-) -> None:
-    """Make deliveries of these events due now, with a new series of attempts."""
-    ids = [event.id for event in events]
-    again = update(WebhookDelivery).where(
-        WebhookDelivery.endpoint_id == endpoint.id, WebhookDelivery.event_id.in_(ids)
-    )
-    # A claimed one stays claimed, or nobody would look for it if the process that has it is killed
-    claimed = WebhookDelivery.claimed_until > now()
-    due_at = case((claimed, WebhookDelivery.claimed_until), else_=now())
-    values = {"status": DeliveryStatus.PENDING, "tries": 0, "next_attempt_at": due_at}
-    repeated = db.scalars(
-        again.values(values).returning(WebhookDelivery.event_id), execution_options=_BLIND
-    )
-    missing = {event.id: event.tenant_id for event in events}
-    for event_id in repeated:
-        del missing[event_id]
-    if missing:
-        rows = [delivery_of(endpoint, *each) for each in missing.items()]
-        db.execute(insert(WebhookDelivery), rows)
-    endpoint.probe_at, endpoint.due_at = None, now()
-
-
-def _missed(
-    endpoint: WebhookEndpoint, since: datetime, until: datetime | None
-) -> Select[UUID, UUID | None]:
-    """Select the events of this time that are for the endpoint, and were not delivered to it."""
-    delivered = exists().where(
-        WebhookDelivery.event_id == WebhookEvent.id,
-        WebhookDelivery.endpoint_id == endpoint.id,
-        WebhookDelivery.status == DeliveryStatus.DELIVERED,
-    )
-    missed = select(WebhookEvent.id, WebhookEvent.tenant_id).where(
-        WebhookEvent.id >= first_id_at(since),
-        WebhookEvent.id < first_id_at(until or now() + timedelta(minutes=1)),
-        WebhookEvent.body.is_not(None),
-        WebhookEvent.type.in_(types_of(endpoint)),
-        ~delivered,
-    )
-    if endpoint.tenant_id is not None:
-        missed = missed.where(WebhookEvent.tenant_id == endpoint.tenant_id)
-    return missed.order_by(WebhookEvent.id)
 
 
 def _record(

@@ -5,21 +5,22 @@ happen, and nothing that happened is forgotten.
 """
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import insert, or_, select, update
+from sqlalchemy import Select, exists, insert, or_, select, update
 
 from app.audit.actions import WEBHOOK_TYPES
 from app.audit.log import details_for_tenant
 from app.clock import now
-from app.ids import new_id
+from app.ids import first_id_at, new_id
 from app.store.database import Session
 from app.store.models import (
     ApiKey,
     AuditEvent,
+    DeliveryStatus,
     EndpointStatus,
     Tenant,
     WebhookDelivery,
@@ -34,12 +35,35 @@ TEST_TYPE = "webhook_endpoint.test"
 _EVENTS = 50
 _DELIVERIES = 500
 
+RECOVERED_AT_ONCE = 10_000  # most events that a request sends again
+
 NEW = select(WebhookEvent).where(WebhookEvent.body.is_(None)).order_by(WebhookEvent.id)
 
 
 def types_of(endpoint: WebhookEndpoint) -> Iterable[str]:
     """Return the types of events that the endpoint gets."""
     return WEBHOOK_TYPES if endpoint.types == ["*"] else endpoint.types
+
+
+def missed_by(
+    endpoint: WebhookEndpoint, since: datetime, until: datetime | None
+) -> Select[UUID, UUID | None]:
+    """Select the events of this time that are for the endpoint, and were not delivered to it."""
+    delivered = exists().where(
+        WebhookDelivery.event_id == WebhookEvent.id,
+        WebhookDelivery.endpoint_id == endpoint.id,
+        WebhookDelivery.status == DeliveryStatus.DELIVERED,
+    )
+    missed = select(WebhookEvent.id, WebhookEvent.tenant_id).where(
+        WebhookEvent.id >= first_id_at(since),
+        WebhookEvent.id < first_id_at(until or now() + timedelta(minutes=1)),
+        WebhookEvent.body.is_not(None),
+        WebhookEvent.type.in_(types_of(endpoint)),
+        ~delivered,
+    )
+    if endpoint.tenant_id is not None:
+        missed = missed.where(WebhookEvent.tenant_id == endpoint.tenant_id)
+    return missed.order_by(WebhookEvent.id)
 
 
 def spread(db: Session) -> None:

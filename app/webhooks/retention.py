@@ -8,12 +8,21 @@ from sqlalchemy import delete, exists, select
 
 from app.health.checks import HealthFinding, failed, ok, warning
 from app.store.database import SYSTEM, Database
-from app.store.models import DisabledBecause, EndpointStatus, WebhookDelivery, WebhookEndpoint
+from app.store.models import (
+    DeliveryStatus,
+    DisabledBecause,
+    EndpointStatus,
+    WebhookDelivery,
+    WebhookEndpoint,
+    WebhookEvent,
+)
 from app.webhooks.signing import Secrets
 
 DELIVERIES_KEPT = timedelta(days=30)
-# An event may be delivered again on its last day (`recover`), and that delivery is kept as long
+# An event may be delivered again on its last day (`recover`), and so be kept as long again
 EVENTS_KEPT = 2 * DELIVERIES_KEPT + timedelta(days=1)
+HAS_ENDED = WebhookDelivery.status != DeliveryStatus.PENDING  # one may be asked for again
+HAS_NO_DELIVERY = ~exists().where(WebhookDelivery.event_id == WebhookEvent.id)
 
 
 def delete_ended(db: Database) -> None:

@@ -167,6 +167,12 @@ def test_no_answer_has_a_word(destination_of, behaviour, word):
         door.post(destination_of(behaviour), {}, b"")
 
 
+def test_an_ipv6_literal_is_a_host_too(destination_of):
+    text = b"HTTP/1.1 204 No Content\r\n\r\n"
+    destination = destination_of(answering(text))._replace(name="2606:4700::abcd")
+    assert door.post(destination, {}, b"").status == 204
+
+
 def test_nobody_listens():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]

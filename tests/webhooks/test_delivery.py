@@ -13,6 +13,7 @@ from standardwebhooks import Webhook
 
 from app.audit import actions
 from app.audit.actions import WEBHOOK_TYPES
+from app.background.housekeeping import tidy
 from app.clock import now
 from app.errors import AppError, ConflictError, RateLimitedError
 from app.ids import new_id
@@ -184,7 +185,7 @@ def test_410_disables_at_once(services, receiver):
     _, missed = services.endpoints.change(OPERATOR, endpoint.id, {"status": "enabled"})
     assert missed == 1
     since = endpoint.created_at - timedelta(seconds=1)
-    assert services.endpoints.recover(OPERATOR, endpoint.id, since=since) == 3
+    assert services.repeats.recover(OPERATOR, endpoint.id, since=since) == 3
     deliver(services)
     assert len({headers["webhook-id"] for _, headers, _ in receiver.got}) == 3
 
@@ -229,7 +230,7 @@ def test_a_delivery_that_is_asked_for_while_a_killed_worker_has_it_comes_again(
     deliver(services)
     tenants(services, "Other")
     [claimed] = services.deliveries.advance([], 32)
-    services.endpoints.redeliver(OPERATOR, endpoint.id, claimed.delivery_id)
+    services.repeats.redeliver(OPERATOR, endpoint.id, claimed.delivery_id)
     assert services.deliveries.advance([], 32) == []
     clock.shift(timedelta(seconds=61))
     assert len(deliver(services)) == 1
@@ -248,6 +249,60 @@ def test_a_tenant_whose_events_are_refused_delays_no_other(services, receiver, c
     services.tenants.change(OPERATOR, other.id, {"name": "Another"})
     deliver(services)
     assert [event["data"]["tenant_id"] for event in receiver.events] == [str(other.id)]
+
+
+def test_attempts_that_fail_together_count_once(services, receiver, clock):
+    """A receiver that restarts may cut four, and must not wait for half an hour."""
+    endpoint_of(services, receiver)
+    tenants(services, "Warm")
+    deliver(services)
+    receiver.got.clear()
+    receiver.answers["/hook"] = 503
+    tenants(services, *map(str, range(8)))
+    assert len(deliver(services)) == 4
+    receiver.answers.clear()
+    clock.shift(timedelta(seconds=6))
+    deliver(services)
+    assert len(receiver.got) == 8
+
+
+def test_what_happens_at_an_old_url_says_nothing_about_the_new_one(services, receiver):
+    endpoint, _ = endpoint_of(services, receiver)
+    tenants(services, "Acme")
+    [claim] = services.deliveries.advance([], THREADS)
+    services.endpoints.change(OPERATOR, endpoint.id, {"url": receiver.url("/new")})
+    gone = Outcome(claim, now(), 1, HttpAnswer(410, {}, b""))
+    assert services.deliveries.advance([gone], 0) == []
+    [row] = rows(services, WebhookEndpoint)
+    assert (row.status, row.failures) == (EndpointStatus.ENABLED, 0)
+
+
+def test_many_endpoints_of_tenants_do_not_delay_the_vendors(services, receiver):
+    for tenant in tenants(services, *map(str, range(4))):
+        for number in range(5):
+            endpoint_of(services, receiver, f"/{number}", tenant_id=tenant.id)
+    vendors, _ = endpoint_of(services, receiver, "/vendors")
+    with services.db.write(SYSTEM) as db:
+        longer = sqlalchemy.update(WebhookEndpoint).where(WebhookEndpoint.tenant_id.is_not(None))
+        db.execute(longer.values(due_at=now() - timedelta(days=1)))
+    tenants(services, "Acme")
+    claims = services.deliveries.advance([], THREADS)
+    assert vendors.id in {claim.endpoint_id for claim in claims}
+
+
+def test_a_delivery_that_is_asked_for_again_outlives_its_thirty_days(services, receiver, clock):
+    endpoint, _ = endpoint_of(services, receiver)
+    tenants(services, "Acme")
+    deliver(services)
+    [delivery] = rows(services, WebhookDelivery)
+    clock.shift(timedelta(days=29))
+    receiver.answers["/hook"] = 503
+    services.repeats.redeliver(OPERATOR, endpoint.id, delivery.id)
+    deliver(services)
+    clock.shift(timedelta(days=2))
+    tidy(services.db, 400, threading.Event())
+    receiver.answers.clear()
+    assert len(deliver(services)) == 1
 
 
 def test_a_receiver_that_refuses_everything_is_asked_rarely(services, receiver, clock):
@@ -312,7 +367,7 @@ def test_the_log_keeps_the_last_answer_in_few_bytes(services, receiver):
     tenants(services, "Acme")
     deliver(services)
     [delivery] = rows(services, WebhookDelivery)
-    services.endpoints.redeliver(OPERATOR, endpoint.id, delivery.id)
+    services.repeats.redeliver(OPERATOR, endpoint.id, delivery.id)
     deliver(services)
     [delivery] = rows(services, WebhookDelivery)
     assert [attempt["answer"] for attempt in delivery.attempts] == [None, "\ufffd" * 1024]
@@ -323,9 +378,9 @@ def test_a_time_is_recovered_four_times_a_minute(services, receiver):
     endpoint, _ = endpoint_of(services, receiver)
     since = now() - timedelta(days=1)
     for _ in range(4):
-        services.endpoints.recover(OPERATOR, endpoint.id, since=since)
+        services.repeats.recover(OPERATOR, endpoint.id, since=since)
     with pytest.raises(RateLimitedError):
-        services.endpoints.recover(OPERATOR, endpoint.id, since=since)
+        services.repeats.recover(OPERATOR, endpoint.id, since=since)
 
 
 def test_two_secrets_sign_while_one_is_replaced_and_none_without_a_grace(services, receiver):
@@ -348,11 +403,11 @@ def test_two_secrets_sign_while_one_is_replaced_and_none_without_a_grace(service
 def test_a_test_goes_to_one_endpoint_and_a_delivery_can_be_repeated(services, receiver):
     endpoint, _ = endpoint_of(services, receiver, "/one")
     endpoint_of(services, receiver, "/two")
-    event_id = services.endpoints.test(OPERATOR, endpoint.id)
+    event_id = services.repeats.test(OPERATOR, endpoint.id)
     deliver(services)
     assert [path for path, _, _ in receiver.got] == ["/one"]
     [delivery] = rows(services, WebhookDelivery)
-    services.endpoints.redeliver(OPERATOR, endpoint.id, delivery.id)
+    services.repeats.redeliver(OPERATOR, endpoint.id, delivery.id)
     deliver(services)
     (_, first, body), (_, second, again) = receiver.got
     assert first["webhook-id"] == second["webhook-id"] == str(event_id)

@@ -17,12 +17,13 @@ _EVENTS = 4
 
 
 @pytest.fixture
-def deliverer(services) -> Iterator[parts.Part]:
+def deliverer(services, receiver) -> Iterator[parts.Part]:
     failed = threading.Event()
     part = parts.Part("webhooks", partial(parts._deliver, services.deliveries), failed.set)
     part.start()
     yield part
-    part.end.set()
+    receiver.close()  # an attempt that hangs holds the thread up
+    parts.stop_all([part])
     assert not failed.is_set()
 
 

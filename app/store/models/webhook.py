@@ -68,7 +68,8 @@ class WebhookEndpoint(Identified, Base):
     url_by: Mapped[UUID | None] = mapped_column(index=True)
     secret_by: Mapped[UUID | None] = mapped_column(index=True)
     old_secret_by: Mapped[UUID | None]
-    # Whether the vendor made it, and last changed it. WEBHOOK_ALLOWED_NETWORKS is for these alone.
+    # Whether the vendor made it, and no bound key has changed it. Only then it may be in
+    # WEBHOOK_ALLOWED_NETWORKS.
     by_vendor: Mapped[bool]
     created_at: Mapped[CreatedAt]
     # When its next deliveries are to be attempted; None: there are none

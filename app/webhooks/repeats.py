@@ -1,0 +1,157 @@
+"""Deliveries on request: an example event, one event again, the events of a time; and the log."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, case, func, insert, select, update
+
+from app.audit.events import note_effect
+from app.clock import now
+from app.errors import ConflictError, ValidationFailedError
+from app.identity import Maker, one_or_not_found
+from app.limits import quotas, table
+from app.settings.declarations import Limit
+from app.store.database import Database, Session
+from app.store.models import (
+    DeliveryStatus,
+    EndpointStatus,
+    WebhookDelivery,
+    WebhookEndpoint,
+    WebhookEvent,
+)
+from app.store.pages import Page, page
+from app.webhooks.endpoints import one_seen_by
+from app.webhooks.events import RECOVERED_AT_ONCE, delivery_of, event_for_test, missed_by
+
+RECOVERABLE = timedelta(days=30)
+_TOGETHER = 200  # deliveries in one transaction, because other writers wait for it on SQLite
+_BLIND: Any = {"synchronize_session": False}
+
+
+@dataclass(eq=False)
+class Repeats:
+    """The service that sends events on request, and lists deliveries."""
+
+    _db: Database
+
+    def deliveries(
+        self, principal: Maker, endpoint_id: UUID, *, limit: int, after: UUID | None
+    ) -> Page[tuple[WebhookDelivery, str]]:
+        """Return an endpoint's deliveries with their types, newest first. Raises NotFoundError."""
+        with self._db.read(long=True) as db:
+            one_seen_by(db, principal, endpoint_id)
+            query = select(WebhookDelivery).where(WebhookDelivery.endpoint_id == endpoint_id)
+            rows = page(db, query, WebhookDelivery.id, limit=limit, after=after)
+            ids = [delivery.event_id for delivery in rows.items]
+            events = select(WebhookEvent.id, WebhookEvent.type).where(WebhookEvent.id.in_(ids))
+            types = dict(db.execute(events).all())
+            pairs = [(delivery, types[delivery.event_id]) for delivery in rows.items]
+            return Page(pairs, rows.after)
+
+    def test(self, principal: Maker, endpoint_id: UUID) -> UUID:
+        """Send an example event to this endpoint alone, and return the event's id.
+
+        Raises NotFoundError, ConflictError for a disabled endpoint, and RateLimitedError.
+        """
+        with self._db.write(principal) as db:
+            endpoint = _to_repeat(db, principal, endpoint_id)
+            event = event_for_test(endpoint)
+            db.add(event)
+            db.flush()
+            _send(db, endpoint, [event])
+            note_effect(db, endpoint.tenant_id, event.id)
+            return event.id
+
+    def redeliver(self, principal: Maker, endpoint_id: UUID, delivery_id: UUID) -> None:
+        """Attempt a delivery again now, with a new series of attempts.
+
+        Raises NotFoundError, ConflictError for a disabled endpoint, and RateLimitedError.
+        """
+        with self._db.write(principal) as db:
+            endpoint = _to_repeat(db, principal, endpoint_id)
+            query = select(WebhookEvent).join(
+                WebhookDelivery, WebhookDelivery.event_id == WebhookEvent.id
+            )
+            own = query.where(
+                WebhookDelivery.id == delivery_id, WebhookDelivery.endpoint_id == endpoint_id
+            )
+            _send(db, endpoint, [one_or_not_found(db, own)])
+            note_effect(db, endpoint.tenant_id, endpoint.id)
+
+    def recover(
+        self, principal: Maker, endpoint_id: UUID, *, since: datetime, until: datetime | None = None
+    ) -> int:
+        """Send the events of this time that were not delivered, and return their number.
+
+        Raises NotFoundError, RateLimitedError, ConflictError for a disabled endpoint, and
+        ValidationFailedError for a time that is too long ago or has too many events.
+        """
+        if since < now() - RECOVERABLE:
+            raise ValidationFailedError(since="Events can be sent again for 30 days.")
+        with self._db.write(principal) as db:  # before the search, which costs more than the rest
+            _to_repeat(db, principal, endpoint_id, table.RECOVERIES)
+        with self._db.read(long=True) as db:
+            missed = missed_by(one_seen_by(db, principal, endpoint_id), since, until)
+            events = db.execute(missed.limit(RECOVERED_AT_ONCE + 1)).all()
+        if len(events) > RECOVERED_AT_ONCE:
+            message = f"More than {RECOVERED_AT_ONCE:,} events; ask for a shorter time."
+            raise ValidationFailedError(until=message)
+        for start in range(0, len(events), _TOGETHER):
+            with self._db.write(principal) as db:
+                endpoint = one_seen_by(db, principal, endpoint_id, lock=True)
+                _send(db, endpoint, events[start : start + _TOGETHER])
+                if start + _TOGETHER >= len(events):  # until then a retry begins again
+                    note_effect(db, endpoint.tenant_id, endpoint.id)
+        return len(events)
+
+    def count_pending(self, principal: Maker, endpoint_id: UUID) -> int:
+        """Return how many deliveries wait. Raises NotFoundError."""
+        with self._db.read() as db:
+            one_seen_by(db, principal, endpoint_id)
+            pending = select(func.count()).where(
+                WebhookDelivery.endpoint_id == endpoint_id,
+                WebhookDelivery.status == DeliveryStatus.PENDING,
+            )
+            return db.scalars(pending).one()
+
+
+def _to_repeat(
+    db: Session, principal: Maker, endpoint_id: UUID, quota: Limit = table.DELIVERIES_ASKED
+) -> WebhookEndpoint:
+    """Return the locked endpoint, and count one request for deliveries to it.
+
+    Raises NotFoundError, ConflictError for a disabled endpoint, and RateLimitedError.
+    """
+    endpoint = one_seen_by(db, principal, endpoint_id, lock=True)
+    if endpoint.status is not EndpointStatus.ENABLED:
+        raise ConflictError("This endpoint is disabled; enable it first.")
+    # Not for each endpoint, because a key may create one after the other
+    quotas.acquire_in(db, quota, principal.lock_id or endpoint.id)
+    return endpoint
+
+
+def _send(
+    db: Session, endpoint: WebhookEndpoint, events: Sequence[Row[UUID, UUID | None] | WebhookEvent]
+) -> None:
+    """Make deliveries of these events due now, with a new series of attempts."""
+    ids = [event.id for event in events]
+    again = update(WebhookDelivery).where(
+        WebhookDelivery.endpoint_id == endpoint.id, WebhookDelivery.event_id.in_(ids)
+    )
+    # A claimed one stays claimed, or nobody would look for it if the process that has it is killed
+    claimed = WebhookDelivery.claimed_until > now()
+    due_at = case((claimed, WebhookDelivery.claimed_until), else_=now())
+    values = {"status": DeliveryStatus.PENDING, "tries": 0, "next_attempt_at": due_at}
+    repeated = db.scalars(
+        again.values(values).returning(WebhookDelivery.event_id), execution_options=_BLIND
+    )
+    missing = {event.id: event.tenant_id for event in events}
+    for event_id in repeated:
+        del missing[event_id]
+    if missing:
+        rows = [delivery_of(endpoint, *each) for each in missing.items()]
+        db.execute(insert(WebhookDelivery), rows)
+    endpoint.probe_at, endpoint.due_at = None, now()
