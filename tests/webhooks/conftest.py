@@ -63,7 +63,7 @@ class Receiver:
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def url(self, path="/hook"):
         return f"http://127.0.0.1:{self._server.server_port}{path}"

@@ -334,7 +334,7 @@ def test_two_workers_do_not_wait_for_each_other(services, receiver):
     workers = [threading.Thread(target=work) for _ in range(2)]
     for worker in workers:
         worker.start()
-    until = time.monotonic() + 2
+    until = time.monotonic() + 1.5
     while time.monotonic() < until:
         tenants(services, str(next(made_events)))
     end.set()
