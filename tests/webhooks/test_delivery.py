@@ -352,6 +352,15 @@ def test_an_event_whose_audit_event_is_gone_stops_no_other(services, receiver):
     assert receiver.types() == ["tenant.created"]
 
 
+def test_a_name_that_has_a_private_address_later_is_not_called(services, names):
+    services.endpoints.create(OPERATOR, url="https://app.example.com/", types=["*"])
+    tenants(services, "Acme")
+    names["app.example.com"] = ["169.254.169.254"]
+    services.endpoints.create(OPERATOR, url="https://other.example.com/", types=["*"])
+    names["other.example.com"] = ["93.184.215.14", "10.0.0.1"]
+    assert [outcome.error for outcome in deliver(services)] == ["address", "address"]
+
+
 def test_nothing_is_sent_without_a_signature(services, receiver):
     endpoint_of(services, receiver)
     with services.db.write(SYSTEM) as db:
