@@ -199,8 +199,13 @@ def _rotation(effect: Effect) -> RotationStatus:
     return _latest(effect.tenant)
 
 
+def _started(effect: Effect) -> tuple[RotationStatus, int]:
+    rotation = _latest(effect.tenant)
+    return rotation, 201 if rotation.started_at >= effect.began_at else 200
+
+
 @rotations.operation(
-    "POST", _ROTATION, "tenants:write", RotationOut, takes=RotationIn, status=201, again=_rotation
+    "POST", _ROTATION, "tenants:write", RotationOut, takes=RotationIn, status=201, again=_started
 )
 @rotations.alt_response(
     200,

@@ -12,7 +12,7 @@ was changed, as it is now.
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -30,7 +30,7 @@ from app.store.models import ApiKey, IdempotentRequest
 KEPT = timedelta(hours=24)
 _LEASE = timedelta(seconds=60)
 _BLIND: Any = {"synchronize_session": False}
-_EFFECT = IdempotentRequest.tenant_id, IdempotentRequest.thing_id
+_EFFECT = IdempotentRequest.created_at, IdempotentRequest.tenant_id, IdempotentRequest.thing_id
 _TRY_LOCK = text("SELECT pg_try_advisory_xact_lock(:number)")
 
 
@@ -42,8 +42,9 @@ class StoredAnswer(NamedTuple):
 
 
 class Effect(NamedTuple):
-    """What an earlier attempt changed, whose answer was not stored."""
+    """What an earlier attempt changed, whose answer was not stored. `began_at`: its transaction."""
 
+    began_at: datetime
     tenant_id: UUID | None
     thing_id: UUID | None
 
@@ -207,13 +208,13 @@ class IdempotencyKeys:
         if row.leased_until > now():  # a retry must not wait for the write lock to be refused
             raise IdempotencyKeyInUseError
         values = {"owner": owner, "leased_until": now() + _LEASE}
-        effect = IdempotentRequest.has_effect, *_EFFECT
         with self._db.write(SYSTEM) as db:
-            now_taken = taken.values(values).returning(*effect)
+            now_taken = taken.values(values).returning(IdempotentRequest.has_effect, *_EFFECT)
             earlier = db.execute(now_taken, execution_options=_BLIND).one_or_none()
         if earlier is None:
             raise IdempotencyKeyInUseError
-        return Effect(earlier.tenant_id, earlier.thing_id) if earlier.has_effect else None
+        effect = Effect(earlier.created_at, earlier.tenant_id, earlier.thing_id)
+        return effect if earlier.has_effect else None
 
     def end(self, attempt: Attempt, answer: StoredAnswer | None) -> None:
         """Store the answer of an attempt; None if it was refused.

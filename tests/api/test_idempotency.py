@@ -129,6 +129,18 @@ def test_a_retry_after_a_kill_answers_what_was_made_as_it_is_now(world, company,
     assert count_of(world, company) == 1
 
 
+def test_a_retry_after_a_kill_has_the_first_answers_status(world, monkeypatch):
+    """A rotation that becomes an emergency is not a new one."""
+    path = f"/v1/tenants/{world.tenant()['id']}/external-id/rotation"
+    for body, status in ((REASON, 201), (REASON | {"emergency": True}, 200)):
+        key = str(uuid4())
+        with monkeypatch.context() as killing:
+            killed_before_its_answer(killing, world)
+            assert sent(world.admin, path, body, key).status_code == status
+        with time_machine.travel(now() + timedelta(seconds=61)):
+            assert sent(world.admin, path, body, key).status_code == status
+
+
 def test_a_retry_after_a_kill_finishes_the_proof(world, monkeypatch):
     tenant, key = world.tenant(), str(uuid4())
     path, body = f"/v1/tenants/{tenant['id']}/connections", {"role_arn": world.role(tenant)}
