@@ -42,7 +42,11 @@ class StoredAnswer(NamedTuple):
 
 
 class Effect(NamedTuple):
-    """What an earlier attempt changed, whose answer was not stored. `began_at`: its transaction."""
+    """The change that an earlier attempt made before it was cut off.
+
+    `began_at`: when its first writing transaction began. `thing_id`: the connection, the endpoint
+    or the test event that it was about.
+    """
 
     began_at: datetime
     tenant_id: UUID | None

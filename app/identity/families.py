@@ -10,7 +10,7 @@ for tenants that it or a predecessor created. No other key of its family can cre
 because all of them are bound to one.
 """
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -30,6 +30,7 @@ from app.store.models import (
     Tenant,
     WebhookEndpoint,
 )
+from app.store.models.webhook import locked_endpoints
 
 DELEGATION_HOURS = 24  # how long a key with keys:delegate may create keys for a new tenant
 _SHOWN = 20  # maximum of keys in a FamilySummary
@@ -219,20 +220,7 @@ def revoke_family(db: Session, key: ApiKey) -> RevokedFamily:
     # The links are revoked first, because they are found by their creators' unrevoked keys.
     revoked_links = update(OnboardingLink).where(_links_of(members)).values(revoked_at=revoked_at)
     links = db.scalars(revoked_links.returning(OnboardingLink.id), execution_options=_BLIND).all()
-    endpoints = update(WebhookEndpoint).where(
-        or_(WebhookEndpoint.url_by.in_(members), WebhookEndpoint.secret_by.in_(members)),
-        WebhookEndpoint.status == EndpointStatus.ENABLED,
-    )
-    disabled = endpoints.values(
-        status=EndpointStatus.DISABLED,
-        disabled_at=revoked_at,
-        disabled_because=DisabledBecause.REVOKED,
-        due_at=revoked_at,
-    )
-    db.execute(disabled, execution_options=_BLIND)
-    old_secrets = update(WebhookEndpoint).where(WebhookEndpoint.old_secret_by.in_(members))
-    dropped = old_secrets.values(old_secret=None, old_secret_ends_at=None)
-    db.execute(dropped, execution_options=_BLIND)
+    _end_endpoints(db, members, revoked_at)
     keys = update(ApiKey).where(ApiKey.id.in_(members)).values(revoked_at=revoked_at)
     revoked = db.execute(keys.returning(ApiKey.id, ApiKey.expires_at), execution_options=_BLIND)
     live = [row.id for row in revoked if row.id != key.id and not has_expired(row.expires_at)]
@@ -243,6 +231,32 @@ def revoke_family(db: Session, key: ApiKey) -> RevokedFamily:
         "api_key_ids": [*map(str, sorted(live)[:_NAMED])],
         "onboarding_link_ids": [*map(str, sorted(links)[:_NAMED])],
     }
+
+
+def _end_endpoints(db: Session, members: Select[UUID], revoked_at: datetime) -> None:
+    """Disable the endpoints whose URL or secret these keys set, and drop their old secrets."""
+    by_url, by_secret, by_old_secret = (
+        column.in_(members)
+        for column in (
+            WebhookEndpoint.url_by,
+            WebhookEndpoint.secret_by,
+            WebhookEndpoint.old_secret_by,
+        )
+    )
+    db.execute(locked_endpoints(or_(by_url, by_secret, by_old_secret)))
+    disabled = update(WebhookEndpoint).where(
+        or_(by_url, by_secret), WebhookEndpoint.status == EndpointStatus.ENABLED
+    )
+    disabled = disabled.values(
+        status=EndpointStatus.DISABLED,
+        disabled_at=revoked_at,
+        disabled_because=DisabledBecause.REVOKED,
+        due_at=revoked_at,
+    )
+    db.execute(disabled, execution_options=_BLIND)
+    dropped = update(WebhookEndpoint).where(by_old_secret)
+    dropped = dropped.values(old_secret=None, old_secret_ends_at=None)
+    db.execute(dropped, execution_options=_BLIND)
 
 
 def was_revoked(db: Session, key_id: UUID | None) -> bool:

@@ -37,6 +37,7 @@ from app.store.models import (
     live_of,
 )
 from app.store.models.tenant import AFTER_ALL_LETTERS
+from app.store.models.webhook import locked_endpoints
 from app.store.pages import Page, page, with_values
 
 ACCOUNTS_MAX = 10_000  # maximum number of accounts of one tenant
@@ -258,6 +259,7 @@ class Tenants:
                     due_at=None,
                 )
             ).all()
+            db.execute(locked_endpoints(WebhookEndpoint.tenant_id == tenant_id))
             endpoints = update(WebhookEndpoint).filter_by(tenant_id=tenant_id)
             ended = {"status": EndpointStatus.DELETED, "secret": b"", "due_at": deleted_at}
             db.execute(endpoints.values(old_secret=None, **ended))

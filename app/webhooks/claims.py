@@ -33,9 +33,8 @@ _TO_TENANT = 8  # to the endpoints of one tenant
 _TO_TENANTS = 16  # to the endpoints of all tenants; the other threads are for the vendor's
 _SHARED = 12  # of those 16; the last ones are for tenants that hold none
 _UNSURE = 8  # to those endpoints that are new, slow or failing: of tenants, and of the vendor
-_ENDPOINTS = (
-    12  # most endpoints of a kind in one transaction, because other writers wait for it on SQLite
-)
+# Most endpoints of a kind in one transaction, because other writers wait for it on SQLite
+_ENDPOINTS = 12
 _FAILED_AT_ONCE = 200  # deliveries of a disabled endpoint in one transaction
 _BLIND: Any = {"synchronize_session": False}
 _PENDING = WebhookDelivery.status == DeliveryStatus.PENDING

@@ -27,6 +27,7 @@ from app.store.models import (
     WebhookEndpoint,
     WebhookEvent,
 )
+from app.store.models.webhook import locked_endpoints
 from app.webhooks import events
 from app.webhooks.claims import DeliveryClaim, claim
 from app.webhooks.endpoints import disable
@@ -88,8 +89,8 @@ class Deliveries:
             fresh = db.scalar(events.NEW.with_only_columns(WebhookEvent.id).limit(1))
             due = select(WebhookEndpoint.id).where(WebhookEndpoint.due_at <= now()).limit(1)
             is_due = db.scalar(due) is not None
-        # In two transactions, because each locks endpoints in the order of their ids. In one, two
-        # background workers would wait for each other.
+        # In two transactions, because each locks some endpoints in the order of their ids. In one,
+        # two background workers would wait for each other.
         if fresh is not None:
             with self._db.write(SYSTEM) as db:
                 events.spread(db)
@@ -110,19 +111,8 @@ class Deliveries:
         """Send the event to the endpoint once, and return the outcome."""
         attempted_at, began = now(), time.monotonic()
         answer, error = None, None
-        networks = self._config.service.webhook_allowed_networks if claimed.by_vendor else ()
         try:
-            opened = [self._secrets.open(claimed.endpoint_id, sealed) for sealed in claimed.secrets]
-            secrets = [secret for secret in opened if secret is not None]
-            body = claimed.body.encode()
-            if secrets:
-                headers = signed_headers(claimed.event_id, attempted_at, body, secrets)
-                headers["content-type"] = "application/json"
-                destination = spawn(resolve, claimed.url, networks).result(DNS_SECONDS)
-                seconds = ATTEMPT_SECONDS - (time.monotonic() - began)
-                answer = post(destination, headers, body, max(1.0, seconds))
-            else:
-                error = "secret"
+            answer = self._post(claimed, attempted_at)
         except (AddressError, TimeoutError):
             error = "address"
         except AttemptError as failure:
@@ -136,6 +126,21 @@ class Deliveries:
         metrics.WEBHOOK_ATTEMPTS.labels("delivered" if outcome.is_success else "failed").inc()
         return outcome
 
+    def _post(self, claimed: DeliveryClaim, attempted_at: datetime) -> HttpAnswer:
+        """Sign and send the event. Raises AddressError, TimeoutError and AttemptError."""
+        began = time.monotonic()
+        opened = [self._secrets.open(claimed.endpoint_id, sealed) for sealed in claimed.secrets]
+        secrets = [secret for secret in opened if secret is not None]
+        if not secrets:  # a receiver could not tell the event from anybody else's
+            raise AttemptError("secret")
+        body = claimed.body.encode()
+        headers = signed_headers(claimed.event_id, attempted_at, body, secrets)
+        headers["content-type"] = "application/json"
+        networks = self._config.service.webhook_allowed_networks if claimed.by_vendor else ()
+        destination = spawn(resolve, claimed.url, networks).result(DNS_SECONDS)
+        seconds = ATTEMPT_SECONDS - (time.monotonic() - began)
+        return post(destination, headers, body, max(1.0, seconds))
+
 
 def _readable(answer: bytes) -> str:
     """Return the text without control characters, which JSON would write with six bytes each."""
@@ -145,9 +150,8 @@ def _readable(answer: bytes) -> str:
 
 def _store(db: Session, outcomes: Sequence[Outcome]) -> None:
     endpoint_ids = {outcome.claim.endpoint_id for outcome in outcomes}
-    query = select(WebhookEndpoint).where(WebhookEndpoint.id.in_(endpoint_ids))
-    locked = query.order_by(WebhookEndpoint.id).with_for_update(key_share=True)
-    endpoints = {endpoint.id: endpoint for endpoint in db.scalars(locked)}
+    locked = db.scalars(locked_endpoints(WebhookEndpoint.id.in_(endpoint_ids)))
+    endpoints = {endpoint.id: endpoint for endpoint in locked}
     ids = [outcome.claim.delivery_id for outcome in outcomes]
     rows = db.scalars(select(WebhookDelivery).where(WebhookDelivery.id.in_(ids)))
     deliveries = {delivery.id: delivery for delivery in rows}

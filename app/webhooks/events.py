@@ -27,7 +27,7 @@ from app.store.models import (
     WebhookEndpoint,
     WebhookEvent,
 )
-from app.store.models.webhook import NOBODY
+from app.store.models.webhook import NOBODY, locked_endpoints
 
 BODY_BYTES = 20_000  # maximum of a body; a test compares the largest details with it
 TEST_TYPE = "webhook_endpoint.test"
@@ -118,15 +118,10 @@ def event_for_test(endpoint: WebhookEndpoint) -> WebhookEvent:
 
 
 def _endpoints_for(db: Session, tenant_ids: set[Any]) -> Sequence[WebhookEndpoint]:
-    """Return the endpoints of the vendor and of these tenants.
-
-    Their rows are locked in the order of their ids, so that two of these transactions do not
-    deadlock.
-    """
+    """Return the endpoints of the vendor and of these tenants, locked."""
     of_these = or_(WebhookEndpoint.tenant_id.is_(None), WebhookEndpoint.tenant_id.in_(tenant_ids))
     live = WebhookEndpoint.status != EndpointStatus.DELETED
-    query = select(WebhookEndpoint).where(of_these, live).order_by(WebhookEndpoint.id)
-    return db.scalars(query.with_for_update(key_share=True)).all()
+    return db.scalars(locked_endpoints(of_these, live)).all()
 
 
 def _make_due(db: Session, endpoint_ids: list[Any]) -> None:

@@ -89,7 +89,7 @@ def test_fifty_at_once_have_one_effect(world, company):
 
 
 def killed_before_its_answer(monkeypatch, world):
-    """As if the process had been killed after the effect: nothing is stored afterwards."""
+    """Store no answer, as if the process had been killed after the effect."""
     monkeypatch.setattr(world.services.idempotency, "end", lambda *_: None)
 
 
@@ -181,7 +181,7 @@ def test_an_attempt_that_was_overtaken_writes_nothing(world, monkeypatch):
 
 
 def test_each_post_accepts_the_header_or_refuses_it_as_openapi_says(world):
-    """Those that refuse it answer with a secret."""
+    """A POST refuses the header if its answer has a secret."""
     paths = world.admin("GET", "/openapi.json")["paths"]
     posts = {path: operations["post"] for path, operations in paths.items() if "post" in operations}
     refusing = {

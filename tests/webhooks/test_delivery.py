@@ -1,9 +1,10 @@
-"""What endpoints are told, when, and how often."""
+"""Deliveries of webhooks: their contents, their times, and their number."""
 
 import itertools
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import jsonschema
@@ -16,6 +17,7 @@ from app.audit.actions import WEBHOOK_TYPES
 from app.background.housekeeping import tidy
 from app.clock import now
 from app.errors import AppError, ConflictError, RateLimitedError
+from app.identity.principals import Scope
 from app.ids import new_id
 from app.outbound.door import HttpAnswer
 from app.store.database import SYSTEM
@@ -25,6 +27,7 @@ from app.webhooks.events import BODY_BYTES
 from app.webhooks.retention import check_secrets, finding, seal_again
 from app.webhooks.signing import Secrets
 from tests.support.cast import OPERATOR
+from tests.support.waiting import until, waiting_for_locks
 from tests.webhooks.conftest import deliver, endpoint_of
 
 
@@ -341,6 +344,30 @@ def test_two_workers_do_not_wait_for_each_other(services, receiver):
     for worker in workers:
         worker.join()
     assert errors == []
+
+
+@pytest.mark.parametrize("services", ["postgresql"], indirect=True)
+def test_a_revocation_locks_endpoints_in_the_order_of_their_ids(services):
+    """Background workers do so too. In another order they would wait for each other."""
+    [tenant] = tenants(services, "Acme")
+    key, text = services.api_keys.create_key(
+        OPERATOR, name="x", scopes=frozenset({Scope.WEBHOOKS_WRITE}), tenant_id=tenant.id
+    )
+    principal = services.api_keys.authenticate(text)
+    first, second = (
+        services.endpoints.create(principal, url="https://93.184.215.14/", types=["*"])[0].id
+        for _ in range(2)
+    )
+    # Its row is then stored behind the other's
+    services.endpoints.change(principal, first, {"description": "x" * 200})
+    lock = sqlalchemy.select(WebhookEndpoint.id).with_for_update(nowait=True, key_share=True)
+    with ThreadPoolExecutor(1) as pool:
+        with services.db.write(SYSTEM) as db:
+            db.execute(lock.where(WebhookEndpoint.id == first))
+            ending = pool.submit(services.api_keys.revoke_key, OPERATOR, key.id)
+            until(lambda: waiting_for_locks(services.db) or ending.done())
+            db.execute(lock.where(WebhookEndpoint.id == second))
+        ending.result(timeout=30)
 
 
 def test_an_event_whose_audit_event_is_gone_stops_no_other(services, receiver):

@@ -121,7 +121,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
                 view = self.arguments(schema, **options)(view)
             if method == "POST":
                 view = idempotency.once(view, again)
-                refusals.update({400} if again is None else {400, 409, 422})
+                refusals.update({400, 409, 422} if again else {400})
             if allowed:
                 view = requires(view, allowed, self._guard)
             view = openapi.document(view, method, allowed, refusals)

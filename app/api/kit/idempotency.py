@@ -46,15 +46,13 @@ def _refusing(view: View) -> View:
 
 def answering_again(view: View, again: Again | None) -> View:
     """Let `again` answer instead of the view if an earlier attempt changed something."""
-    if again is None:
-        return view
 
     @wraps(view)
     def answered(*args: Any, **kwargs: Any) -> Any:
         earlier = g.pop("earlier", None)
-        return view(*args, **kwargs) if earlier is None else again(earlier)
+        return again(earlier) if again and earlier else view(*args, **kwargs)
 
-    return answered
+    return answered if again else view
 
 
 def once(view: View, again: Again | None) -> View:
@@ -62,7 +60,7 @@ def once(view: View, again: Again | None) -> View:
 
     Without `again`, the view refuses the header.
     """
-    if again is None:
+    if not again:
         return _refusing(view)
     stops = price_of(view.__name__) == STOP
 
@@ -96,6 +94,6 @@ def once(view: View, again: Again | None) -> View:
 def _key(text: str) -> str:
     """Return the key, which may be quoted. Raises MalformedRequestError."""
     match = _KEY.fullmatch(text.strip())
-    if match is None:
+    if not match:
         raise MalformedRequestError(f"{HEADER} must have 1 to 255 printable characters.")
     return match["key"]

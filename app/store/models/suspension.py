@@ -35,7 +35,7 @@ class Suspendable:
 
     @property
     def suspension(self) -> dict[str, Any] | None:
-        """As `suspended`, and whether a key that is bound to a tenant began it."""
+        """Return `suspended`, and whether a key that is bound to a tenant began it."""
         return self.suspended and {**self.suspended, "bound": self.suspended_by_bound}
 
     def ensure_may_undo(self, *, bound: bool) -> None:

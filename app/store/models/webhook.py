@@ -9,7 +9,17 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint, text
+from sqlalchemy import (
+    ColumnElement,
+    ForeignKey,
+    Index,
+    Select,
+    String,
+    Text,
+    UniqueConstraint,
+    select,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.store.models.base import Base, CreatedAt, Identified, Text16, Text64, Text200, index_where
@@ -87,6 +97,16 @@ class WebhookEndpoint(Identified, Base):
 
     def forget_failures(self) -> None:
         self.failures, self.failing_since, self.probe_at, self.refused = 0, None, None, None
+
+
+def locked_endpoints(*conditions: ColumnElement[bool]) -> Select[WebhookEndpoint]:
+    """Select the endpoints for which all conditions are true, and lock their rows.
+
+    They are locked in the order of their ids wherever a transaction locks several. In another
+    order, two transactions would wait for each other.
+    """
+    query = select(WebhookEndpoint).where(*conditions).order_by(WebhookEndpoint.id)
+    return query.with_for_update(key_share=True)
 
 
 class WebhookEvent(Base):
