@@ -46,13 +46,15 @@ def _refusing(view: View) -> View:
 
 def answering_again(view: View, again: Again | None) -> View:
     """Let `again` answer instead of the view if an earlier attempt changed something."""
+    if not again:
+        return view
 
     @wraps(view)
     def answered(*args: Any, **kwargs: Any) -> Any:
         earlier = g.pop("earlier", None)
-        return again(earlier) if again and earlier else view(*args, **kwargs)
+        return again(earlier) if earlier else view(*args, **kwargs)
 
-    return answered if again else view
+    return answered
 
 
 def once(view: View, again: Again | None) -> View:
