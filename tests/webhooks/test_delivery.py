@@ -188,7 +188,7 @@ def test_410_disables_at_once(services, receiver):
     _, missed = services.endpoints.change(OPERATOR, endpoint.id, {"status": "enabled"})
     assert missed == 1
     since = endpoint.created_at - timedelta(seconds=1)
-    assert services.repeats.recover(OPERATOR, endpoint.id, since=since) == 3
+    assert services.redelivery.recover(OPERATOR, endpoint.id, since=since) == 3
     deliver(services)
     assert len({headers["webhook-id"] for _, headers, _ in receiver.got}) == 3
 
@@ -233,7 +233,7 @@ def test_a_delivery_that_is_asked_for_while_a_killed_worker_has_it_comes_again(
     deliver(services)
     tenants(services, "Other")
     [claimed] = services.deliveries.advance([], 32)
-    services.repeats.redeliver(OPERATOR, endpoint.id, claimed.delivery_id)
+    services.redelivery.redeliver(OPERATOR, endpoint.id, claimed.delivery_id)
     assert services.deliveries.advance([], 32) == []
     clock.shift(timedelta(seconds=61))
     assert len(deliver(services)) == 1
@@ -300,7 +300,7 @@ def test_a_delivery_that_is_asked_for_again_outlives_its_thirty_days(services, r
     [delivery] = rows(services, WebhookDelivery)
     clock.shift(timedelta(days=29))
     receiver.answers["/hook"] = 503
-    services.repeats.redeliver(OPERATOR, endpoint.id, delivery.id)
+    services.redelivery.redeliver(OPERATOR, endpoint.id, delivery.id)
     deliver(services)
     clock.shift(timedelta(days=2))
     tidy(services.db, 400, threading.Event())
@@ -403,7 +403,7 @@ def test_the_log_keeps_the_last_answer_in_few_bytes(services, receiver):
     tenants(services, "Acme")
     deliver(services)
     [delivery] = rows(services, WebhookDelivery)
-    services.repeats.redeliver(OPERATOR, endpoint.id, delivery.id)
+    services.redelivery.redeliver(OPERATOR, endpoint.id, delivery.id)
     deliver(services)
     [delivery] = rows(services, WebhookDelivery)
     assert [attempt["answer"] for attempt in delivery.attempts] == [None, "\ufffd" * 1024]
@@ -414,9 +414,9 @@ def test_a_time_is_recovered_four_times_a_minute(services, receiver):
     endpoint, _ = endpoint_of(services, receiver)
     since = now() - timedelta(days=1)
     for _ in range(4):
-        services.repeats.recover(OPERATOR, endpoint.id, since=since)
+        services.redelivery.recover(OPERATOR, endpoint.id, since=since)
     with pytest.raises(RateLimitedError):
-        services.repeats.recover(OPERATOR, endpoint.id, since=since)
+        services.redelivery.recover(OPERATOR, endpoint.id, since=since)
 
 
 def test_two_secrets_sign_while_one_is_replaced_and_none_without_a_grace(services, receiver):
@@ -439,11 +439,11 @@ def test_two_secrets_sign_while_one_is_replaced_and_none_without_a_grace(service
 def test_a_test_goes_to_one_endpoint_and_a_delivery_can_be_repeated(services, receiver):
     endpoint, _ = endpoint_of(services, receiver, "/one")
     endpoint_of(services, receiver, "/two")
-    event_id = services.repeats.test(OPERATOR, endpoint.id)
+    event_id = services.redelivery.test(OPERATOR, endpoint.id)
     deliver(services)
     assert [path for path, _, _ in receiver.got] == ["/one"]
     [delivery] = rows(services, WebhookDelivery)
-    services.repeats.redeliver(OPERATOR, endpoint.id, delivery.id)
+    services.redelivery.redeliver(OPERATOR, endpoint.id, delivery.id)
     deliver(services)
     (_, first, body), (_, second, again) = receiver.got
     assert first["webhook-id"] == second["webhook-id"] == str(event_id)

@@ -32,7 +32,7 @@ _BLIND: Any = {"synchronize_session": False}
 
 
 @dataclass(eq=False)
-class Repeats:
+class Redelivery:
     """The service that sends events on request, and lists deliveries."""
 
     _db: Database
