@@ -221,7 +221,13 @@ def test_cloudformation_accepts_a_stacks_name_with_any_prefix(prefix, tenant):
 
 
 def test_a_stacks_name_begins_as_its_roles_names_do():
-    names = {"Acme-": "Acme-1a", "a.b_": "a-b-1a", "": "deputy-1a", "9x": "deputy-9x1a"}
+    names = {
+        "Acme-": "Acme-1a",
+        "a.b_": "a-b-1a",
+        "": "deputy-1a",
+        "9x": "deputy-9x1a",
+        "_acme-": "deputy-acme-1a",
+    }
     assert {prefix: stack_name(prefix, "1a") for prefix in names} == names
 
 

@@ -193,6 +193,16 @@ def test_asking_for_the_same_permission_set_again_is_no_event(world, acme, waiti
         assert len(world.audit(connection_id=waiting["id"], action=action)) == events
 
 
+def test_a_move_that_a_proof_completes_is_recorded_for_who_asked_for_the_proof(world, acme):
+    kit, tags = world.kit(acme), [{"Key": "deputy:permission-set", "Value": f"{WRITES}@1"}]
+    arn = Customer(world.aws).reading_itself(kit["role_name"], kit["trust_policy"], Tags=tags)
+    made = connect(world, acme, world.admin, role_arn=arn, permission_set="inventory")
+    world.admin("PATCH", path_of(made), {"permission_set": WRITES})
+    bound_to(world, acme)("POST", path_of(made, "/verify"))
+    [event] = world.audit(connection_id=made["id"], action="connection.permission_set_changed")
+    assert event["actor"]["name"] == "a program"
+
+
 def test_what_is_approved_before_it_is_proven_is_verified_by_its_proof(world, acme):
     kit = world.kit(acme)
     customer = Customer(world.aws)

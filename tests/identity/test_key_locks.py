@@ -12,13 +12,13 @@ import sqlalchemy
 from sqlalchemy.exc import OperationalError
 
 from app.errors import NotFoundError
-from app.identity import families, owned, tenant_of
+from app.identity import families, lock_owned, owned, tenant_of
 from app.identity.principals import ALL_SCOPES, ApiKeyPrincipal, LinkPrincipal
 from app.limits.table import KEYS
 from app.services import Services
 from app.store import database
 from app.store.database import SYSTEM
-from app.store.models import ApiKey, OnboardingLink, Tenant
+from app.store.models import ApiKey, Connection, OnboardingLink, Tenant
 from tests.attacks.evidence import on_postgresql
 from tests.conftest import OPERATOR
 from tests.identity.test_stops import Place, all_dead, deadlocks
@@ -202,6 +202,14 @@ def test_a_caller_who_names_what_is_not_theirs_locks_nothing_of_it(besieged, els
                     owned(other, stranger, tenant_id, besieged.connection_id, lock=True)
             with pytest.raises(NotFoundError):
                 tenant_of(other, stranger, besieged.tenant_id, lock=True)
+
+
+def test_lock_owned_locks_the_tenant_and_the_connection(besieged):
+    with besieged.db.write(besieged.vendor) as db, besieged.db.write(SYSTEM) as other:
+        lock_owned(db, besieged.vendor, besieged.tenant_id, besieged.connection_id)
+        for row, row_id in ((Tenant, besieged.tenant_id), (Connection, besieged.connection_id)):
+            unlocked = sqlalchemy.select(row.id).where(row.id == row_id)
+            assert other.scalars(unlocked.with_for_update(skip_locked=True)).all() == []
 
 
 def test_unbound_keys_are_replaced_one_after_the_other(besieged):

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from app.audit import WORKER
-from app.errors import UnauthenticatedError
+from app.errors import ForbiddenError, UnauthenticatedError
 from app.identity.principals import (
     LinkPrincipal,
     OperatorPrincipal,
@@ -67,13 +67,23 @@ def opens_a_page(services, link_id):
         )
 
 
-def test_a_link_is_over_at_the_moment_that_it_names_and_when_it_is_revoked(services):
+def test_a_link_ends_at_its_expiry_with_its_revocation_and_with_its_tenants_suspension(services):
     for expires_at, good in EXPIRIES:
         link = link_row(services.db, tenant_row(services.db), expires_at=expires_at)
         assert opens_a_page(services, link) == good, expires_at
     revoked = {"expires_at": NOON + MOMENT, "revoked_at": NOON - MOMENT}
     link = link_row(services.db, tenant_row(services.db), **revoked)
     assert not opens_a_page(services, link)
+    suspended = tenant_row(services.db)
+    link = link_row(services.db, suspended, expires_at=NOON + MOMENT)
+    services.tenants.suspend(ADMIN, suspended, reason="a test")
+    assert not opens_a_page(services, link)
+
+
+def test_a_key_that_lacks_permission_sets_is_told_which():
+    scanner = replace(ADMIN, permission_sets=frozenset({"inventory"}))
+    with pytest.raises(ForbiddenError, match=r"that the role has: bucket-sync, reports\.$"):
+        scanner.require_sets(frozenset({"inventory", "reports", "bucket-sync"}))
 
 
 def test_what_an_operator_suspends_says_so():

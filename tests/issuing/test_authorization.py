@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import sqlalchemy
@@ -25,6 +26,7 @@ from app.errors import (
 from app.identity.api_keys import generate_key
 from app.identity.key_uses import KeyUses
 from app.identity.principals import Scope
+from app.ids import new_id
 from app.issuing import issue as issuing
 from app.issuing.authorization import Authorization
 from app.services import Services
@@ -420,6 +422,13 @@ def test_a_proof_is_over_at_the_moment_at_which_its_shelf_life_ends(warm, here, 
     monkeypatch.setattr("app.issuing.issue.timestamp", lambda: end)
     problem(warm.ask(), 503, "proof_expired")
     assert renewed == [connection.key]
+
+
+def test_proofs_of_two_connections_run_side_by_side(here, monkeypatch):
+    running = threading.Barrier(2)
+    monkeypatch.setattr(here.authorization, "_prove", lambda _: running.wait(30))
+    jobs = [partial(here.authorization.renew_proof, (new_id(), new_id()), 60.0) for _ in range(2)]
+    assert at_once(jobs) == [None, None]
 
 
 def test_a_refusal_by_aws_makes_a_process_look_again(warm, here, role, faults):
