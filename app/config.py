@@ -20,6 +20,8 @@ from app.ids import AccountId, RoleArn
 from app.settings import checks as check
 from app.settings.declarations import collect_settings, groups_of, read_setting, setting
 from app.settings.likely_mistakes import likely_mistakes
+from app.settings.return_urls import ReturnUrl, return_urls
+from app.settings.vendor_look import Logo, accent, logo
 
 _PRINCIPAL = re.compile(
     r"arn:(?P<partition>aws(?:-[a-z0-9]+)*):iam::(?P<account>[0-9]{12}):(?P<kind>role|user)"
@@ -67,7 +69,7 @@ class Broker(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class VendorConfig:
-    """The vendor's name, and its permission sets."""
+    """The vendor's name and look, its permission sets, and addresses of its product."""
 
     vendor_name: str = setting(check.vendor_name, "Your name, as customers see it.")
     vendor_name_ascii: str | None = setting(
@@ -87,6 +89,22 @@ class VendorConfig:
     )
     vendor_url: str | None = setting(
         check.http_url, "Address at which customers sign in to your product.", None
+    )
+    support_url: str | None = setting(
+        check.http_url, "Address of your support, in the footer of the onboarding page.", None
+    )
+    privacy_url: str | None = setting(
+        check.http_url, "Address of your privacy policy, in the same footer.", None
+    )
+    vendor_logo: Logo | None = setting(logo, "Your logo on the onboarding page.", None)
+    vendor_color: str | None = setting(
+        accent, "Colour of buttons and marks on the onboarding page.", None
+    )
+    return_urls: tuple[ReturnUrl, ...] = setting(
+        return_urls,
+        "Addresses to which the onboarding page may lead back, with all that is below them.",
+        (),
+        unset="none",
     )
 
     @property

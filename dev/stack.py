@@ -218,6 +218,7 @@ class Stack:
             "DEPUTY_VENDOR_NAME": "Example Vendor",
             "DEPUTY_TEMPLATE_BUCKET": f"deputy-templates-{VENDOR_ACCOUNT}",
             "DEPUTY_PUBLIC_URL": settings.url,
+            "DEPUTY_RETURN_URLS": "http://localhost:8020/",  # a product on this machine
             "DEPUTY_WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
             "DEPUTY_CONSOLE_URL": f"{settings.sandbox_url}/console",
             **self._of_sandbox,

@@ -140,6 +140,11 @@ DEPUTY_PUBLIC_URL: ["", "https://", "https://[half", "https://:8000",
   "https://deputy.example.com:99999", "https://a:secret@deputy.example.com",
   "https://deputy example.com", "https://deputy.example\n.com"]
 DEPUTY_VENDOR_URL: ["https://\"><b>", "https://example.com/our app"]
+DEPUTY_SUPPORT_URL: ["javascript:alert(1)", "mailto:help@example.com"]
+DEPUTY_PRIVACY_URL: ["https://example.com/privacy?user=1"]
+DEPUTY_VENDOR_LOGO: ["/nonexistent/logo.png"]
+DEPUTY_VENDOR_COLOR: ["red", "#ffd60a"]
+DEPUTY_RETURN_URLS: ["example.com", "https://example.com/aws,"]
 DEPUTY_CONSOLE_URL: ["javascript:alert(1)"]
 DEPUTY_ROLE_PREFIX: ["a/b", "ü"]
 DEPUTY_MAX_SESSION_SECONDS: ["", "true", "3600.0", "0", "-900", "899", "43201"]

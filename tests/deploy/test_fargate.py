@@ -62,6 +62,11 @@ LEFT = {
     "DEPUTY_VENDOR_ACCOUNT_IDS": "broker.yaml's default",
     "DEPUTY_VENDOR_NAME_ASCII": "made from the name",
     "DEPUTY_VENDOR_URL": "optional",
+    "DEPUTY_SUPPORT_URL": "optional",
+    "DEPUTY_PRIVACY_URL": "optional",
+    "DEPUTY_VENDOR_LOGO": "part of the vendor's image, which sets it",
+    "DEPUTY_VENDOR_COLOR": "optional",
+    "DEPUTY_RETURN_URLS": "optional",
     "DEPUTY_WEBHOOK_ALLOWED_NETWORKS": "no address is private to the vendor by default",
     "DEPUTY_LOG_LEVEL": "INFO",
 }
