@@ -67,6 +67,7 @@ REQUESTS: tuple[tuple[str, str, Any], ...] = (
     ("GET", "/v1/templates/customer-role.yaml", None),
     ("GET", "/v1/templates/customer-org.yaml", None),
     ("POST", f"{_TENANT}/onboarding-links", {}),
+    ("GET", f"{_TENANT}/onboarding-links/{{new}}", None),
     ("DELETE", f"{_TENANT}/onboarding-links/{{new}}", None),
     ("GET", f"{_TENANT}/onboarding-links?limit={_ROWS}", None),
     ("GET", "/v1/permission-sets", None),

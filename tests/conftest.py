@@ -40,6 +40,7 @@ from app.limits.rates import TokenBucket
 from app.onboarding.page_links import Links
 from app.onboarding.registration_store import RegistrationTokens
 from app.settings.declarations import groups_of
+from app.settings.return_urls import return_urls
 from dev.stack import ONLY_THESE_CREDENTIALS
 from sandbox.vendor import VENDOR_ACCOUNT, Vendor, VendorStack, deploy_canary, deploy_vendor
 from tests.support import choice, compile_once, fixtures, logged_secrets, open_transactions
@@ -197,6 +198,7 @@ def make_config(database_url, **changes):
         broker=Broker.parse(f"arn:aws:iam::{VENDOR_ACCOUNT}:role/DeputyBroker"),
         vendor_account_ids=frozenset({VENDOR_ACCOUNT, OTHER_VENDOR_ACCOUNT}),
         vendor_name="Example Vendor",
+        return_urls=return_urls("https://app.example.com/aws"),
         template_bucket=f"deputy-templates-{VENDOR_ACCOUNT}",
         region="us-east-1",
     )

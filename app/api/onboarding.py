@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from flask import Response
+from marshmallow import fields
 
 from app.api.kit.blueprint import (
     PUBLIC,
@@ -16,14 +17,18 @@ from app.api.kit.blueprint import (
     services,
 )
 from app.api.kit.schemas import (
+    ACCOUNT,
     EXTERNAL_ID,
     NEXT_EXTERNAL_ID,
+    ROLE,
     Answer,
     PageQuery,
     Strict,
     date_time,
+    doc,
     flag,
     line,
+    list_of,
     mapping,
     matching,
     nested,
@@ -31,13 +36,16 @@ from app.api.kit.schemas import (
     number,
     page_of,
     seconds,
+    status,
     string,
     uuid,
 )
 from app.config import Broker
 from app.onboarding import kit as onboarding
-from app.onboarding.page_links import LINK_DAYS, LINK_DAYS_MAX, LINK_SECONDS_MIN
+from app.onboarding.page_links import CONNECTIONS_SHOWN, LINK_DAYS, LINK_DAYS_MAX, LINK_SECONDS_MIN
 from app.settings.checks import DAY, REGION
+from app.settings.return_urls import LENGTH_MAX
+from app.store.models import ConnectionStatus, LinkStatus
 
 _TEMPLATE = "https://s3.eu-west-1.amazonaws.com/example-deputy-templates/templates/customer-role/inventory/0a1b.yaml"
 _HOME = "https://eu-west-1.console.aws.amazon.com/cloudformation/home?region=eu-west-1"
@@ -143,9 +151,18 @@ def _yaml(template: Any) -> Response:
 _EXPIRES_IN = f"Seconds until it stops working. Default {LINK_DAYS} days."
 
 
+_RETURN_URL = "https://app.example.com/aws/connected"
+
+
 class LinkIn(Strict):
     permission_set = line(64, "inventory")
     region = matching(REGION, "eu-west-1", "The region that the page offers first.")
+    return_url = line(
+        LENGTH_MAX,
+        _RETURN_URL,
+        "Where the page's button leads once the role is connected: below an entry of"
+        " `DEPUTY_RETURN_URLS`.",
+    )
     expires_in = seconds(LINK_DAYS * DAY, LINK_SECONDS_MIN, LINK_DAYS_MAX * DAY, _EXPIRES_IN)
 
 
@@ -156,6 +173,32 @@ class LinkOut(Answer):
     created_at = date_time()
     expires_at = date_time()
     revoked_at = date_time(allow_none=True)
+    opened_at = date_time("When a form of the page was first sent.", allow_none=True)
+    return_url = nullable_string(_RETURN_URL)
+
+
+class LinkConnection(Answer):
+    id = uuid()
+    role_arn = string(ROLE)
+    account_id = string(ACCOUNT)
+    status = status(ConnectionStatus, "verified")
+
+
+class LinkDetails(LinkOut):
+    status = fields.Enum(
+        LinkStatus,
+        by_value=True,
+        metadata=doc(
+            "connected",
+            "`connected`: a role that was connected through it is verified, even if the link has"
+            " expired since.",
+        ),
+    )
+    connections = list_of(
+        LinkConnection,
+        f"Added through its page or by stacks that were launched from it: the newest"
+        f" {CONNECTIONS_SHOWN}.",
+    )
 
 
 _SHOWN_ONCE = "For the customer. Shown only in this answer; Deputy keeps its hash."
@@ -189,6 +232,12 @@ def create_onboarding_link(body: JsonObject, tenant_id: UUID) -> JsonObject:
 def list_onboarding_links(query: JsonObject, tenant_id: UUID) -> JsonObject:
     """List a tenant's onboarding links, newest first, without their URLs."""
     return paged(query, services.links.list, principal(), tenant_id)
+
+
+@links.operation("GET", f"{_ALL}/<uuid:link_id>", "connections:write", LinkDetails)
+def get_onboarding_link(tenant_id: UUID, link_id: UUID) -> Any:
+    """Read an onboarding link: its status, and what was connected through it."""
+    return services.links.get(principal(), tenant_id, link_id)
 
 
 @links.operation("DELETE", f"{_ALL}/<uuid:link_id>", "connections:write", status=204)

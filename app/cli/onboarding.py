@@ -21,7 +21,7 @@ _DAYS = click.IntRange(1, LINK_DAYS_MAX)
 def list_command(tenant_id: UUID) -> list[Row]:
     """List a tenant's onboarding links, without their URLs."""
     return [
-        row_of(link, "id permission_set region created_at expires_at revoked_at")
+        row_of(link, "id permission_set region created_at opened_at expires_at revoked_at")
         for link in every(services.links.list, operator, tenant_id)
     ]
 
@@ -30,6 +30,7 @@ def list_command(tenant_id: UUID) -> list[Row]:
 @TENANT
 @click.option("--permission-set", help="The permission set that the page asks for.")
 @click.option("--region", help="The region that the page offers first.")
+@click.option("--return-url", help="Where the page leads back to once the role is connected.")
 @click.option("--days", type=_DAYS, default=LINK_DAYS, help="Days until it expires.")
 def create(tenant_id: UUID, days: int, **options: Any) -> Row:
     """Create an onboarding link and print its URL, once.

@@ -158,6 +158,7 @@ class Connections:
                 permission_set=chosen,
                 approved=principal.is_vendor,
             )
+            connection.onboarding_link_id = principal.link_id
             if account_id:
                 _ensure_few_searches(db, tenant_id)
                 connection.found_by_account = True

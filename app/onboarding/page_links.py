@@ -18,7 +18,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from cachetools import LRUCache
-from sqlalchemy import Row, bindparam, func, select
+from sqlalchemy import Row, Select, bindparam, func, select, update
 
 from app.audit import actions
 from app.clock import now
@@ -43,11 +43,13 @@ from app.limits.rates import Rates
 from app.limits.table import LINKS
 from app.onboarding.kit import Onboarding
 from app.proofs import verification
+from app.settings import return_urls
 from app.settings.checks import DAY
-from app.store.database import Database, until_committed
+from app.store.database import Database, Session, until_committed
 from app.store.models import (
     Connection,
     ConnectionStatus,
+    LinkStatus,
     OnboardingLink,
     Tenant,
     TenantStatus,
@@ -59,6 +61,7 @@ from app.store.pages import Page, page
 LINK_DAYS = 30  # customers' IAM teams take weeks
 LINK_DAYS_MAX = 90
 LINK_SECONDS_MIN = 60
+CONNECTIONS_SHOWN = 100  # most connections of a link in an answer
 _LEFTOVERS_SHOWN = timedelta(days=30)
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
@@ -112,11 +115,13 @@ class Links:
         permission_set: str | None = None,
         region: str | None = None,
         expires_in: int = LINK_DAYS * DAY,
+        return_url: str | None = None,
     ) -> tuple[OnboardingLink, str]:
         """Create a link. Return it with its URL, which is not stored. `expires_in`: seconds.
 
         Raises NotFoundError, SuspendedError, RateLimitedError when the tenant has TENANT_LINKS live
-        links, and ValidationFailedError for an unknown permission set or region.
+        links, and ValidationFailedError for an unknown permission set or region, or a return URL
+        that is not allowed.
         """
         # The page will show this kit. If it can't be built, the vendor gets the error here.
         kit = self._onboarding.kit(
@@ -135,6 +140,7 @@ class Links:
                 region=kit.region,
                 made_by=principal.key_id,
                 expires_at=now() + timedelta(seconds=expires_in),
+                return_url=self._allowed(return_url),
             )
             db.add(link)
             db.flush()
@@ -150,6 +156,15 @@ class Links:
             )
             return link, f"{self._config.service.public_url}/onboard/{token}"
 
+    def _allowed(self, return_url: str | None) -> str | None:
+        try:
+            if return_url is not None:
+                return_urls.allowed(return_url, self._config.vendor.return_urls)
+        except ValueError as error:
+            reason = str(error)
+            raise ValidationFailedError(return_url=f"{reason[0].upper()}{reason[1:]}") from error
+        return return_url
+
     def list(
         self, principal: Principal, tenant_id: UUID, *, limit: int, after: UUID | None
     ) -> Page[OnboardingLink]:
@@ -161,6 +176,21 @@ class Links:
             tenant_of(db, principal, tenant_id)
             query = select(OnboardingLink).where(OnboardingLink.tenant_id == tenant_id)
             return page(db, query, OnboardingLink.id, limit=limit, after=after)
+
+    def get(self, principal: Principal, tenant_id: UUID, link_id: UUID) -> OnboardingLink:
+        """Return a link with its status, and the newest connections that were added through it.
+
+        Raises NotFoundError.
+        """
+        with self._db.read() as db:
+            tenant_of(db, principal, tenant_id)
+            query = select(OnboardingLink).filter_by(tenant_id=tenant_id, id=link_id)
+            link = one_or_not_found(db, query)
+            columns = Connection.id, Connection.role_arn, Connection.account_id, Connection.status
+            newest = _of_link(link).order_by(Connection.id.desc()).limit(CONNECTIONS_SHOWN)
+            link.connections = db.execute(newest.with_only_columns(*columns)).all()
+            link.status = _status_of(link, connected=_is_connected(db, link))
+            return link
 
     @until_committed
     def revoke(self, principal: Maker, tenant_id: UUID, link_id: UUID) -> None:
@@ -215,6 +245,35 @@ class Links:
         if not opens:
             raise NotFoundError
         return Visit(LinkPrincipal(tenant.id, link.id, request_id, client_address), tenant, link)
+
+    def note_form(self, visit: Visit) -> None:
+        """Record that the link was opened, when its page sends its first form.
+
+        Raises NotFoundError if the link stopped working meanwhile.
+        """
+        if visit.link.opened_at is None:
+            first = update(OnboardingLink).filter_by(id=visit.link.id, opened_at=None)
+            with self._db.write(visit.principal) as db:
+                db.execute(first.values(opened_at=now()))
+
+    def way_back(self, visit: Visit, *, connected: bool) -> str | None:
+        """Return the address of the button that leads back to the vendor's product.
+
+        `connected`: everything on the page is connected. Otherwise one connection that was added
+        through this link is enough. Returns None before that, and if no entry of RETURN_URLS allows
+        the link's return URL any more.
+        """
+        link = visit.link
+        if link.return_url is None:
+            return None
+        try:
+            url = return_urls.allowed(link.return_url, self._config.vendor.return_urls)
+        except ValueError:
+            return None
+        if not connected:
+            with self._db.read() as db:
+                connected = _is_connected(db, link)
+        return url.connected(link.id) if connected else None
 
     def _read(self, link_id: UUID) -> Row[OnboardingLink, Tenant]:
         with self._db.read() as db:
@@ -312,3 +371,23 @@ class Links:
 def _is_live(link: OnboardingLink) -> bool:
     """Return whether the link has neither expired nor been revoked, as `live_links` decides."""
     return link.revoked_at is None and link.expires_at > now()
+
+
+def _of_link(link: OnboardingLink) -> Select[Connection]:
+    """Select the live connections that were added through the link's page or its stacks."""
+    return select(Connection).where(
+        live_of(link.tenant_id), Connection.onboarding_link_id == link.id
+    )
+
+
+def _is_connected(db: Session, link: OnboardingLink) -> bool:
+    verified = _of_link(link).where(Connection.status == ConnectionStatus.VERIFIED)
+    return db.scalar(verified.with_only_columns(Connection.id).limit(1)) is not None
+
+
+def _status_of(link: OnboardingLink, *, connected: bool) -> LinkStatus:
+    if link.revoked_at is not None:
+        return LinkStatus.REVOKED
+    if connected:
+        return LinkStatus.CONNECTED
+    return LinkStatus.OPEN if _is_live(link) else LinkStatus.EXPIRED

@@ -272,7 +272,7 @@ class CheckedMessage:
         # Templates of older releases name no permission set; their roles get the default set
         name, _ = read_label(self.request.property("PermissionSet")) or ("", 0)
         try:
-            return connections.add_pending(
+            connection = connections.add_pending(
                 db,
                 self.config,
                 actor,
@@ -287,3 +287,5 @@ class CheckedMessage:
             raise VoidMessage("undeclared") from error
         except ConflictError as error:
             raise VoidMessage("suspended") from error
+        connection.onboarding_link_id = self.token.link_id
+        return connection

@@ -58,6 +58,7 @@ ROUTES = (
     Route("GET", f"{_TENANT}/onboarding", "connections:read"),
     Route("POST", f"{_TENANT}/onboarding-links", "connections:write", {"expires_in": 3600}),
     Route("GET", f"{_TENANT}/onboarding-links", "connections:write"),
+    Route("GET", f"{_TENANT}/onboarding-links/{{link_id}}", "connections:write"),
     Route("DELETE", f"{_TENANT}/onboarding-links/{{link_id}}", "connections:write"),
     Route(
         "POST",

@@ -267,8 +267,10 @@ def test_keys_are_replaced(cli, acme):
 
 def test_links_are_made_listed_and_revoked(cli, world, acme):
     """An empty option, as a script gives it whose variable is not set, gets no default."""
-    for option in ("--permission-set", "--region"):
+    for option in ("--permission-set", "--region", "--return-url"):
         cli.refused(f"links create {acme['reference']} {option} ''")
+    refused = cli.refused(f"links create {acme['reference']} --return-url https://other.example")
+    assert "DEPUTY_RETURN_URLS" in refused
     assert cli.text(f"links list {acme['reference']}") == "None found.\n"
     assert cli(f"links list {acme['reference']}") == []
     made = cli(f"links create '{acme['name']}' --days 7")

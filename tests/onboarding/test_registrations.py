@@ -452,6 +452,12 @@ class Page:
         self._services.links.revoke(ADMIN, self._desk.tenant_id, self.link.id)
 
 
+def test_what_a_stack_from_a_links_page_registers_is_the_links(desk, page):
+    desk.handle(page.stack().message())
+    desk.handle(desk.stack().message())
+    assert [each.onboarding_link_id for each in desk.connections()] == [page.link.id, None]
+
+
 def test_revoking_a_link_voids_the_token_that_its_page_showed_and_no_other(desk, page):
     launched, later, of_the_kit = page.stack(), page.stack(), desk.stack()
     desk.handle(launched.message())

@@ -35,6 +35,7 @@ from app.store.models.tenant import (
     ExternalIdCheck,
     ExternalIdRow,
     ExternalIdState,
+    LinkStatus,
     OnboardingLink,
     Registration,
     Rotation,

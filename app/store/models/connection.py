@@ -192,6 +192,12 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
         # The two other indexes for claims of the proof queue are at the end of this module.
         index_where("ix_connections_due_first", "due_at", where=text("proof_id IS NULL")),
         index_where("ix_connections_moving", "tenant_id", "id", where=text("move_id IS NOT NULL")),
+        index_where(
+            "ix_connections_of_link",
+            "onboarding_link_id",
+            "id",
+            where=text("onboarding_link_id IS NOT NULL"),
+        ),
     )
 
     external_id_id: Mapped[UUID]
@@ -212,6 +218,9 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
     stack_id: Mapped[Text512 | None]
     # True for a pending connection whose role refused the latest proof, which the customer can fix
     refuses: Mapped[Flag]
+    # The onboarding link through whose page or stack the connection was added. It is no foreign
+    # key, which SQLite can add only to a new table. Links are never deleted.
+    onboarding_link_id: Mapped[UUID | None]
     created_at: Mapped[CreatedAt]
     deleted_at: Mapped[datetime | None]
     # True if a key that is bound to the tenant deleted it. Otherwise only the vendor may revive it.

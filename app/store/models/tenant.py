@@ -6,6 +6,7 @@ registrations, and approvals.
 
 import enum
 import unicodedata
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
@@ -15,6 +16,7 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship, validates
 
 from app.clock import now
 from app.errors import ConflictError, SuspendedError
+from app.settings.return_urls import LENGTH_MAX as RETURN_URL_MAX
 from app.store.models.base import (
     Base,
     CreatedAt,
@@ -308,6 +310,19 @@ class Registration(Identified, TenantOwned, Base):
     created_at: Mapped[CreatedAt]
 
 
+class LinkStatus(enum.StrEnum):
+    """What has become of an onboarding link.
+
+    A link is `connected` once a role that was connected through it is verified, even if the link
+    has expired since.
+    """
+
+    OPEN = "open"
+    CONNECTED = "connected"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+
+
 class OnboardingLink(Identified, TenantOwned, Base):
     """A URL that opens one tenant's onboarding page without a sign-in.
 
@@ -324,6 +339,14 @@ class OnboardingLink(Identified, TenantOwned, Base):
     created_at: Mapped[CreatedAt]
     expires_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]
+    # When a form of its page was first sent. Mail scanners open pages, but send no forms.
+    opened_at: Mapped[datetime | None]
+    # Where the page's button leads once the role is connected
+    return_url: Mapped[str | None] = mapped_column(String(RETURN_URL_MAX))
+
+    # No columns: app/onboarding/page_links.py fills them in for one link
+    status = cast("LinkStatus | None", None)
+    connections = cast("Sequence[Any]", ())
 
 
 class ApprovalSubject(enum.StrEnum):

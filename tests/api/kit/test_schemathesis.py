@@ -42,6 +42,7 @@ BEYOND_THE_DOCUMENT = {
     "to",
     "permission_sets",
     "region",  # those that the partition has
+    "return_url",  # below an entry of DEPUTY_RETURN_URLS
     "since",  # with the next: between the years 1970 and 9998
     "until",
     "types",  # those of `GET /v1/event-types`
