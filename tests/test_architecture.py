@@ -32,11 +32,11 @@ SOURCES = {path.relative_to(APP.parent).as_posix(): path for path in sorted(APP.
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in SOURCES.items()}
 Trees = dict[str, ast.Module]
 
-# What flask-smorest and flask-swagger-ui serve, the way there, and the page for links that do not
-# work carry no mark of ours.
+# What flask-smorest and flask-swagger-ui serve, the way there, the vendor's look, and the page for
+# links that do not work carry no mark of ours.
 UNMARKED = """
 /openapi.json /docs /docs/ /docs/<path:path>
-/onboard /onboard/<rest:rest> /onboard/static/<path:filename>
+/onboard /onboard/<rest:rest> /onboard/static/<path:filename> /onboard/look/<name>
 """
 PUBLIC_BY_CONSTRUCTION = set(UNMARKED.split())
 # Open to anybody, each for a reason: load balancers, readers of templates, readers of the API's

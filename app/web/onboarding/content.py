@@ -19,6 +19,7 @@ from app.permissions.permission_sets import PermissionSet
 from app.store.models import Connection, ConnectionStatus, RotationState
 from app.store.models.states import SEARCH_DAYS
 from app.web.onboarding import progress
+from app.web.onboarding.look import Look, look_of
 
 WAYS = ("stack", "terraform", "cli", "organization")
 _SHOWN = 25  # connections per page
@@ -102,8 +103,7 @@ def live_part(visit: Visit, kit: Kit) -> dict[str, Any]:
     if updates:
         summary += " Other permissions are asked for: see below."
     if rotation:
-        so_far = "" if connected and rotation.emergency else summary
-        summary = f"{so_far} {progress.rotation_headline(rotation)}".strip()
+        summary = progress.with_rotation(summary, rotation, connected=connected)
     common = {"start": start, "total": total, "vendor": vendor_name(), "search_days": SEARCH_DAYS}
     body = render_template(
         "onboard/progress.html",
@@ -115,6 +115,7 @@ def live_part(visit: Visit, kit: Kit) -> dict[str, Any]:
         kit=kit,
         rotation=rotation,
         command=_trust_policy_command(shown, kit),
+        way_back=services.links.way_back(visit, connected=connected),
         **common,
     )
     return common | {
@@ -162,6 +163,10 @@ def _trust_policy_command(shown: Sequence[progress.Progress], kit: Kit) -> str |
 
 def vendor_name() -> str:
     return services.config.vendor.vendor_name
+
+
+def vendor_look() -> Look:
+    return look_of(services.config.vendor)[0]
 
 
 def _archive_commands(kit: Kit) -> str:

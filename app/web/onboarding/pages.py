@@ -37,6 +37,7 @@ from app.onboarding.page_links import Visit
 from app.settings.declarations import Limit
 from app.store.models import Trigger
 from app.web.onboarding import content
+from app.web.onboarding.look import look_of
 
 bp = Blueprint(
     "web", __name__, url_prefix="/onboard", static_folder="static", template_folder="templates"
@@ -65,6 +66,11 @@ def _visiting(view: View) -> View:
     return visiting
 
 
+@bp.context_processor
+def _add_look() -> dict[str, Any]:
+    return {"look": content.vendor_look()}
+
+
 @bp.url_defaults
 def _add_token(endpoint: str, values: dict[str, Any]) -> None:
     """Add the token of this page's link to the URL of another page of the link."""
@@ -74,7 +80,9 @@ def _add_token(endpoint: str, values: dict[str, Any]) -> None:
 
 bp.add_app_template_filter(partial(json.dumps, indent=2), "pretty")
 
-POLLED = {"web.static", "web.status"}  # requested often, so only failures are logged
+
+# Requested often, so only failures are logged
+POLLED = {"web.static", "web.look_file", "web.status"}
 _NOT_LISTED = "This role is no longer on the list. Go back to your page to see the current list."
 _FORM = 16 * 1024  # bytes; the only field is a role's ARN
 _MESSAGES = 256  # rendered error pages in memory
@@ -143,6 +151,16 @@ def check_again(visit: Visit, connection_id: UUID) -> ResponseReturnValue:
     return _back()
 
 
+@bp.get("/look/<name>")
+def look_file(name: str) -> Response:
+    """Return the vendor's logo, icon or style sheet, by the hash of its content."""
+    file = look_of(services.config.vendor)[1].get(name)
+    if file is None:
+        return _error(404, "gone")
+    headers = {"Cache-Control": "public, max-age=31536000, immutable"}
+    return Response(file.content, content_type=file.content_type, headers=headers)
+
+
 @bp.endpoint("web.unknown")
 def unknown(rest: str = "") -> Response:  # noqa: ARG001  the route passes it
     """Answer every other path and method with the page for links that do not work."""
@@ -172,7 +190,7 @@ def _back() -> ResponseReturnValue:
 
 
 def _accept_form(visit: Visit, *limits: Limit) -> None:
-    """Count a form against the tenant's limits, and check where it comes from.
+    """Count a form against the tenant's limits, check where it comes from, and note the first one.
 
     Raises RateLimitedError. Raises ForbiddenError if the browser says that another site sent the
     form. Browsers without Sec-Fetch-Site send `Origin: null` from our pages, which send no
@@ -187,6 +205,7 @@ def _accept_form(visit: Visit, *limits: Limit) -> None:
         raise errors.ForbiddenError(
             "Another site sent this form. Open your link again and send it from there."
         )
+    services.links.note_form(visit)
 
 
 def _record(code: str, fields: errors.FieldErrors) -> None:
@@ -243,7 +262,8 @@ def _rendered(page: str, **words: Any) -> str:
 def _error(
     status: int, page: str = "error", *, retry_after: int | None = None, **words: Any
 ) -> Response:
-    body = _rendered(page, vendor=content.vendor_name(), retry_after=retry_after, **words)
+    look = content.vendor_look()
+    body = _rendered(page, vendor=look.vendor, look=look, retry_after=retry_after, **words)
     response = make_response(body, status)
     if retry_after is not None:
         response.headers["Retry-After"] = str(retry_after)

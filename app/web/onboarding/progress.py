@@ -349,8 +349,13 @@ _ROTATION_STEPS = (
 )
 
 
-def rotation_headline(rotation: RotationStatus) -> str:
-    """Return a sentence about the rotation, to put after the status of the connections."""
+def with_rotation(summary: str, rotation: RotationStatus, *, connected: bool) -> str:
+    """Return the summary of the connections' status, with a sentence about the rotation."""
+    so_far = "" if connected and rotation.emergency else summary
+    return f"{so_far} {_rotation_headline(rotation)}".strip()
+
+
+def _rotation_headline(rotation: RotationStatus) -> str:
     if rotation.state is RotationState.RETIRING:
         return "Your External ID was replaced: remove the old one from your role."
     if rotation.state is RotationState.READY:
