@@ -61,13 +61,13 @@ CHROMIUM = (
 NO_BROWSER = "there is no Chromium on this machine (apt-get install chromium)"
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 NO_NGINX = "there is no nginx on this machine (apt-get install nginx)"
-NO_JAVASCRIPT = (
-    "npm is not on this machine, or does not reach its registry (apt-get install nodejs npm)"
-)
+NO_JAVASCRIPT = "npm does not reach its registry"
+NO_TERRAFORM = "PyPI has no Terraform and no provider for AWS for this kind of machine"
 _MISSING = (
     ("in a browser", NO_BROWSER),
     ("behind nginx", NO_NGINX),
-    ("of JavaScript SDKs", NO_JAVASCRIPT),
+    ("in JavaScript and TypeScript", NO_JAVASCRIPT),
+    ("with Terraform", NO_TERRAFORM),
 )
 in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason=NO_BROWSER)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from app.clock import now
 from tests.client.javascript_sdks import SOURCE
 from tests.client.people import CLIENT, Clock, beside_python, environment
+from tests.support.node import NODE
 from tests.support.waiting import until
 
 CLOCK = Path(__file__).parent / "clock"
@@ -152,7 +153,7 @@ def cli_programs(ways):
 def javascript_programs(ways, node_home):
     node = {"NODE_PATH": str(node_home / "node_modules"), "AWS_SDK_LOAD_CONFIG": "1"}
     node["AWS_SDK_JS_SUPPRESS_MAINTENANCE_MODE_MESSAGE"] = "1"
-    calls = ("node", SOURCE / "calls.cjs")
+    calls = (NODE, SOURCE / "calls.cjs")
     return [
         Program("JavaScript v3, process", (*calls, "fromProcess"), node | ways.process()),
         Program("JavaScript v3, container", (*calls, "fromHttp"), node | ways.container()),

@@ -2,47 +2,17 @@
 its own.
 """
 
-import fcntl
-import hashlib
 import json
 import re
-import shutil
-import subprocess
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import pytest
-
 from tests.client.people import environment, run, served
-from tests.conftest import NO_JAVASCRIPT
+from tests.support.node import NODE, installed
 
 SOURCE = Path(__file__).parent / "javascript"
 INSTANCE = "555500001111"  # the accounts of the worker's own roles: that of its EC2 instance,
 TASK = "555500002222"  # and that of its ECS task
-
-
-def installed(cache):
-    """The folder with node_modules; installed once for each lock file, by one process at a time."""
-    lock = (SOURCE / "package-lock.json").read_bytes()
-    home = cache / hashlib.sha256(lock).hexdigest()[:16]
-    with (cache / "lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        if not (home / "whole").exists():
-            shutil.rmtree(home, ignore_errors=True)
-            shutil.copytree(SOURCE, home)
-            command = [
-                "npm",
-                "ci",
-                "--no-audit",
-                "--no-fund",
-                "--ignore-scripts",
-                "--loglevel=error",
-            ]
-            done = subprocess.run(command, cwd=home, capture_output=True, text=True, check=False)
-            if done.returncode != 0:
-                pytest.skip(f"{NO_JAVASCRIPT}: {done.stderr.strip()[-300:]}")
-            (home / "whole").touch()
-    return home
 
 
 def _credentials_of(account):
@@ -93,16 +63,14 @@ class Machine:
     def who(self, program, *words, **variables):
         """What the program prints: the account that it works in, or AWS's or the SDK's error."""
         script = self._node_home / program
-        done = run("node", script, *words, env=environment(**self.own | variables))
+        done = run(NODE, script, *words, env=environment(**self.own | variables))
         assert done.returncode == 0, done.stderr
         return re.sub(r"\s+", " ", done.stdout).strip()
 
 
 @contextmanager
 def machine(cache, aws_url):
-    if shutil.which("npm") is None or shutil.which("node") is None:
-        pytest.skip(NO_JAVASCRIPT)
-    home = installed(cache)
+    home = installed(SOURCE, cache)
     with ExitStack() as stack:
         port = stack.enter_context(served(_metadata_service))
         yield Machine(home, f"http://127.0.0.1:{port}", aws_url)

@@ -8,7 +8,6 @@ simulated time passes, and each program calls AWS at each step until its SDK giv
 
 import os
 import re
-import shutil
 import time
 from contextlib import ExitStack
 from datetime import datetime
@@ -28,24 +27,24 @@ from tests.client.absence import (
     last_calls,
     python_programs,
 )
-from tests.client.javascript_sdks import installed
+from tests.client.javascript_sdks import SOURCE
 from tests.client.people import DOCUMENT, Ways, served
 from tests.honesty.deployment import Deployment
+from tests.support.node import installed
 from tests.support.waiting import until
 
 LEFT = 21 * 60
 STEPS = [LEFT, 615, 595, 310, 295, 25, 10, -3]  # seconds left: around what SDKs refuse to use
-NODE = shutil.which("npm") and shutil.which("node")  # test_javascript.py says where it is missing
 AFTER = dict(pairwise(STEPS))  # the step at which a program failed, by the last that it passed
 
 
 def languages(ways, request):
     """Return those of both languages, whose retries take real time beside each other."""
-    return [*python_programs(ways), *javascript(ways, request)] if NODE else python_programs(ways)
+    return [*python_programs(ways), *javascript(ways, request)]
 
 
 def javascript(ways, request):
-    return javascript_programs(ways, installed(request.config.cache.mkdir("javascript")))
+    return javascript_programs(ways, installed(SOURCE, request.config.cache.mkdir("javascript")))
 
 
 def cli(ways, _request):
