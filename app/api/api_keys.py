@@ -37,7 +37,7 @@ _MAY_GIVE = "With `keys:delegate`: the scopes of the keys that it makes."
 _SETS = "Credentials only for connections of these permission sets; null: of any."
 
 
-class KeyIn(Strict):
+class NewApiKey(Strict):
     EXAMPLE = {"name": "nightly worker", "scopes": ["credentials:issue"]}
 
     name = line(200, "nightly worker", required=True)
@@ -53,7 +53,7 @@ class KeyIn(Strict):
     )
 
 
-class KeyOut(Answer):
+class ApiKeyOut(Answer):
     id = uuid()
     name = string("nightly worker")
     scopes = scope_list()
@@ -68,7 +68,7 @@ class KeyOut(Answer):
     )
 
 
-class MadeOut(Answer):
+class ApiKeyFamily(Answer):
     keys = number(2)
     links = number(1)
     registrations = number(
@@ -76,21 +76,25 @@ class MadeOut(Answer):
     )
 
 
-class KeyShown(KeyOut):
+class ApiKeyDetails(ApiKeyOut):
     made = nested(
-        MadeOut, "How many live keys and links are revoked with this key, and what it could read."
+        ApiKeyFamily,
+        "How many live keys and links are revoked with this key, and what it could read.",
     )
 
 
-class KeyCreated(KeyShown):
+class CreatedApiKey(ApiKeyDetails):
     key = string(
         "dpk_<16 hex>_<43 characters>", "Shown only in this answer; Deputy keeps its hash."
     )
 
 
-class ReplaceIn(Strict):
+class ApiKeyReplacement(Strict):
     grace_seconds = seconds(
-        GRACE_SECONDS, 0, GRACE_SECONDS_MAX, "How long the old key keeps working."
+        GRACE_SECONDS,
+        0,
+        GRACE_SECONDS_MAX,
+        f"How long the old key keeps working. Default {GRACE_SECONDS}.",
     )
 
 
@@ -102,11 +106,13 @@ which are bound to tenants that its family made within the last 24 hours.
 bp = Blueprint("api_keys", _ABOUT, noun="api_key")
 _ONE = "/v1/api-keys/<uuid:key_id>"
 _EITHER = "keys:write keys:delegate"
-_COLUMNS = KeyOut().fields.keys() - {"scopes", "may_give"}
+_COLUMNS = ApiKeyOut().fields.keys() - {"scopes", "may_give"}
 
 
-@bp.operation("POST", "/v1/api-keys", _EITHER, KeyCreated, takes=KeyIn, status=201, fails=[404])
-def create_key(body: JsonObject) -> JsonObject:
+@bp.operation(
+    "POST", "/v1/api-keys", _EITHER, CreatedApiKey, takes=NewApiKey, status=201, fails=[404]
+)
+def create_api_key(body: JsonObject) -> JsonObject:
     """Create an API key; only this answer shows it."""
     for name in ("scopes", "may_give"):
         body[name] = frozenset(body.get(name) or ())
@@ -114,8 +120,10 @@ def create_key(body: JsonObject) -> JsonObject:
     return _shown(key, FamilySummary(0, 0, [], 0)) | {"key": text}
 
 
-@bp.operation("POST", f"{_ONE}/replace", "keys:write", KeyCreated, takes=ReplaceIn, status=201)
-def replace_key(body: JsonObject, key_id: UUID) -> JsonObject:
+@bp.operation(
+    "POST", f"{_ONE}/replace", "keys:write", CreatedApiKey, takes=ApiKeyReplacement, status=201
+)
+def replace_api_key(body: JsonObject, key_id: UUID) -> JsonObject:
     """Replace a key by a successor; the old key stops working after the grace period.
 
     The successor has the same name, scopes, `may_give`, tenant and permission sets. It inherits the
@@ -125,21 +133,21 @@ def replace_key(body: JsonObject, key_id: UUID) -> JsonObject:
     return _shown(key, family) | {"key": text}
 
 
-@bp.operation("GET", "/v1/api-keys", _EITHER, page_of(KeyOut), takes=PageQuery)
-def list_keys(query: JsonObject) -> JsonObject:
+@bp.operation("GET", "/v1/api-keys", _EITHER, page_of(ApiKeyOut), takes=PageQuery)
+def list_api_keys(query: JsonObject) -> JsonObject:
     """List the live API keys that the calling key could make, newest first."""
     page = paged(query, services.api_keys.list_keys, principal())
     return page | {"items": map(_shown, page["items"])}
 
 
-@bp.operation("GET", _ONE, _EITHER, KeyShown)
-def get_key(key_id: UUID) -> JsonObject:
+@bp.operation("GET", _ONE, _EITHER, ApiKeyDetails)
+def get_api_key(key_id: UUID) -> JsonObject:
     """Read an API key, and how many live keys and links are revoked with it."""
     return _shown(*services.api_keys.get_key(principal(), key_id))
 
 
 @bp.operation("DELETE", _ONE, _EITHER, status=204)
-def revoke_key(key_id: UUID) -> None:
+def revoke_api_key(key_id: UUID) -> None:
     """Revoke an API key: from this answer on, requests with it are refused.
 
     This also revokes the keys and onboarding links that the key made, and all that those keys made.

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from marshmallow import ValidationError, fields, validate, validates_schema
 
+from app.api.diagnosis import DiagnosisOut
 from app.api.kit.blueprint import (
     Blueprint,
     JsonObject,
@@ -31,7 +32,6 @@ from app.api.kit.schemas import (
     doc,
     flag,
     line,
-    list_of,
     mapping,
     matching,
     nested,
@@ -52,9 +52,9 @@ from app.limits.table import ATTEMPTS
 from app.store.models import Connection, ConnectionStatus, Trigger, Verdict
 
 
-class ConnectionIn(Strict):
+class NewConnection(Strict):
     EXAMPLE = {"role_arn": ROLE, "permission_set": "inventory"}
-    OPENAPI = {"oneOf": [{"required": ["role_arn"]}, {"required": ["account_id"]}]}
+    ALTERNATIVES = {"role_arn": "NewConnectionByRoleArn", "account_id": "NewConnectionByAccountId"}
 
     role_arn = fields.String(
         validate=validate.Length(20, 2048),
@@ -72,11 +72,11 @@ class ConnectionIn(Strict):
             raise ValidationError("Give either role_arn or account_id.", field)
 
 
-class SetIn(Strict):
+class ConnectionChange(Strict):
     permission_set = line(64, "bucket-sync", required=True)
 
 
-class ApprovalIn(Strict):
+class PermissionSetApproval(Strict):
     permission_set = line(
         64,
         "bucket-sync",
@@ -105,15 +105,15 @@ class ConnectionQuery(PageQuery):
     update_available = fields.Boolean(truthy={"true"}, falsy={"false"}, metadata=doc(True))
 
 
-class CheckOut(Answer):
+class ProofCheckOut(Answer):
     name = string("own_external_id_accepted")
-    outcome = one_of("CheckOutcome", "passed", "failed", "inconclusive", "skipped")
+    outcome = one_of("ProofCheckOutcome", "passed", "failed", "inconclusive", "skipped")
     detail = string(
         "AWS let us in with this External ID.", "What was found, and what to change if it failed."
     )
 
 
-class WarningOut(Answer):
+class ProofWarningOut(Answer):
     name = string("trust_policy_names_only_us")
     detail = string(
         "The role also trusts arn:aws:iam::444455556666:root.", "What does not change the verdict."
@@ -122,67 +122,21 @@ class WarningOut(Answer):
 
 class VerificationOut(Answer):
     verdict = fields.Enum(Verdict, by_value=True)
-    checks = AsStored(fields.Nested(CheckOut))
-    warnings = AsStored(fields.Nested(WarningOut))
+    checks = AsStored(fields.Nested(ProofCheckOut))
+    warnings = AsStored(fields.Nested(ProofWarningOut))
     checked_at = date_time()
 
 
 class ProofOut(VerificationOut):
     id = uuid()
     trigger = fields.Enum(
-        Trigger, by_value=True, metadata=described("Why it was made, the first time.")
+        Trigger,
+        by_value=True,
+        metadata=described("Why it was made, the first time.") | {"component": "ProofTrigger"},
     )
     first_at = date_time()
     checked_at = date_time("When it was made last.")
     count = number(24, "How often it was made: routine proofs that find the same count up.")
-
-
-class StepOut(Answer):
-    name = string("role", "In the order in which they were asked.")
-    outcome = one_of("StepOutcome", "ok", "problem", "unknown", "skipped")
-    detail = string("The role accepts this tenant's External ID.")
-    fix = nullable_string(None, "What to do, and who can; null: nothing.")
-
-
-class GapOut(Answer):
-    action = nullable_string("s3:ListBucket", "null: a whole managed policy.")
-    resource = nullable_string("*")
-    policy = nullable_string(None, "A managed policy of the set that is not attached.")
-    cause = one_of(
-        "GapCause",
-        "not_granted",
-        "denied",
-        "organization",
-        "boundary",
-        "condition",
-        "pattern",
-        "not_seen",
-    )
-
-
-class BeyondOut(Answer):
-    policy = string("debugging", "The name of an inline policy, or the ARN of a managed one.")
-    action = nullable_string("s3:*", "null: the policy's content is unknown.")
-    resource = nullable_string("*")
-
-
-class PermissionsOut(Answer):
-    set = string("inventory")
-    version = number(None, "Of the set that made the role; null: unknown.", allow_none=True)
-    missing = list_of(GapOut)
-    beyond = list_of(BeyondOut, "null: its policies were not seen.", allow_none=True)
-    # This does not replace `Schema.unknown`: marshmallow removes fields from the class
-    unknown = list_of(GapOut)  # type: ignore[assignment]
-
-
-class DiagnosisOut(Answer):
-    at = date_time()
-    conclusion = string("The role does not let us in.", "The first problem, in words.")
-    steps = list_of(StepOut)
-    trust_policy = mapping(
-        {"Statement": []}, "The role's own, as it is now; null: it was not seen.", allow_none=True
-    )
-    permissions = nested(PermissionsOut)
 
 
 class ConnectionOut(Answer):
@@ -242,7 +196,7 @@ class ConnectionOut(Answer):
         return connection.proven_until(services.config.proofs.proof_max_age)
 
 
-class ApprovedOut(ConnectionOut):
+class ApprovedConnection(ConnectionOut):
     approved = string(
         "bucket-sync",
         "The permission set that was approved. null: the first answer was lost.",
@@ -282,7 +236,7 @@ def _diagnosed(effect: Effect) -> Diagnosis:
 
 
 @bp.operation(
-    "POST", _ALL, "connections:write", ConnectionOut, takes=ConnectionIn, status=201, again=_proven
+    "POST", _ALL, "connections:write", ConnectionOut, takes=NewConnection, status=201, again=_proven
 )
 def create_connection(body: JsonObject, tenant_id: UUID) -> Connection:
     """Connect a role, and prove it once before answering.
@@ -326,8 +280,8 @@ def get_connection(tenant_id: UUID, connection_id: UUID) -> Connection:
     return services.connections.get(principal(), tenant_id, connection_id)
 
 
-@bp.operation("PATCH", _ONE, "connections:write", ConnectionOut, takes=SetIn)
-def ask_for_set(body: JsonObject, tenant_id: UUID, connection_id: UUID) -> Connection:
+@bp.operation("PATCH", _ONE, "connections:write", ConnectionOut, takes=ConnectionChange)
+def request_permission_set(body: JsonObject, tenant_id: UUID, connection_id: UUID) -> Connection:
     """Ask the customer to move a role to another permission set.
 
     The kit of that set and the onboarding page then show how to update the role. The connection
@@ -406,7 +360,12 @@ def resume_connection(body: JsonObject, tenant_id: UUID, connection_id: UUID) ->
 
 
 @bp.operation(
-    "POST", f"{_ONE}/approve", "connections:write", ApprovedOut, takes=ApprovalIn, again=_as_it_is
+    "POST",
+    f"{_ONE}/approve",
+    "connections:write",
+    ApprovedConnection,
+    takes=PermissionSetApproval,
+    again=_as_it_is,
 )
 def approve_connection(body: JsonObject, tenant_id: UUID, connection_id: UUID) -> Connection:
     """Approve a permission set that may write, in an account that was not declared.
@@ -431,7 +390,9 @@ def approve_connection(body: JsonObject, tenant_id: UUID, connection_id: UUID) -
     status=202,
     again=lambda _: {},
 )
-def report_refused(_body: JsonObject, tenant_id: UUID, connection_id: UUID) -> JsonObject:
+def report_refused_credentials(
+    _body: JsonObject, tenant_id: UUID, connection_id: UUID
+) -> JsonObject:
     """Report that AWS refused issued credentials.
 
     Deputy drops the cached sessions of the connection and makes a proof due now. It does so at most

@@ -16,13 +16,13 @@ from uuid import UUID
 
 import orjson
 from flask import g, request as flask_request
-from marshmallow import ValidationError, fields
+from marshmallow import INCLUDE, Schema, ValidationError, fields, validate
 from werkzeug.exceptions import MethodNotAllowed
 
 from app import strict_json
 from app.api.kit.authentication import from_memory, refusals_for_good_keys
 from app.api.kit.blueprint import Blueprint, JsonObject, Scope, principal, services
-from app.api.kit.schemas import ACCOUNT, ROLE, Answer, Strict, doc, line, string
+from app.api.kit.schemas import ACCOUNT, ROLE, Answer, Strict, doc, line, statement, string
 from app.concurrency.places import without_slot
 from app.http.requests import (
     REQUEST_ID,
@@ -39,21 +39,27 @@ _POLICY = {
     "Version": "2012-10-17",
     "Statement": [{"Effect": "Allow", "Action": "s3:ListBucket", "Resource": "*"}],
 }
-_ANY_OBJECT = {"type": "object", "additionalProperties": True}
-_POLICY_OBJECT = {
-    "type": "object",
-    "properties": {
-        "Version": {"type": "string"},
-        "Statement": {
-            "oneOf": [{"type": "array", "items": _ANY_OBJECT, "minItems": 1}, _ANY_OBJECT]
-        },
-    },
-    "required": ["Statement"],
-    "additionalProperties": True,
-}
-_POLICY_TEXT = {"type": "string", "pattern": r"^\s*\{[\s\S]*\}\s*$"}
+
+
+class SessionPolicyDocument(Schema):
+    """The part of an IAM policy document that is checked before AWS sees it."""
+
+    class Meta:
+        unknown = INCLUDE
+
+    Version = string("2012-10-17")
+    Statement = fields.Raw(
+        required=True,
+        metadata=doc(
+            _POLICY["Statement"],
+            one_of=[fields.List(statement(), validate=validate.Length(1)), statement()],
+        ),
+    )
+
+
+_POLICY_TEXT = fields.String(metadata={"openapi": {"pattern": r"^\s*\{[\s\S]*\}\s*$"}})
 _BOTH = "Limits this session to what both this policy and the role's permissions allow."
-_NARROWS = doc(_POLICY, _BOTH, oneOf=[_POLICY_OBJECT, _POLICY_TEXT])
+_NARROWS = doc(_POLICY, _BOTH, one_of=[SessionPolicyDocument, _POLICY_TEXT])
 _HOW_LONG = (
     f"A whole number from {SESSION_MIN} to the connection's maximum. Default {DURATION_DEFAULT}."
 )
@@ -68,7 +74,7 @@ class SessionPolicy(fields.Field[Any]):
         return value
 
 
-class IssueIn(Strict):
+class CredentialsRequest(Strict):
     duration_seconds = fields.Integer(
         strict=True,
         metadata=doc(DURATION_DEFAULT, _HOW_LONG, minimum=SESSION_MIN, maximum=SESSION_MAX),
@@ -77,7 +83,7 @@ class IssueIn(Strict):
     reason = line(200, "Nightly inventory", "For the audit log.")
 
 
-_ISSUE_IN = IssueIn()
+_CREDENTIALS_REQUEST = CredentialsRequest()
 # AWS's documentation uses this key, which belongs to no account
 _KEY_ID = string("ASIAIOSFODNN7EXAMPLE")
 _SECRET = string("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
@@ -200,7 +206,7 @@ def _terms(request: PlainRequest) -> JsonObject | None:
     if request.method != "POST" or request.content_type != "application/json":
         return None
     try:
-        return _ISSUE_IN.load(strict_json.parse(request.body))  # type: ignore[no-any-return]
+        return _CREDENTIALS_REQUEST.load(strict_json.parse(request.body))  # type: ignore[no-any-return]
     except (ValueError, ValidationError):
         return None
 
@@ -225,7 +231,9 @@ def _raise_failure() -> None:
 _ONE = "/v1/tenants/<uuid:tenant_id>/connections/<uuid:connection_id>"
 
 
-@bp.operation("POST", f"{_ONE}/credentials", "credentials:issue", ProcessCredentials, takes=IssueIn)
+@bp.operation(
+    "POST", f"{_ONE}/credentials", "credentials:issue", ProcessCredentials, takes=CredentialsRequest
+)
 def issue_credentials(body: JsonObject, tenant_id: UUID, connection_id: UUID) -> JsonObject:
     """Issue credentials for a verified connection, as credential_process prints them."""
     return _process(services.issuer.issue(principal(), tenant_id, connection_id, **body))
@@ -238,7 +246,7 @@ def issue_credentials(body: JsonObject, tenant_id: UUID, connection_id: UUID) ->
     ContainerCredentials,
     fails=[409, 422],
 )
-def container_credentials(tenant_id: UUID, connection_id: UUID) -> JsonObject:
+def get_container_credentials(tenant_id: UUID, connection_id: UUID) -> JsonObject:
     """Issue credentials in the shape that AWS_CONTAINER_CREDENTIALS_FULL_URI expects.
 
     The Authorization header may also hold the key without `Bearer`, because SDKs send

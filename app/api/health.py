@@ -15,17 +15,17 @@ class Ok(Answer):
     status = fields.Constant("ok", metadata={"openapi": {"type": "string", "const": "ok"}})
 
 
-class CheckFinding(Answer):
+class ReadinessCheck(Answer):
     OPTIONAL = frozenset({"seen", "next"})
 
     name = string("workers")
-    status = fields.Enum(Status, by_value=True, metadata={"component": "CheckStatus"})
+    status = fields.Enum(Status, by_value=True, metadata={"component": "ReadinessCheckStatus"})
     seen = string("1 seen in the last minute: flask 4711 on worker-1.", "What was found.")
     next = string("", "What to do; empty when there is nothing to do.")
 
 
 class Readiness(Ok):
-    checks = list_of(CheckFinding)
+    checks = list_of(ReadinessCheck)
 
 
 bp = Blueprint("health", "Whether the service runs, and whether it can work.")

@@ -29,12 +29,12 @@ from app.api.kit.schemas import (
     flag,
     line,
     list_of,
-    mapping,
     matching,
     nested,
     nullable_string,
     number,
     page_of,
+    policy,
     seconds,
     status,
     string,
@@ -73,7 +73,7 @@ class KitUpdateOut(Answer):
     aws_cli = string("#!/bin/sh\n...")
 
 
-class KitSchema(Answer):
+class OnboardingKitOut(Answer):
     external_id = string(EXTERNAL_ID)
     next_external_id = nullable_string(
         NEXT_EXTERNAL_ID, "During a rotation the one that roles accept as well."
@@ -101,7 +101,7 @@ class KitSchema(Answer):
     registers_itself = flag(
         "Whether a stack launched by these links tells Deputy the ARN of its role."
     )
-    trust_policy = mapping(onboarding.trust_policy(Broker.parse(_BROKER), EXTERNAL_ID))
+    trust_policy = policy(onboarding.trust_policy(Broker.parse(_BROKER), EXTERNAL_ID))
     terraform = string('resource "aws_iam_role" "deputy" { ... }')
     aws_cli = string("#!/bin/sh\n...")
     update = nested(
@@ -113,9 +113,13 @@ bp = Blueprint("onboarding", "What a customer needs to create the role.", noun="
 
 
 @bp.operation(
-    "GET", "/v1/tenants/<uuid:tenant_id>/onboarding", "connections:read", KitSchema, takes=KitQuery
+    "GET",
+    "/v1/tenants/<uuid:tenant_id>/onboarding",
+    "connections:read",
+    OnboardingKitOut,
+    takes=KitQuery,
 )
-def get_kit(query: JsonObject, tenant_id: UUID) -> onboarding.Kit:
+def get_onboarding_kit(query: JsonObject, tenant_id: UUID) -> onboarding.Kit:
     """Read the onboarding kit: link, template, trust policy, Terraform and AWS CLI."""
     return services.onboarding.kit(principal(), tenant_id, **query)
 
@@ -132,7 +136,7 @@ _answering_template = partial(
 
 
 @_answering_template("/v1/templates/customer-role.yaml")
-def get_template(query: JsonObject) -> Response:
+def get_role_template(query: JsonObject) -> Response:
     """Read the CloudFormation template before launching it."""
     return _yaml(services.onboarding.rendered(**query).role)
 
@@ -154,7 +158,7 @@ _EXPIRES_IN = f"Seconds until it stops working. Default {LINK_DAYS} days."
 _RETURN_URL = "https://app.example.com/aws/connected"
 
 
-class LinkIn(Strict):
+class NewOnboardingLink(Strict):
     permission_set = line(64, "inventory")
     region = matching(REGION, "eu-west-1", "The region that the page offers first.")
     return_url = line(
@@ -166,7 +170,7 @@ class LinkIn(Strict):
     expires_in = seconds(LINK_DAYS * DAY, LINK_SECONDS_MIN, LINK_DAYS_MAX * DAY, _EXPIRES_IN)
 
 
-class LinkOut(Answer):
+class OnboardingLinkOut(Answer):
     id = uuid()
     permission_set = string("inventory")
     region = string("eu-west-1")
@@ -204,7 +208,7 @@ class LinkDetails(LinkOut):
 _SHOWN_ONCE = "For the customer. Shown only in this answer; Deputy keeps its hash."
 
 
-class LinkCreated(Answer):
+class CreatedOnboardingLink(Answer):
     id = uuid()
     url = string("https://deputy.example.com/onboard/<43 characters>", _SHOWN_ONCE)
     expires_at = date_time()
@@ -216,7 +220,9 @@ links = Blueprint("onboarding_links", _ABOUT, noun="onboarding_link")
 _ALL = "/v1/tenants/<uuid:tenant_id>/onboarding-links"
 
 
-@links.operation("POST", _ALL, "connections:write", LinkCreated, takes=LinkIn, status=201)
+@links.operation(
+    "POST", _ALL, "connections:write", CreatedOnboardingLink, takes=NewOnboardingLink, status=201
+)
 def create_onboarding_link(body: JsonObject, tenant_id: UUID) -> JsonObject:
     """Create an onboarding link; only this answer shows its URL.
 
@@ -228,7 +234,7 @@ def create_onboarding_link(body: JsonObject, tenant_id: UUID) -> JsonObject:
     return {"id": link.id, "url": url, "expires_at": link.expires_at}
 
 
-@links.operation("GET", _ALL, "connections:write", page_of(LinkOut), takes=PageQuery)
+@links.operation("GET", _ALL, "connections:write", page_of(OnboardingLinkOut), takes=PageQuery)
 def list_onboarding_links(query: JsonObject, tenant_id: UUID) -> JsonObject:
     """List a tenant's onboarding links, newest first, without their URLs."""
     return paged(query, services.links.list, principal(), tenant_id)

@@ -14,19 +14,25 @@ from app.api.kit.schemas import (
     doc,
     flag,
     list_of,
-    mapping,
     nested,
     nullable_string,
     number,
     one_of,
+    policy,
+    statement,
     string,
 )
 from app.permissions.difference import Difference
 
 _STATEMENT = {"Sid": "ReadTags", "Effect": "Allow", "Action": ["tag:GetResources"], "Resource": "*"}
 _WITH_WHY = [_STATEMENT | {"why": "Shows the tags."}]
-# JSON types of the elements of an IAM policy
-_ANY = {"type": ["string", "array", "object", "null"], "items": {}, "additionalProperties": {}}
+# The types of the fields of statements, parameters and permission sets
+_VALUE = (
+    fields.String(),
+    fields.List(fields.String()),
+    fields.Dict(metadata={"component": "PolicyCondition"}),
+    None,
+)
 
 
 class ManagedPolicyOut(Answer):
@@ -34,7 +40,7 @@ class ManagedPolicyOut(Answer):
     why = string("Reads the settings of all services.")
 
 
-class ParameterOut(Answer):
+class PermissionSetParameter(Answer):
     name = string(
         "ReportBucket", "What stands in the policy as ${ReportBucket}, for the customer to fill in."
     )
@@ -53,11 +59,11 @@ class PermissionSetOut(Answer):
         "Whether the vendor says that with it a role can change permissions or act as other roles."
     )
     statements = fields.List(
-        fields.Dict(), metadata=doc(_WITH_WHY, "As in the policy, each with its reason.")
+        statement(), metadata=doc(_WITH_WHY, "As in the policy, each with its reason.")
     )
     managed_policies = list_of(ManagedPolicyOut)
-    parameters = list_of(ParameterOut)
-    policy = mapping(
+    parameters = list_of(PermissionSetParameter)
+    policy = policy(
         {"Version": "2012-10-17", "Statement": [_STATEMENT]}, "The IAM policy document."
     )
 
@@ -69,9 +75,9 @@ class PermissionSetVersionOut(Answer):
     version = number(1)
     published_at = date_time()
     access = one_of("PermissionSetAccess", "read", "write", attribute="content.access")
-    statements = fields.List(fields.Dict(), attribute="content.statements", metadata=doc(_WITH_WHY))
+    statements = fields.List(statement(), attribute="content.statements", metadata=doc(_WITH_WHY))
     managed_policies = list_of(ManagedPolicyOut, attribute="content.managed_policies")
-    parameters = list_of(ParameterOut, attribute="content.parameters")
+    parameters = list_of(PermissionSetParameter, attribute="content.parameters")
 
 
 class PermissionSetVersions(Answer):
@@ -83,16 +89,16 @@ class DifferenceQuery(Strict):
     after = digits(2, required=True, data_key="to")
 
 
-class SideOut(Answer):
+class DifferenceSide(Answer):
     actions = fields.List(
         string("s3:ListAllMyBuckets"), metadata=described("Allowed on one side only.")
     )
     managed_policies = list_of(ManagedPolicyOut)
-    statements = fields.List(fields.Dict(), metadata=doc(_WITH_WHY))
-    parameters = list_of(ParameterOut)
+    statements = fields.List(statement(), metadata=doc(_WITH_WHY))
+    parameters = list_of(PermissionSetParameter)
 
 
-class ChangeOut(Answer):
+class DifferenceChange(Answer):
     sid = nullable_string(
         "ReadTags", "The statement; null for a parameter, and for the set's access."
     )
@@ -101,19 +107,19 @@ class ChangeOut(Answer):
     )
     parameter = nullable_string(None, "The parameter; null otherwise.")
     field = one_of("ChangedField", "Effect", "Action", "Resource", "Condition", "pattern", "access")
-    before = fields.Raw(data_key="from", allow_none=True, metadata=doc("Deny", openapi=_ANY))
-    after = fields.Raw(data_key="to", allow_none=True, metadata=doc("Allow", openapi=_ANY))
+    before = fields.Raw(data_key="from", allow_none=True, metadata=doc("Deny", one_of=_VALUE))
+    after = fields.Raw(data_key="to", allow_none=True, metadata=doc("Allow", one_of=_VALUE))
 
 
 class DifferenceOut(Answer):
     before = number(1, data_key="from", attribute="before.version")
     after = number(2, data_key="to", attribute="after.version")
-    added = nested(SideOut)
-    removed = nested(SideOut)
-    changed = list_of(ChangeOut, "Fields of what both have.")
+    added = nested(DifferenceSide)
+    removed = nested(DifferenceSide)
+    changed = list_of(DifferenceChange, "Fields of what both have.")
 
 
-class PermissionSetsSchema(Answer):
+class PermissionSetsOut(Answer):
     items = list_of(PermissionSetOut)
 
 
@@ -122,19 +128,19 @@ bp = Blueprint("permission-sets", "What the vendor asks for.", noun="permission_
 _ONE = "/v1/permission-sets/<name>"
 
 
-@bp.operation("GET", "/v1/permission-sets", "connections:read", PermissionSetsSchema)
+@bp.operation("GET", "/v1/permission-sets", "connections:read", PermissionSetsOut)
 def list_permission_sets() -> JsonObject:
     """List the permission sets that the vendor can ask for, in words and as policies."""
     return {"items": services.onboarding.sets.values()}
 
 
 @bp.operation("GET", f"{_ONE}/versions", "connections:read", PermissionSetVersions)
-def list_versions(name: str) -> JsonObject:
+def list_permission_set_versions(name: str) -> JsonObject:
     """List the published versions of a permission set, newest first."""
     return {"items": services.onboarding.versions.list(name)}
 
 
 @bp.operation("GET", f"{_ONE}/difference", "connections:read", DifferenceOut, takes=DifferenceQuery)
-def get_difference(query: JsonObject, name: str) -> Difference:
+def compare_permission_set_versions(query: JsonObject, name: str) -> Difference:
     """Compare two versions of a permission set."""
     return services.onboarding.versions.difference(name, **query)

@@ -83,7 +83,7 @@ class TenantChange(Strict):
     )
 
 
-class TenantIn(TenantChange):
+class NewTenant(TenantChange):
     name = line(200, "Acme", required=True)
 
 
@@ -93,7 +93,7 @@ class TenantQuery(PageQuery):
     statuses = Statuses(TenantStatus, "suspended", data_key="status")
 
 
-class TenantListed(Answer):
+class TenantSummary(Answer):
     id = uuid()
     name = string("Acme")
     reference = nullable_string("customer-42")
@@ -103,7 +103,7 @@ class TenantListed(Answer):
     created_at = date_time()
 
 
-class TenantOut(TenantListed):
+class TenantOut(TenantSummary):
     accounts = AsStored(string(ACCOUNT), allow_none=True, metadata=_ACCOUNTS)
 
 
@@ -117,14 +117,14 @@ def _as_it_is(effect: Effect) -> Tenant:
 
 
 @bp.operation(
-    "POST", "/v1/tenants", "tenants:write", TenantOut, takes=TenantIn, status=201, again=_as_it_is
+    "POST", "/v1/tenants", "tenants:write", TenantOut, takes=NewTenant, status=201, again=_as_it_is
 )
 def create_tenant(body: JsonObject) -> Tenant:
     """Create a tenant, with an External ID of its own."""
     return services.tenants.create(principal(), **body)
 
 
-@bp.operation("GET", "/v1/tenants", "tenants:read", page_of(TenantListed), takes=TenantQuery)
+@bp.operation("GET", "/v1/tenants", "tenants:read", page_of(TenantSummary), takes=TenantQuery)
 def list_tenants(query: JsonObject) -> JsonObject:
     """List tenants, newest first."""
     return paged(query, services.tenants.list, principal(), TenantFilter(**filters_of(query)))
@@ -160,10 +160,12 @@ def resume_tenant(body: JsonObject, tenant_id: UUID) -> Tenant:
     return services.tenants.resume(changing(), tenant_id, **body)
 
 
-_ABUSED = doc(False, "The External ID was abused: issue nothing with it any more, from now on.")
+_ABUSED = doc(
+    False, "The External ID was abused: issue nothing with it any more, from now on. Default false."
+)
 
 
-class RotationIn(Reason):
+class NewRotation(Reason):
     emergency = Truth(load_default=False, metadata=_ABUSED)
 
 
@@ -205,7 +207,7 @@ def _started(effect: Effect) -> tuple[RotationStatus, int]:
 
 
 @rotations.operation(
-    "POST", _ROTATION, "tenants:write", RotationOut, takes=RotationIn, status=201, again=_started
+    "POST", _ROTATION, "tenants:write", RotationOut, takes=NewRotation, status=201, again=_started
 )
 @rotations.alt_response(
     200,

@@ -33,7 +33,7 @@ from app.webhooks.endpoints import GRACE_SECONDS, GRACE_SECONDS_MAX
 
 _URL = "https://app.example.com/webhooks/deputy"
 _TYPES = 'Types of events (`GET /v1/event-types`), or `["*"]` for all.'
-_GRACE = "Seconds for which the old secret signs too."
+_GRACE = f"Seconds for which the old secret signs too. Default {GRACE_SECONDS}."
 _SECRET = "whsec_<44 characters>"  # noqa: S105  an example
 
 
@@ -53,7 +53,7 @@ class Types(fields.List[Any]):
         return ["*"] if "*" in types else sorted(set(types))
 
 
-class EndpointIn(Strict):
+class NewWebhookEndpoint(Strict):
     EXAMPLE = {"url": _URL, "types": ["connection.verified"]}
 
     url = line(MAX_URL_LENGTH, _URL, "It begins with https:// and uses port 443.", required=True)
@@ -62,20 +62,20 @@ class EndpointIn(Strict):
     description = line(200, "our own product", allow_none=True)
 
 
-class EndpointChange(Strict):
+class WebhookEndpointChange(Strict):
     url = line(MAX_URL_LENGTH, _URL)
     types = Types()
     description = line(200, "our own product", allow_none=True)
-    status = one_of("EndpointStatus", "enabled", "disabled")
+    status = one_of("WebhookEndpointStatus", "enabled", "disabled")
 
 
-class EndpointOut(Answer):
+class WebhookEndpointOut(Answer):
     id = uuid()
     url = string(_URL)
     types = fields.List(_TYPE(), metadata=doc(["connection.verified"], _TYPES))
     tenant_id = uuid("null: events of all tenants.", allow_none=True)
     description = nullable_string("our own product")
-    status = one_of("EndpointStatus", "enabled", "disabled")
+    status = one_of("WebhookEndpointStatus", "enabled", "disabled")
     disabled_because = nullable_string(
         None, "`asked`, `failing`, `gone` (it answered 410) or `revoked`; null: it is enabled."
     )
@@ -86,25 +86,25 @@ class EndpointOut(Answer):
     )
 
 
-class EndpointCreated(EndpointOut):
+class CreatedWebhookEndpoint(WebhookEndpointOut):
     secret = string(_SECRET, "Signs the deliveries. Only this answer shows it.")
 
 
-class EndpointChanged(EndpointOut):
+class ChangedWebhookEndpoint(WebhookEndpointOut):
     missed = number(
         0, "After enabling: the number of events that it did not get. `recover` sends them."
     )
 
 
-class RotateIn(Strict):
+class SecretRotation(Strict):
     grace_seconds = seconds(GRACE_SECONDS, 0, GRACE_SECONDS_MAX, _GRACE)
 
 
-class SecretOut(Answer):
+class WebhookSecret(Answer):
     secret = string(_SECRET, "Only this answer shows it.")
 
 
-class RecoverIn(Strict):
+class Recovery(Strict):
     since = date_time("At most 30 days ago.", required=True)
     until = date_time("Not included. Without it: until now.")
 
@@ -113,11 +113,11 @@ class Recovered(Answer):
     deliveries = number(12, "How many events will be sent.")
 
 
-class TestSent(Answer):
+class SentTestEvent(Answer):
     event_id = uuid()
 
 
-class AttemptOut(Answer):
+class DeliveryAttempt(Answer):
     at = string("2026-11-28T12:00:00+00:00")
     status_code = number(200, "null: there was no answer.", allow_none=True)
     ms = number(120)
@@ -132,7 +132,7 @@ class DeliveryOut(Answer):
     event_id = uuid()
     type = string("connection.verified")
     status = fields.Enum(DeliveryStatus, by_value=True)
-    attempts = list_of(AttemptOut, "The last twenty.")
+    attempts = list_of(DeliveryAttempt, "The last twenty.")
     created_at = date_time()
     next_attempt_at = date_time(allow_none=True)
 
@@ -154,7 +154,9 @@ _ONE = f"{_ALL}/<uuid:endpoint_id>"
 _SCOPE = "webhooks:write"
 
 
-@bp.operation("POST", _ALL, _SCOPE, EndpointCreated, takes=EndpointIn, status=201, fails=[404])
+@bp.operation(
+    "POST", _ALL, _SCOPE, CreatedWebhookEndpoint, takes=NewWebhookEndpoint, status=201, fails=[404]
+)
 def create_webhook_endpoint(body: JsonObject) -> JsonObject:
     """Create a webhook endpoint. Only this answer shows its secret.
 
@@ -166,19 +168,19 @@ def create_webhook_endpoint(body: JsonObject) -> JsonObject:
     return _shown(endpoint) | {"secret": secret}
 
 
-@bp.operation("GET", _ALL, _SCOPE, page_of(EndpointOut), takes=PageQuery)
+@bp.operation("GET", _ALL, _SCOPE, page_of(WebhookEndpointOut), takes=PageQuery)
 def list_webhook_endpoints(query: JsonObject) -> JsonObject:
     """List the webhook endpoints that the key can see, newest first."""
     return paged(query, services.endpoints.list, principal())
 
 
-@bp.operation("GET", _ONE, _SCOPE, EndpointOut)
+@bp.operation("GET", _ONE, _SCOPE, WebhookEndpointOut)
 def get_webhook_endpoint(endpoint_id: UUID) -> WebhookEndpoint:
     """Read a webhook endpoint."""
     return services.endpoints.get(principal(), endpoint_id)
 
 
-@bp.operation("PATCH", _ONE, _SCOPE, EndpointChanged, takes=EndpointChange)
+@bp.operation("PATCH", _ONE, _SCOPE, ChangedWebhookEndpoint, takes=WebhookEndpointChange)
 def change_webhook_endpoint(body: JsonObject, endpoint_id: UUID) -> JsonObject:
     """Change a webhook endpoint, or enable or disable it.
 
@@ -194,7 +196,7 @@ def delete_webhook_endpoint(endpoint_id: UUID) -> None:
     services.endpoints.delete(principal(), endpoint_id)
 
 
-@bp.operation("POST", f"{_ONE}/rotate-secret", _SCOPE, SecretOut, takes=RotateIn)
+@bp.operation("POST", f"{_ONE}/rotate-secret", _SCOPE, WebhookSecret, takes=SecretRotation)
 def rotate_webhook_secret(body: JsonObject, endpoint_id: UUID) -> JsonObject:
     """Replace an endpoint's secret. During the grace the old one signs too.
 
@@ -212,7 +214,9 @@ def _sent_before(effect: Effect) -> JsonObject:
     return {"event_id": effect.thing}
 
 
-@bp.operation("POST", f"{_ONE}/test", _SCOPE, TestSent, takes=Empty, status=202, again=_sent_before)
+@bp.operation(
+    "POST", f"{_ONE}/test", _SCOPE, SentTestEvent, takes=Empty, status=202, again=_sent_before
+)
 def send_test_event(_body: JsonObject, endpoint_id: UUID) -> JsonObject:
     """Send an example event to this endpoint alone."""
     return {"event_id": services.redelivery.test(principal(), endpoint_id)}
@@ -223,7 +227,7 @@ def send_test_event(_body: JsonObject, endpoint_id: UUID) -> JsonObject:
     f"{_ONE}/recover",
     _SCOPE,
     Recovered,
-    takes=RecoverIn,
+    takes=Recovery,
     status=202,
     again=_recovered_before,
 )
@@ -266,7 +270,7 @@ def list_event_types() -> JsonObject:
 
 
 def _shown(endpoint: WebhookEndpoint) -> JsonObject:
-    return {name: getattr(endpoint, name) for name in EndpointOut().fields}
+    return {name: getattr(endpoint, name) for name in WebhookEndpointOut().fields}
 
 
 def _delivery(delivery: WebhookDelivery, event_type: str) -> JsonObject:

@@ -21,7 +21,7 @@ from app.identity.principals import Scope
 
 # AWS's SDKs send this endpoint a key without `Bearer`, and read its refusals: Java and Go read
 # `code` and `message`, JavaScript reads `Code` and `Message`.
-CONTAINER = "credentials.container_credentials"
+CONTAINER = "credentials.get_container_credentials"
 
 Guard = Callable[[], AbstractContextManager[ApiKeyPrincipal]]
 

@@ -51,9 +51,11 @@ class StrictParser(FlaskParser):
             raise BadRequest(str(error)) from error
 
     def load_querystring(self, req: Request, schema: Any) -> Any:
-        if len(req.args) < len(list(req.args.items(multi=True))):
-            raise BadRequest("Give each parameter of the query once.")
-        return super().load_querystring(req, schema)
+        query = super().load_querystring(req, schema)
+        for name, values in req.args.lists():
+            if len(values) > 1 and name not in query.multiple_keys:
+                raise BadRequest("Give each parameter of the query once.")
+        return query
 
 
 class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest has no types
@@ -116,8 +118,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
                 refusals.update({400, 422})
                 if method != "GET":
                     refusals.update({413, 415})
-                    required = any(field.required for field in schema.fields.values())
-                    options = {"required": required, "example": openapi.example_of(schema)}
+                    options = openapi.body_options(schema)
                 view = self.arguments(schema, **options)(view)
             if method == "POST":
                 view = idempotency.once(view, again)
@@ -154,7 +155,7 @@ class RestApi(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no 
         url = config.service.public_url
         about = {
             "marshmallow_plugin": openapi.Plugin(),
-            "title": "Deputy",
+            "title": "Deputy API",
             "version": VERSION,
             "openapi_version": "3.1.0",
             "security": [{"apiKey": []}],
@@ -169,14 +170,14 @@ class RestApi(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no 
         self.register_converter(UnicodeConverter, lambda _: openapi.NAME_PARAMETER)
         # These responses, one for each status of a problem, replace flask-smorest's
         for status, examples in problems.examples().items():
-            content = {"schema": problems.ProblemSchema, "examples": examples}
+            content = {"schema": problems.ProblemOut, "examples": examples}
             response = {
                 "description": HTTPStatus(status).phrase,
                 "content": {"application/problem+json": content},
             }
             self.spec.components.response(HTTPStatus(status).name, response, lazy=True)
         # Unused, because Deputy's pages are in bodies
-        self.spec.components.schemas.pop("PaginationMetadata")
+        self.spec.components.schemas.pop("PaginationMetadataSchema")
 
     def document(self) -> Response:
         """Return the OpenAPI document, which is built once.

@@ -1,20 +1,23 @@
-"""Additions to flask-smorest's OpenAPI document: refusals, enums by name, and examples.
+"""Additions to flask-smorest's OpenAPI document: refusals, examples, and names for clients.
 
 Each field has an example (`doc` in app/api/kit/schemas.py). The example of a whole body consists of
-its fields' examples.
+its fields' examples. Generated clients name their types after the document's components. A
+component has the name of its schema, without the suffix `Out` that tells it from a model's class.
 """
 
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any
 
 from apispec.ext.marshmallow import MarshmallowPlugin
+from apispec.ext.marshmallow.common import resolve_schema_cls
 from apispec.ext.marshmallow.openapi import OpenAPIConverter
 from flask_smorest import Blueprint
 from marshmallow import Schema, fields
 
-from app.api.kit.schemas import UUID_EXAMPLE, described
+from app.api.kit.schemas import UUID_EXAMPLE, component_of
 from app.strict_json import JsonObject
 
 View = Callable[..., Any]
@@ -46,26 +49,82 @@ def _example(field: fields.Field[Any]) -> Any:
     return None
 
 
+def body_options(schema: Schema) -> JsonObject:
+    """Return what the document says of a request's body. A missing body is read as {}."""
+    required = any(field.required for field in schema.fields.values())
+    return {"required": required or hasattr(schema, "ALTERNATIVES"), "example": example_of(schema)}
+
+
 class _Converter(OpenAPIConverter):
-    """apispec's converter, which adds OPENAPI and examples, and turns enums into references."""
+    """apispec's converter, which adds named types and examples, and removes defaults of bodies.
+
+    A schema with ALTERNATIVES, which maps fields that exclude each other to names of components,
+    becomes a union. A field's metadata may have `component`, the name of its type, or `one_of`, the
+    kinds of values that it may have.
+    """
 
     def schema2jsonschema(self, schema: Any) -> Any:
-        return super().schema2jsonschema(schema) | getattr(schema, "OPENAPI", {})  # type: ignore[no-untyped-call]
+        body = super().schema2jsonschema(schema)  # type: ignore[no-untyped-call]
+        for property_ in body["properties"].values():
+            # openapi-typescript makes a property with a default required
+            property_.pop("default", None)
+        alternatives = getattr(schema, "ALTERNATIVES", {})
+        return self._one_of(body, alternatives) if alternatives else body
+
+    def _one_of(self, body: JsonObject, alternatives: dict[str, str]) -> JsonObject:
+        """Return a union of bodies, each with one of the fields that exclude each other."""
+        for required, name in alternatives.items():
+            excluded = alternatives.keys() - {required}
+            properties = {k: v for k, v in body["properties"].items() if k not in excluded}
+            own = {"properties": properties, "required": [required]}
+            self.spec.components.schemas[name] = body | own
+        return {"oneOf": [*map(_reference, alternatives.values())]}
 
     def field2property(self, field: fields.Field[Any]) -> JsonObject:
         property_: JsonObject = super().field2property(field) | field.metadata.get("openapi", {})
+        about = {key: property_[key] for key in ("description", "examples") if key in property_}
+        if kinds := field.metadata.get("one_of"):
+            return about | {"oneOf": [*map(self._kind, kinds)]}
         name = field.metadata.get("component")
         if name is None and isinstance(field, fields.Enum):
             name = field.enum.__name__
         if name is None:
             return property_
-        self.spec.components.schemas[name] = {"type": "string", "enum": property_["enum"]}
-        reference = {"$ref": f"#/components/schemas/{name}"}
-        return reference | described(property_.get("description", ""))
+        if values := property_.get("enum"):
+            variables = [*map(_variable, values)]
+            component = {"type": "string", "enum": values, "x-enum-varnames": variables}
+        else:
+            component = {"type": "object", "additionalProperties": {}}
+        self.spec.components.schemas[name] = component
+        reference = _reference(name)
+        return about | ({"anyOf": [reference, _NULL]} if field.allow_none else reference)
+
+    def _kind(self, kind: Any) -> Any:
+        """Return the JSON schema of a field, a schema or None."""
+        if kind is None:
+            return _NULL
+        if isinstance(kind, fields.Field):
+            return self.field2property(kind)
+        return self.resolve_nested_schema(kind)  # type: ignore[no-untyped-call]
+
+
+_NULL = {"type": "null"}
+
+
+def _reference(component: str) -> JsonObject:
+    return {"$ref": f"#/components/schemas/{component}"}
+
+
+def _variable(value: str) -> str:
+    """Return the name of an enum's value in generated clients, such as AUDIT_READ."""
+    return "ALL" if value == "*" else re.sub(r"\W", "_", value).upper()
 
 
 class Plugin(MarshmallowPlugin):
     Converter = _Converter
+
+    def __init__(self) -> None:
+        super().__init__(lambda schema: component_of(resolve_schema_cls(schema)))  # type: ignore[arg-type]  # no list is given
 
 
 def document(view: View, method: str, scopes: Sequence[str], refusals: set[int]) -> View:

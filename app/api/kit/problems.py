@@ -44,7 +44,7 @@ _DETAILS = {
 }
 
 
-class ProblemSchema(Answer):
+class ProblemOut(Answer):
     """A problem of RFC 9457, with a stable `code`, the request's id, and `errors` by field."""
 
     OPTIONAL = frozenset({"errors"})
@@ -72,7 +72,7 @@ class ProblemSchema(Answer):
 
 def examples() -> dict[int, JsonObject]:
     """Return an example of each problem, by status and code."""
-    whole = example_of(ProblemSchema())
+    whole = example_of(ProblemOut())
     by_status: dict[int, JsonObject] = {}
     for code, (status, title) in PROBLEMS.items():
         example = whole | _facts(code) | {"detail": f"{title}."}

@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any, TypeVar
 
 from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, missing, pre_load, validate
-from webargs.fields import DelimitedList
 
 from app.clock import as_given
 from app.http.current import principal
@@ -83,7 +82,7 @@ digits = partial(_field, Digits)
 
 
 def seconds(default: int, least: int, most: int, description: str) -> fields.Integer:
-    """Return a field for an optional duration."""
+    """Return a field for an optional duration. The description says the default."""
     bounds = validate.Range(least, most)
     return number(default, description, strict=True, load_default=default, validate=bounds)
 
@@ -94,6 +93,17 @@ def nested(schema: type[Schema], description: str = "", **options: Any) -> field
 
 def list_of(schema: type[Schema], description: str = "", **options: Any) -> fields.List[Any]:
     return fields.List(fields.Nested(schema), metadata=described(description), **options)
+
+
+def policy(example: JsonObject, description: str = "", **options: Any) -> fields.Dict:
+    """Return a field for an IAM policy document."""
+    metadata = doc(example, description, component="PolicyDocument")
+    return fields.Dict(metadata=metadata, **options)
+
+
+def statement() -> fields.Dict:
+    """Return a field for a statement of an IAM policy."""
+    return fields.Dict(metadata={"component": "PolicyStatement"})
 
 
 def line(maximum: int, example: str, description: str = "", **options: Any) -> fields.String:
@@ -160,23 +170,26 @@ def status(kind: type[enum.StrEnum], example: str) -> fields.Enum[Any]:
     )
 
 
-class Statuses(DelimitedList):
-    """Statuses, separated by commas; sorted and without duplicates.
+class Statuses(fields.List[Any]):
+    """Statuses of a query, repeated or separated by commas; sorted and without duplicates.
 
-    They are sorted because the signature of a cursor covers them.
+    Generated clients repeat the parameter. The statuses are sorted because the signature of a
+    cursor covers them.
     """
 
     def __init__(self, kind: type[enum.StrEnum], *examples: str, **options: Any) -> None:
         self._most = len(kind) - 1  # all but `deleted`
         bounds = {"minItems": 1, "maxItems": self._most}
-        metadata = doc([*examples], "One, or several separated by commas.", openapi=bounds)
+        metadata = doc(
+            [*examples], "One, or several, repeated or separated by commas.", openapi=bounds
+        )
         super().__init__(status(kind, examples[0]), metadata=metadata, **options)
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> list[Any]:
-        if not value or value.count(",") >= self._most:
+        text = ",".join(value)
+        if not text or text.count(",") >= self._most:
             raise ValidationError(f"Between 1 and {self._most} values, separated by commas.")
-        values = super()._deserialize(value, attr, data, **kwargs)  # type: ignore[no-untyped-call]
-        return sorted(set(values))
+        return sorted(set(super()._deserialize(text.split(","), attr, data, **kwargs)))
 
 
 def one_of(component: str, *values: str, **options: Any) -> fields.String:
@@ -301,11 +314,16 @@ class Rows(fields.List[Any]):
         return rows
 
 
+def component_of(schema: type[Schema]) -> str:
+    """Return the name that clients read for a schema."""
+    return schema.__name__.removesuffix("Out")
+
+
 def page_of(item: type[Schema]) -> type[Schema]:
     """Return the schema of one page of a list."""
     cursor = nullable_string(_CURSOR, "null on the last page.")
     members = {"items": Rows(fields.Nested(item)), "next_cursor": cursor}
-    return type(f"{item.__name__}Page", (Answer,), members)
+    return type(f"{component_of(item)}Page", (Answer,), members)
 
 
 class Reason(Strict):

@@ -61,6 +61,8 @@ WITH_BODY = [operation for operation in OPERATIONS if "requestBody" in operation
 def test_the_document_says_which_release_serves_it_and_whom_to_ask():
     assert re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", VERSION)
     assert DOCUMENT["info"]["version"] == VERSION
+    # openapi-python-client would give a client of "Deputy" the name of our own package
+    assert DOCUMENT["info"]["title"] == "Deputy API"
     assert DOCUMENT["info"]["contact"] == {"name": "Example Vendor", "url": "http://localhost:8000"}
 
 
@@ -87,6 +89,11 @@ def objects(value, path=""):
 
 def schema_of(name):
     return DOCUMENT["components"]["schemas"][name]
+
+
+def kinds_of(body):
+    """The body itself, or those that it may be."""
+    return [resolve(kind) for kind in body.get("oneOf", [body])]
 
 
 def body_schema(operation):
@@ -120,11 +127,7 @@ def test_the_document_lists_every_route_and_nothing_else():
 
 
 def test_answers_are_described_as_precisely_as_programs_read_them():
-    assert schema_of("Ok")["properties"]["status"] == {
-        "type": "string",
-        "const": "ok",
-        "default": "ok",
-    }
+    assert schema_of("Ok")["properties"]["status"] == {"type": "string", "const": "ok"}
     shown = schema_of("ProcessCredentials")["properties"]
     assert shown["Version"].get("const", shown["Version"].get("enum")) in (1, [1])
     assert shown["Expiration"] | {"type": "string", "format": "date-time"} == shown["Expiration"]
@@ -251,7 +254,7 @@ def test_a_problem_lists_every_code():
 def test_a_body_is_required_exactly_when_a_field_of_it_is():
     """An empty body is {}."""
     for operation in WITH_BODY:
-        required = bool(body_schema(operation).get("required"))
+        required = any(kind.get("required") for kind in kinds_of(body_schema(operation)))
         assert operation.spec["requestBody"].get("required", False) is required, operation
 
 
@@ -347,6 +350,35 @@ def test_every_enum_is_a_component_with_a_name():
         assert "deleted" not in schema_of(name)["enum"], "a deleted thing is never shown"
 
 
+def test_each_value_of_an_enum_has_a_name_of_its_own():
+    """Generators would make CONNECTIONSREAD of "connections:read", and VALUE_0 of "*"."""
+    for place, schema in DOCUMENT["components"]["schemas"].items():
+        if "enum" in schema:
+            names = schema["x-enum-varnames"]
+            assert len(set(names)) == len(schema["enum"]) == len(names), place
+            assert all(re.fullmatch("[A-Z]+(_[A-Z]+)*", name) for name in names), place
+    scopes = schema_of("Scope")
+    assert ("CREDENTIALS_ISSUE", "credentials:issue") in [
+        *zip(scopes["x-enum-varnames"], scopes["enum"], strict=True)
+    ]
+
+
+def test_an_object_in_a_list_or_a_union_is_a_component_with_a_name():
+    """Generators would name it after its place: PermissionSetStatementsItem, FromType2."""
+    for place, schema in objects(DOCUMENT["components"]["schemas"] | {"paths": DOCUMENT["paths"]}):
+        kinds = [schema[key] for key in ("items", "additionalProperties") if key in schema]
+        for kind in [*kinds, *schema.get("oneOf", ()), *schema.get("anyOf", ())]:
+            assert not isinstance(kind, dict) or kind.get("type") != "object", place
+        assert schema.get("type") != ["object", "null"], place
+
+
+def test_a_field_of_a_body_may_be_left_out_although_it_has_a_default():
+    """openapi-typescript requires a property that has a default."""
+    for name, schema in DOCUMENT["components"]["schemas"].items():
+        for field, described in schema.get("properties", {}).items():
+            assert "default" not in described, (name, field)
+
+
 def test_every_property_has_an_example_that_is_valid():
     for place, schema in properties():
         inner = schema.get("items", schema)
@@ -426,6 +458,6 @@ def test_the_service_takes_the_example_of_a_request(operation, world):
 
 
 def test_requests_are_closed_and_answers_may_gain_fields():
-    taken = {id(body_schema(operation)) for operation in WITH_BODY}
+    taken = {id(kind) for operation in WITH_BODY for kind in kinds_of(body_schema(operation))}
     for name, schema in DOCUMENT["components"]["schemas"].items():
         assert (schema.get("additionalProperties") is False) is (id(schema) in taken), name
