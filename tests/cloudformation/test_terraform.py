@@ -88,12 +88,6 @@ def resource(kind, name="this"):
     return found
 
 
-@pytest.mark.parametrize("path", sorted(MODULE.glob("*.tf")), ids=lambda path: path.name)
-def test_terraform_fmt_would_change_nothing_in_the_module(path):
-    written = path.read_text(encoding="utf-8")
-    assert hcl.formatted(written) == written
-
-
 @pytest.mark.parametrize(
     ("chosen", "arn"),
     [*zip(SETS.values(), (BROKER, "arn:aws-cn:iam::123456789012:user/a/AcmeBroker"), strict=True)],
@@ -205,8 +199,36 @@ def test_a_variable_takes_only_what_it_should():
             assert matches is accepted, (name, value)
 
 
-def test_the_readme_names_every_variable_and_output():
+def rows_of_readme():
+    """The rows that a registry shows: inputs, the required ones first, and outputs."""
+    inputs = []
+    for name, block in sorted(VARIABLES.items(), key=lambda item: ("default" in item[1], item[0])):
+        kind = block["type"].removeprefix("${").removesuffix("}")
+        given = block.get("default", "n/a")  # a text is in quotes already
+        default = given if given == "n/a" else f"`{given}`"
+        required = "no" if "default" in block else "yes"
+        about = hcl.text_of(block["description"], {})
+        inputs.append(f"| `{name}` | {about} | `{kind}` | {default} | {required} |")
+    outputs = [
+        f"| `{name}` | {hcl.text_of(block['description'], {})} |"
+        for item in FILES["outputs"]["output"]
+        for name, block in item.items()
+    ]
+    return inputs, outputs
+
+
+def test_the_readme_has_the_variables_the_outputs_the_resources_and_the_versions():
     text = (MODULE / "README.md").read_text(encoding="utf-8")
-    outputs = [name for item in FILES["outputs"]["output"] for name in item]
-    for name in (*VARIABLES, *outputs):
-        assert f"| `{name}`" in text
+    for rows in rows_of_readme():
+        assert "\n".join(rows) in text
+    for item in FILES["main"]["resource"]:
+        for kind, named in item.items():
+            assert f"| `{kind}.{next(iter(named))}` " in text
+    [written] = FILES["versions"]["terraform"]
+    [providers] = written["required_providers"]
+    version = hcl.text_of(providers["aws"]["version"], {})
+    for name, required in (
+        ("terraform", hcl.text_of(written["required_version"], {})),
+        ("aws", version),
+    ):
+        assert re.search(rf"^\| `{name}` +\| `{required}` +\|$", text, re.MULTILINE), name

@@ -18,7 +18,7 @@ from app.onboarding.kit import trust_policy
 from app.onboarding.kit_scripts import KitRole
 from app.permissions import permission_sets
 from tests.cloudformation.test_terraform import read_itself
-from tests.support import hcl
+from tests.support import hcl, terraform
 
 SETS = permission_sets.load()
 SHELLCHECK = Path(sys.executable).with_name("shellcheck")
@@ -61,9 +61,9 @@ LIMITS = ("AccessUntil", "RevokeSessionsBefore", "PermissionsBoundaryArn")
 NO_LIMITS = {f"var.{name}": "" for name in LIMITS}
 
 
-def made_by(terraform, *, vendor):
+def made_by(written, *, vendor):
     """The role that applying it would make; `vendor` stands in comments alone."""
-    found = hcl.parse(terraform)
+    found = hcl.parse(written)
     assert set(found) == {"variable", "resource", "output"}
     [role], [policy], [reads] = (
         [resource[kind][name] for resource in found["resource"] if name in resource.get(kind, {})]
@@ -105,7 +105,7 @@ def made_by(terraform, *, vendor):
 def test_terraform_makes_exactly_the_role_and_its_fmt_would_change_nothing(role):
     written = kit_scripts.terraform(role)
     assert made_by(written, vendor=role.vendor) == role
-    assert hcl.formatted(written) == written
+    assert terraform.formatted(written) == written
 
 
 def test_the_limits_of_terraform_are_the_templates():

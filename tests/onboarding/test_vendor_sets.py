@@ -15,7 +15,7 @@ from tests.attacks.evidence import on_sqlite
 from tests.conftest import as_the_pipeline, make_config
 from tests.onboarding.conftest import opened, set_of
 from tests.onboarding.test_set_versions import kit_of
-from tests.support import hcl
+from tests.support import hcl, terraform
 from tests.support.cast import Api, World, path_of, root_client
 from tests.support.sets import VENDOR
 
@@ -158,14 +158,14 @@ def test_the_script_asks_for_the_parameter_and_takes_no_other_value_of_it_or_of_
 def test_terraform_has_a_variable_for_the_parameter_and_attaches_what_aws_keeps(world):
     tenant = world.tenant()
     written = kit_of(world, tenant, "invoices")["terraform"]
-    assert hcl.formatted(written) == written
+    assert terraform.formatted(written) == written
     found = hcl.parse(written)
     [variable] = [item for item in found["variable"] if "ReportBucket" in item]
     condition = variable["ReportBucket"]["validation"][0]["condition"]
     assert condition == r'${can(regex("^([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])$", var.ReportBucket))}'
     assert '"arn:aws:s3:::${var.ReportBucket}/*"' in written
     written = kit_of(world, tenant, "posture")["terraform"]
-    assert hcl.formatted(written) == written
+    assert terraform.formatted(written) == written
     assert not any("ReportBucket" in item for item in hcl.parse(written)["variable"])
     assert re.search(
         r'for_each = toset\(\[\s+"arn:aws:iam::aws:policy/SecurityAudit",\s+\]\)', written

@@ -1,10 +1,7 @@
 """As much of Terraform's language as our files use, evaluated: python-hcl2 parses, this works out
 what comes of it.
-
-And formatted as `terraform fmt` does it, which no package for Python has.
 """
 
-import itertools
 import json
 import re
 
@@ -93,53 +90,3 @@ def text_of(quoted, names):
         return found[0][1:]
 
     return _TOKEN.sub(one, quoted[1:-1])
-
-
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
-
-
-def formatted(text):
-    """What `terraform fmt` makes of a file that has a bracket or an assignment on each line, and no
-    heredoc.
-
-    After Format of HashiCorp's hclwrite: two blanks for each line that left brackets open, and
-    neighbours whose value is whole on its line have their = in one column.
-    """
-    lines = []  # what comes before the =, and from it on, if that is to be aligned
-    opened = []
-    for line in text.splitlines():
-        bare = line.strip()
-        code = (
-            _STRING.sub(lambda found: "s" * len(found[0]), bare)
-            .partition("#")[0]
-            .replace("=>", "->")
-        )
-        net = _net(code)
-        while net < 0 and opened:
-            closed = min(-net, opened[-1])
-            opened[-1], net = opened[-1] - closed, net + closed
-            if not opened[-1]:
-                opened.pop()
-        indent, at = "  " * len(opened) if bare else "", code.find("=")
-        if at > 0:
-            lead, value = bare[:at].rstrip(), bare[at + 1 :].strip()
-            whole = not _net(code[at:])
-            lines.append(
-                (indent + lead, f"= {value}") if whole else (f"{indent}{lead} = {value}", None)
-            )
-        else:
-            lines.append((indent + bare, None))
-        if net > 0:
-            opened.append(net)
-    return "".join(f"{line}\n" for line in _in_columns(lines))
-
-
-def _net(code):
-    return sum(code.count(mark) for mark in "([{") - sum(code.count(mark) for mark in ")]}")
-
-
-def _in_columns(lines):
-    for alone, run in itertools.groupby(lines, key=lambda line: line[1] is None):
-        neighbours = list(run)
-        width = max(len(lead) for lead, _ in neighbours)
-        yield from (lead if alone else f"{lead:{width}} {value}" for lead, value in neighbours)
