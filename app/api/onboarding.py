@@ -181,14 +181,14 @@ class OnboardingLinkOut(Answer):
     return_url = nullable_string(_RETURN_URL)
 
 
-class LinkConnection(Answer):
+class OnboardingLinkConnectionOut(Answer):
     id = uuid()
     role_arn = string(ROLE)
     account_id = string(ACCOUNT)
     status = status(ConnectionStatus, "verified")
 
 
-class LinkDetails(LinkOut):
+class OnboardingLinkDetails(OnboardingLinkOut):
     status = fields.Enum(
         LinkStatus,
         by_value=True,
@@ -199,7 +199,7 @@ class LinkDetails(LinkOut):
         ),
     )
     connections = list_of(
-        LinkConnection,
+        OnboardingLinkConnectionOut,
         f"Added through its page or by stacks that were launched from it: the newest"
         f" {CONNECTIONS_SHOWN}.",
     )
@@ -240,7 +240,7 @@ def list_onboarding_links(query: JsonObject, tenant_id: UUID) -> JsonObject:
     return paged(query, services.links.list, principal(), tenant_id)
 
 
-@links.operation("GET", f"{_ALL}/<uuid:link_id>", "connections:write", LinkDetails)
+@links.operation("GET", f"{_ALL}/<uuid:link_id>", "connections:write", OnboardingLinkDetails)
 def get_onboarding_link(tenant_id: UUID, link_id: UUID) -> Any:
     """Read an onboarding link: its status, and what was connected through it."""
     return services.links.get(principal(), tenant_id, link_id)
