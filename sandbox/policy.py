@@ -130,6 +130,26 @@ def evaluate_resource(text: str, caller: Caller, request: Request, *, trust: boo
     return best
 
 
+def evaluate_service(text: str, service: str, request: Request) -> bool:
+    """Return whether a resource's policy lets an AWS service make this request."""
+    document, context = _read(text), request.keys()
+    values = Values(context, variables=document.variables)
+    allowed = False
+    for statement in document.statements:
+        _shape(statement, required={"Principal", "Resource"}, forbidden={"NotPrincipal"})
+        principal = statement["Principal"]
+        services = _list(principal["Service"]) if "Service" in principal else []
+        named = service in services or "*" in _principals(principal)
+        if not named or not _covers(statement, request, values):
+            continue
+        if not _conditions(statement, context, values):
+            continue
+        if statement["Effect"] == "Deny":
+            return False
+        allowed = True
+    return allowed
+
+
 def keys_of(documents: Iterable[str]) -> set[str]:
     """Return the condition keys that these policies compare, in lower case."""
     keys: set[str] = set()

@@ -27,7 +27,7 @@ from moto.moto_server.werkzeug_app import (
 from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wrappers import Request
 
-from sandbox import cfn_waiting, clock, cloudformation, custom_resources, roles, s3, sqs
+from sandbox import cfn_waiting, clock, cloudformation, custom_resources, roles, s3, sns, sqs
 from sandbox.console.app import console_app
 from sandbox.control import control
 from sandbox.faults import Faults
@@ -74,6 +74,7 @@ class Sandbox:
         cloudformation.install()
         s3.install()
         sqs.install()
+        sns.install()
         return Front(
             DomainDispatcherApplication(create_backend_app),
             self._identities,

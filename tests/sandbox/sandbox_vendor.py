@@ -46,6 +46,19 @@ Outputs:
 """
 
 
+def let_topic_send(sqs, queue, queue_arn, topic, service="sns.amazonaws.com"):
+    """The queue's policy lets the topic send, if SNS says that it is this service."""
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"Service": service},
+        "Action": "sqs:SendMessage",
+        "Resource": queue_arn,
+        "Condition": {"ArnEquals": {"aws:SourceArn": topic}},
+    }
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    sqs.set_queue_attributes(QueueUrl=queue, Attributes={"Policy": policy})
+
+
 class TopicReader:
     """Reads the queue of its own topic. `account` owns both."""
 
@@ -57,6 +70,7 @@ class TopicReader:
         arn = self.sqs.get_queue_attributes(QueueUrl=self.queue, AttributeNames=["QueueArn"])[
             "Attributes"
         ]
+        let_topic_send(self.sqs, self.queue, arn["QueueArn"], self.topic)
         self.sns.subscribe(TopicArn=self.topic, Protocol="sqs", Endpoint=arn["QueueArn"])
 
     def close(self):
