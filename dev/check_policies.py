@@ -145,9 +145,10 @@ def statements_in(node: Any) -> Iterator[Statement]:
     children = node if isinstance(node, list) else []
     if isinstance(node, dict):
         children = list(node.values())
-        for statement in as_list(node.get("Statement", [])):
-            if "Effect" in statement:  # a rule of a web ACL has a Statement without one
-                yield statement
+        for given in as_list(node.get("Statement", [])):
+            for statement in _either(given):
+                if "Effect" in statement:  # a rule of a web ACL has a Statement without one
+                    yield statement
     for child in children:
         yield from statements_in(child)
 

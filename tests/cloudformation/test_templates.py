@@ -25,6 +25,9 @@ BROKER_ROOT = "arn:aws:iam::111122223333:root"
 BROKER = "arn:aws:iam::111122223333:role/DeputyBroker"
 EXTERNAL_ID = "dpy-" + "0f" * 32
 NOTHING = {"Ref": "AWS::NoValue"}
+NAMED_AS_THE_QUEUE = {
+    "Fn::Sub": "arn:${AWS::Partition}:sns:*:${AWS::AccountId}:${RegistrationQueue.QueueName}"
+}
 TEMPLATES = {"Fn::Sub": "${TemplateBucket.Arn}/templates/*"}
 LIMITS = ["AccessUntil", "RevokeSessionsBefore", "PermissionsBoundaryArn"]
 PARAMETERS = [
@@ -410,9 +413,61 @@ def test_the_broker_can_do_nothing_else(broker_resources):
         {
             "Effect": "Allow",
             "Action": ["sns:GetTopicAttributes", "sns:ListSubscriptionsByTopic"],
-            "Resource": {"Ref": "RegistrationTopic"},
+            "Resource": [{"Ref": "RegistrationTopic"}, NAMED_AS_THE_QUEUE],
         },
+        {"Effect": "Allow", "Action": "sns:GetSubscriptionAttributes", "Resource": "*"},
     ]
+
+
+# A further region.
+
+
+@pytest.fixture(scope="module")
+def region_template():
+    return load(CLOUDFORMATION / "broker-region.yaml")
+
+
+def test_a_further_region_has_a_topic_that_is_as_the_first_one_and_nothing_else(
+    region_template, broker_resources
+):
+    resources = region_template["Resources"]
+    assert [*resources] == ["RegistrationTopic", "RegistrationTopicPolicy"]
+    assert resources["RegistrationTopicPolicy"] == broker_resources["RegistrationTopicPolicy"]
+    queue = {"Ref": "RegistrationQueueArn"}
+    assert resources["RegistrationTopic"]["Properties"] == {
+        "TopicName": {"Fn::Select": [5, {"Fn::Split": [":", queue]}]},
+        "Subscription": [{"Protocol": "sqs", "Endpoint": queue}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "accepted"),
+    [("", True), ("eu-central-1", True), ("us-gov-west-1", True), ("*", False), ("EU", False)],
+)
+def test_further_regions_are_names_of_regions(name, accepted):
+    parameter = load(CLOUDFORMATION / "broker.yaml")["Parameters"]["RegistrationRegions"]
+    assert parameter["Type"] == "CommaDelimitedList"
+    assert bool(re.fullmatch(parameter["AllowedPattern"], name)) is accepted
+
+
+@pytest.mark.parametrize(
+    ("queue", "accepted"),
+    [
+        ("arn:aws:sqs:us-east-1:111122223333:deputy-Registrations_1", True),
+        ("arn:aws:sqs:ap-southeast-2:111122223333:q", True),
+        ("arn:aws:sqs:ap-southeast-3:111122223333:q", False),
+        ("arn:aws:sqs:eu-south-1:111122223333:q", False),
+        ("arn:aws-cn:sqs:cn-north-1:111122223333:q", True),
+        ("arn:aws-us-gov:sqs:us-gov-west-1:111122223333:q", True),
+        ("arn:aws:sns:us-east-1:111122223333:q", False),
+    ],
+)
+def test_the_queue_is_in_a_region_to_which_every_other_one_can_send(
+    region_template, queue, accepted
+):
+    """SNS does not send from one region that has to be enabled to another."""
+    [parameter] = region_template["Parameters"].values()
+    assert bool(re.fullmatch(parameter["AllowedPattern"], queue)) is accepted
 
 
 # The canary and the stranger.
@@ -581,13 +636,16 @@ def test_the_template_bucket_outlives_the_stack_and_is_public_by_policy_alone(br
 
 
 def test_only_the_topic_fills_the_queue_and_bad_messages_leave_it(broker_resources):
-    statement, _ = broker_resources["RegistrationQueuePolicy"]["Properties"]["PolicyDocument"][
-        "Statement"
-    ]
+    policy = broker_resources["RegistrationQueuePolicy"]["Properties"]["PolicyDocument"]
+    statement, further, _ = policy["Statement"]
     queue = broker_resources["RegistrationQueue"]["Properties"]
 
     assert statement["Principal"] == {"Service": "sns.amazonaws.com"}
     assert statement["Condition"] == {"ArnEquals": {"aws:SourceArn": {"Ref": "RegistrationTopic"}}}
+    condition, statement, otherwise = further["Fn::If"]
+    assert (condition, otherwise) == ("HasRegistrationRegions", NOTHING)
+    # tests/onboarding/test_regions.py has what the policy means
+    assert statement["Condition"]["ArnEquals"] == {"aws:SourceArn": NAMED_AS_THE_QUEUE}
     assert queue["RedrivePolicy"] == {
         "deadLetterTargetArn": {"Fn::GetAtt": ["RegistrationDeadLetters", "Arn"]},
         "maxReceiveCount": 5,

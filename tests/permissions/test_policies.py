@@ -160,6 +160,8 @@ def test_beyond_reading_and_statements_at_any_depth_are_found():
     deep = allow("s3:GetObject")
     policies = {"Role": {"Policies": [{"PolicyDocument": {"Statement": [deep]}}]}}
     assert list(statements_in(policies)) == [deep]
+    chosen = {"Fn::If": ["HasRegions", deep, {"Ref": "AWS::NoValue"}]}
+    assert list(statements_in({"PolicyDocument": {"Statement": [chosen]}})) == [deep]
 
 
 @pytest.mark.parametrize(
