@@ -10,6 +10,8 @@ from app.ids import stack_name
 
 _DATA = Path(__file__).resolve().parent.parent / ".data"
 _BROKER = re.compile(r"arn:aws:iam::(?P<account>[0-9]{12}):role/(?P<name>[A-Za-z0-9_+=,.@-]{1,64})")
+# Beside us-east-1. The second has to be enabled at AWS, so SNS sends from it under its own name.
+_FURTHER_REGIONS = "eu-central-1,eu-south-1"
 _QUOTE = "'\"'\"'"  # ends the shell's quotes, writes a quote, and begins them again
 
 
@@ -103,6 +105,7 @@ def vendor_arguments(env: Mapping[str, str]) -> list[str]:
         "RolePrefix": prefix,
         "TemplateBucketName": setting(env, "DEPUTY_TEMPLATE_BUCKET"),
         "VendorAccountIds": setting(env, "DEPUTY_VENDOR_ACCOUNT_IDS"),
+        "RegistrationRegions": _FURTHER_REGIONS,
     }.items():
         if value is not None:
             arguments += ["--vendor-parameter", f"{parameter}={value}"]

@@ -84,7 +84,9 @@ class Stack:
         self._await("sandbox", f"{self.settings.sandbox_url}{_CREDENTIALS}")
         vendor = requests.get(f"{self.settings.sandbox_url}/_sandbox/vendor", timeout=5).json()
         self._of_sandbox = {
-            "DEPUTY_REGISTRATION_TOPIC_ARN": vendor["registration_topic_arn"],
+            "DEPUTY_REGISTRATION_TOPIC_ARN": ",".join(
+                [vendor["registration_topic_arn"], *vendor["further_topic_arns"]]
+            ),
             "DEPUTY_REGISTRATION_QUEUE_URL": vendor["registration_queue_url"],
             "DEPUTY_CANARY_ROLE_ARN": vendor["canary_role_arn"],
             "DEPUTY_STRANGER_ROLE_ARN": vendor["stranger_role_arn"],

@@ -21,6 +21,7 @@ from sandbox.vendor import (
     VENDOR_STACK,
     Vendor,
     deploy_canary,
+    deploy_regions,
     deploy_vendor,
     seed_customers,
 )
@@ -61,10 +62,12 @@ def main() -> int:
         vendor = Vendor(
             options.vendor_account, options.vendor_stack, dict(options.vendor_parameter)
         )
-        deployed = deploy_vendor(
-            sandbox.url, (_TEMPLATES / "broker.yaml").read_text(encoding="utf-8"), vendor
+        broker, region, canary = (
+            (_TEMPLATES / f"{name}.yaml").read_text(encoding="utf-8")
+            for name in ("broker", "broker-region", "canary")
         )
-        canary = (_TEMPLATES / "canary.yaml").read_text(encoding="utf-8")
+        deployed = deploy_vendor(sandbox.url, broker, vendor)
+        deployed = deploy_regions(sandbox.url, region, deployed, vendor)
         sandbox.use_vendor(deploy_canary(sandbox.url, canary, deployed, vendor))
         seed_customers(sandbox.url)
         organization.change(ORGANIZATION)

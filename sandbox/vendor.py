@@ -11,6 +11,7 @@ from botocore.config import Config
 VENDOR_ACCOUNT = "111122223333"
 VENDOR_REGION = "us-east-1"
 VENDOR_STACK = "deputy-broker"
+REGION_STACK = "deputy-region"
 CANARY_STACK = "deputy-canary"
 # The canary's account is the first of these that is not one of the vendor's
 _CANARY_ACCOUNTS = ("222233334444", "222244443333", "222255556666")
@@ -38,12 +39,17 @@ ORGANIZATION: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class VendorStack:
-    """The outputs of cloudformation/broker.yaml, and of canary.yaml if that was deployed too."""
+    """The outputs of cloudformation/broker.yaml, and of the other templates if they were deployed.
+
+    `further_topic_arns`: those of broker-region.yaml, in the order of the regions.
+    """
 
     broker_principal_arn: str
     template_bucket: str
     registration_topic_arn: str
     registration_queue_url: str
+    registration_queue_arn: str
+    further_topic_arns: tuple[str, ...] = ()
     canary_role_arn: str | None = None
     stranger_role_arn: str | None = None
 
@@ -70,6 +76,25 @@ def deploy_vendor(
     return _vendor_stack(sandbox_url, vendor.account, outputs)
 
 
+def deploy_regions(
+    sandbox_url: str, template_text: str, deployed: VendorStack, vendor: Vendor | None = None
+) -> VendorStack:
+    """Create the stack of broker-region.yaml in each region that this vendor's stack names.
+
+    Raises the errors of `deploy_vendor`.
+    """
+    vendor = vendor or Vendor()
+    regions = vendor.parameters.get("RegistrationRegions", "")
+    parameters = {"RegistrationQueueArn": deployed.registration_queue_arn}
+    topics = []
+    for region in filter(None, regions.split(",")):
+        outputs = _deploy(
+            sandbox_url, vendor.account, REGION_STACK, template_text, parameters, region=region
+        )
+        topics.append(outputs["RegistrationTopicArn"])
+    return replace(deployed, further_topic_arns=tuple(topics))
+
+
 def deploy_canary(
     sandbox_url: str, template_text: str, deployed: VendorStack, vendor: Vendor | None = None
 ) -> VendorStack:
@@ -93,10 +118,16 @@ def deploy_canary(
 
 
 def _deploy(
-    sandbox_url: str, account: str, name: str, template_text: str, parameters: Mapping[str, str]
+    sandbox_url: str,
+    account: str,
+    name: str,
+    template_text: str,
+    parameters: Mapping[str, str],
+    *,
+    region: str = VENDOR_REGION,
 ) -> dict[str, str]:
     """Create a stack, and return its outputs."""
-    with closing(_client(sandbox_url, "cloudformation", account)) as cloudformation:
+    with closing(_client(sandbox_url, "cloudformation", account, region)) as cloudformation:
         cloudformation.create_stack(
             StackName=name,
             TemplateBody=template_text,
@@ -123,6 +154,7 @@ def _vendor_stack(sandbox_url: str, account: str, outputs: Mapping[str, str]) ->
         template_bucket=outputs["TemplateBucket"],
         registration_topic_arn=outputs["RegistrationTopicArn"],
         registration_queue_url=queue_url,
+        registration_queue_arn=outputs["RegistrationQueueArn"],
     )
 
 
@@ -140,10 +172,10 @@ def seed_customers(sandbox_url: str) -> None:
             )
 
 
-def _client(sandbox_url: str, service: str, account: str) -> Any:
+def _client(sandbox_url: str, service: str, account: str, region: str = VENDOR_REGION) -> Any:
     return boto3.session.Session().client(
         service,  # type: ignore[call-overload]
-        region_name=VENDOR_REGION,
+        region_name=region,
         endpoint_url=sandbox_url,
         aws_access_key_id=account,
         aws_secret_access_key="sandbox",

@@ -42,7 +42,14 @@ from app.onboarding.registration_store import RegistrationTokens
 from app.settings.declarations import groups_of
 from app.settings.return_urls import return_urls
 from dev.stack import ONLY_THESE_CREDENTIALS
-from sandbox.vendor import VENDOR_ACCOUNT, Vendor, VendorStack, deploy_canary, deploy_vendor
+from sandbox.vendor import (
+    VENDOR_ACCOUNT,
+    Vendor,
+    VendorStack,
+    deploy_canary,
+    deploy_regions,
+    deploy_vendor,
+)
 from tests.support import choice, compile_once, fixtures, logged_secrets, open_transactions
 from tests.support.cast import OPERATOR, Api, Customer, World
 from tests.support.databases import begin_run, end_run, new_database
@@ -54,7 +61,14 @@ if TYPE_CHECKING:
 OTHER_VENDOR_ACCOUNT = "999988887777"
 BROKER_TEMPLATE = Path(__file__).parent.parent / "cloudformation" / "broker.yaml"
 CANARY_TEMPLATE = BROKER_TEMPLATE.with_name("canary.yaml")
-_VENDOR = Vendor(parameters={"VendorAccountIds": OTHER_VENDOR_ACCOUNT})
+REGION_TEMPLATE = BROKER_TEMPLATE.with_name("broker-region.yaml")
+_VENDOR = Vendor(
+    parameters={
+        "VendorAccountIds": OTHER_VENDOR_ACCOUNT,
+        # The second has to be enabled, so SNS sends from it under another name
+        "RegistrationRegions": "eu-central-1,eu-south-1",
+    }
+)
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 )
@@ -155,8 +169,9 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def vendor(aws) -> VendorStack:
-    """The vendor's side, as broker.yaml makes it."""
+    """The vendor's side, as broker.yaml and broker-region.yaml make it."""
     deployed = deploy_vendor(aws.url, BROKER_TEMPLATE.read_text(), _VENDOR)
+    deployed = deploy_regions(aws.url, REGION_TEMPLATE.read_text(), deployed, _VENDOR)
     aws.use_vendor(deployed)
     return deployed
 

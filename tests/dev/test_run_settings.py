@@ -57,6 +57,8 @@ def test_a_file_holds_the_services_settings_for_commands(run):
     lines = path.read_text().splitlines()
     assert [line for line in lines if not re.fullmatch(r"export [A-Z0-9_]+='.*'", line)] == []
     assert sourced(path)[DOUBTFUL] == ODD
+    topics = sourced(path)["DEPUTY_REGISTRATION_TOPIC_ARN"].split(",")
+    assert [arn.split(":")[3] for arn in topics] == ["us-east-1", "eu-central-1", "eu-south-1"]
     if Path("/proc").exists():
         web, *_ = (
             environment

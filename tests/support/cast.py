@@ -34,12 +34,12 @@ class _Root(Credentials):
 
 
 @cache
-def _shared_client(url, service):
+def _shared_client(url, service, region):
     """Making one takes longer than what most tests ask of it."""
     session = botocore.session.get_session()
     session.register_component("credential_provider", _Root("", "sandbox"))
     settings = BotoConfig(retries={"total_max_attempts": 1}, max_pool_connections=50)
-    return session.create_client(service, "us-east-1", endpoint_url=url, config=settings)
+    return session.create_client(service, region, endpoint_url=url, config=settings)
 
 
 class _RootClient:
@@ -56,9 +56,9 @@ class _RootClient:
         """Others use its connections."""
 
 
-def root_client(aws, service, account):
+def root_client(aws, service, account, region="us-east-1"):
     """AWS as the root of an account."""
-    return _RootClient(_shared_client(aws.url, service), account)
+    return _RootClient(_shared_client(aws.url, service, region), account)
 
 
 class Api:
@@ -155,7 +155,11 @@ class Customer:
         return next(o["OutputValue"] for o in stack["Outputs"] if o["OutputKey"] == "RoleArn")
 
     def create_stack(self, link, **changes):
-        """As `launch`, but a stack that registers its role is not done yet; returns its name."""
+        """As `launch`, but a stack that registers its role is not done yet; returns its name.
+
+        It is in the link's region, as in the console.
+        """
+        [(_, region)] = parse_qsl(urlsplit(link).query)
         wanted = dict(parse_qsl(urlsplit(link).fragment.partition("?")[2]))
         options = {
             "StackName": wanted.pop("stackName"),
@@ -167,7 +171,9 @@ class Customer:
             {"ParameterKey": name, "ParameterValue": value}
             for name, value in (parameters | changes).items()
         ]
-        with closing(root_client(self._aws, "cloudformation", self.account)) as cloudformation:
+        with closing(
+            root_client(self._aws, "cloudformation", self.account, region)
+        ) as cloudformation:
             cloudformation.create_stack(**options)
         return options["StackName"]
 
