@@ -147,8 +147,12 @@ class AwsConfig:
         "More AWS accounts of yours, in which no role is ever assumed.",
         frozenset(),
     )
-    registration_topic_arn: str | None = setting(
-        check.topic, "SNS topic through which customers' stacks register their roles.", None
+    registration_topic_arns: tuple[str, ...] = setting(
+        check.topics,
+        "SNS topics through which customers' stacks register their roles, one in each region.",
+        (),
+        variable="DEPUTY_REGISTRATION_TOPIC_ARN",
+        unset="none",
     )
     registration_queue_url: str | None = setting(
         check.http_url, "SQS queue in which the background worker receives registrations.", None
@@ -158,12 +162,20 @@ class AwsConfig:
     )
 
     @property
-    def registration_region(self) -> str | None:
-        """The only region whose stacks can register their roles themselves.
+    def registration_topics(self) -> dict[str, str]:
+        """The topics' ARNs by region. The first region is the default of launch links.
 
-        CloudFormation requires the SNS topic to be in the stack's region.
+        CloudFormation requires the SNS topic to be in the stack's region. So in other regions no
+        stack can register its role itself.
         """
-        return self.registration_topic_arn.split(":")[3] if self.registration_topic_arn else None
+        return {arn.split(":")[3]: arn for arn in self.registration_topic_arns}
+
+    @property
+    def registration_queue_region(self) -> str:
+        """The region in the queue's URL, or `region` for a URL that is not AWS's own."""
+        host = urlsplit(self.registration_queue_url or "").hostname or ""
+        regions = (label for label in host.split(".") if re.fullmatch(check.REGION, label))
+        return next(regions, self.region)
 
 
 @dataclass(frozen=True, kw_only=True)

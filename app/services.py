@@ -141,11 +141,11 @@ def _registrations(
     db: Database, config: Config, sets: permission_sets.PermissionSets
 ) -> registrations.Registrations | None:
     """Return the handler of registrations; None when no topic is configured."""
-    region, url = config.aws.registration_region, config.aws.registration_queue_url
-    if region is None or url is None:
+    aws, url = config.aws, config.aws.registration_queue_url
+    if not aws.registration_topic_arns or url is None:
         return None
-    queue = stack_messages.RegistrationQueue(region, url)
-    # Created lazily: few processes send answers to stacks, and creating the client would take 20 %
-    # of a process's start-up time.
-    answers = cache(partial(stack_messages.stack_answers, region, config.aws.broker.partition))
+    queue = stack_messages.RegistrationQueue(aws.registration_queue_region, url)
+    # Created lazily, for each region: few processes send answers to stacks, and creating one client
+    # would take 20 % of a process's start-up time.
+    answers = cache(partial(stack_messages.stack_answers, partition=aws.broker.partition))
     return registrations.Registrations(db, config, sets, queue, answers)

@@ -192,14 +192,38 @@ def test_the_region_may_have_its_older_name(read):
 # --- registration ---
 
 
-def test_a_topic_and_its_queue(read):
+def test_topics_and_their_queue(read):
     config = read(DEPUTY_REGISTRATION_TOPIC_ARN=TOPIC, DEPUTY_REGISTRATION_QUEUE_URL=QUEUE)
-    assert (config.aws.registration_topic_arn, config.aws.registration_queue_url) == (TOPIC, QUEUE)
-    assert config.aws.registration_region == "us-east-1", "not that of AWS_REGION"
+    assert config.aws.registration_topics == {"us-east-1": TOPIC}
+    topics = {region: TOPIC.replace("us-east-1", region) for region in ("sa-east-1", "eu-west-1")}
+    config = read(
+        DEPUTY_REGISTRATION_TOPIC_ARN=",".join(topics.values()), DEPUTY_REGISTRATION_QUEUE_URL=QUEUE
+    )
+    assert [*config.aws.registration_topics.items()] == [*topics.items()], "in this order"
+    assert config.aws.registration_queue_url == QUEUE
     for nothing in (None, ""):
         config = read(DEPUTY_REGISTRATION_TOPIC_ARN=nothing, DEPUTY_REGISTRATION_QUEUE_URL=nothing)
-        assert config.aws.registration_topic_arn is config.aws.registration_queue_url is None
-        assert config.aws.registration_region is None
+        assert config.aws.registration_topic_arns == ()
+        assert config.aws.registration_queue_url is None
+        assert config.aws.registration_topics == {}
+
+
+@pytest.mark.parametrize(
+    ("url", "region"),
+    [
+        ("https://sqs.ap-south-1.amazonaws.com/111122223333/q", "ap-south-1"),
+        ("https://sqs.cn-north-1.amazonaws.com.cn/111122223333/q", "cn-north-1"),
+        ("https://vpce-1.sqs.us-gov-west-1.vpce.amazonaws.com/111122223333/q", "us-gov-west-1"),
+        ("http://localhost:4566/111122223333/q", "eu-west-1"),
+    ],
+)
+def test_the_queue_is_in_the_region_of_its_url_or_in_that_of_deputy(read, url, region):
+    config = read(
+        AWS_REGION="eu-west-1",
+        DEPUTY_REGISTRATION_TOPIC_ARN=TOPIC,
+        DEPUTY_REGISTRATION_QUEUE_URL=url,
+    )
+    assert config.aws.registration_queue_region == region
 
 
 TOPICS = yaml.safe_load("""
@@ -213,6 +237,14 @@ TOPICS = yaml.safe_load("""
 "arn:aws:sns:us-east-1:444455556666:x": the account of DEPUTY_BROKER_PRINCIPAL_ARN
 null: set both or neither
 """)
+TOPICS |= {
+    f"{TOPIC}, {TOPIC.replace('us-east-1', 'eu-west-1')}": "separated by commas",
+    f"{TOPIC},": "separated by commas",
+    f"{TOPIC},{TOPIC}2": "several topics in us-east-1",
+    f"{TOPIC},arn:aws-cn:sns:cn-north-1:111122223333:x": "in cn-north-1 must be in the partition",
+    f"{TOPIC},arn:aws:sns:eu-west-1:444455556666:x": "in eu-west-1 must be in the account",
+    ",".join(TOPIC.replace("east-1", f"east-{n}") for n in range(41)): "at most 40 ARNs",
+}
 QUEUES = yaml.safe_load("""
 null: set both or neither
 sqs: URL
@@ -239,7 +271,7 @@ def test_china_has_a_topic_of_its_own(read):
         DEPUTY_REGISTRATION_TOPIC_ARN=topic,
         DEPUTY_REGISTRATION_QUEUE_URL=QUEUE,
     )
-    assert config.aws.registration_region == "cn-north-1"
+    assert config.aws.registration_topics == {"cn-north-1": topic}
 
 
 # --- the canary and the stranger ---
@@ -469,7 +501,7 @@ def test_names_that_others_read_are_no_mistakes(read):
     for pattern in ("client/**/*.py", "dev/*.py", "README.md", "docs/*.md"):
         for path in ROOT.glob(pattern):
             written |= {*re.findall(r"\bDEPUTY_[A-Z_]*[A-Z]\b", path.read_text())}
-    settings = {f"DEPUTY_{name.upper()}" for name in collect_settings(Config)} | {*GOOD}
+    settings = {declared.variable for declared in collect_settings(Config).values()}
     others = written - settings - {f"{name}_FILE" for name in settings}
     assert {"DEPUTY_DATA_DIR", "DEPUTY_API_KEY", "DEPUTY_CA_BUNDLE"} <= others
     kubernetes = {

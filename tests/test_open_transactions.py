@@ -13,6 +13,7 @@ from app.aws.stack_messages import RegistrationQueue, Request, StackAnswers
 
 KEY = ReadOnlyCredentials("111122223333", "sandbox", None)
 REQUEST = Request(
+    "us-east-1",
     "Create",
     "stack",
     "aws",

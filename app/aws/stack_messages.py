@@ -1,17 +1,17 @@
 """The messages of customers' stacks: the queue that they come from, their form, and the answers.
 
-A stack's custom resource publishes a request to the registration topic. SNS wraps it in an envelope
-and puts it into the queue. Anybody may publish to the topic. The response URL in a request works
-like a password to the stack, so Deputy logs neither the URL nor the message.
+A stack's custom resource publishes a request to the registration topic of its region. SNS wraps it
+in an envelope and puts it into the queue. Anybody may publish to a topic. The response URL in a
+request works like a password to the stack, so Deputy logs neither the URL nor the message.
 
 The answer is a PUT to the response URL. As the URL is untrusted, Deputy calls it only if it is in
-AWS's own bucket for such answers.
+AWS's own bucket for such answers, in the region of the topic.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -48,7 +48,7 @@ _FIELDS = {
     "RequestType": "Create|Update|Delete",
     "ResponseURL": "(?s:.*)",
     "StackId": (
-        "arn:(?P<partition>aws(?:-[a-z0-9]{1,16}){0,3}):cloudformation:[a-z0-9-]{1,32}"
+        "arn:(?P<partition>aws(?:-[a-z0-9]{1,16}){0,3}):cloudformation:(?P<region>[a-z0-9-]{1,32})"
         ":(?P<account>[0-9]{12}):stack/[A-Za-z0-9-]{1,128}/[A-Za-z0-9-]{1,64}"
     ),
     "RequestId": "[A-Za-z0-9-]{1,128}",
@@ -61,9 +61,10 @@ _FIELDS = {
 class Request:
     """CloudFormation's request to a custom resource.
 
-    None of its fields is verified.
+    None of its fields is verified, except that the region is that of the topic.
     """
 
+    region: str  # in the stack's id, and in the ARN of the topic that SNS names
     kind: Literal["Create", "Update", "Delete"]
     stack_id: str
     partition: str  # in the stack's id
@@ -76,14 +77,16 @@ class Request:
     old_properties: dict[str, str] = field(repr=False)  # before an Update
 
     @classmethod
-    def parse(cls, body: str, topic_arn: str) -> "Request":
-        """Return the request in an SNS envelope.
+    def parse(cls, body: str, topics: Mapping[str, str]) -> "Request":
+        """Return the request in an SNS envelope. `topics`: the topics' ARNs by region.
 
         Raises ValueError for a message that can't be answered.
         """
         envelope = _object(body)
-        if envelope.get("Type") != "Notification" or envelope.get("TopicArn") != topic_arn:
-            raise ValueError("This does not come from the registration topic.")
+        arn = envelope.get("TopicArn")
+        region = next((region for region, topic in topics.items() if topic == arn), None)
+        if envelope.get("Type") != "Notification" or region is None:
+            raise ValueError("This does not come from a registration topic.")
         request = _object(envelope.get("Message"))
         # Each delivery of the same Create gets the same id. CloudFormation deletes the old resource
         # if the answer to an Update has another id.
@@ -92,7 +95,11 @@ class Request:
         if request.get("RequestType") == "Create" or "PhysicalResourceId" not in request:
             request["PhysicalResourceId"] = physical_id
         stack = {name: _matched(request, name) for name in _FIELDS}["StackId"]
+        # CloudFormation lets no stack use another region's topic
+        if stack["region"] != region:
+            raise ValueError("The stack is not in the topic's region.")
         return cls(
+            region=region,
             kind=request["RequestType"],
             stack_id=request["StackId"],
             partition=stack["partition"],
@@ -162,7 +169,7 @@ class Message:
 
 
 class RegistrationQueue:
-    """The SQS queue that receives the messages of the registration topic.
+    """The SQS queue that receives the messages of all registration topics.
 
     SQS delivers a message again until it is deleted, and finally moves it to the dead-letter queue
     (the queue's redrive policy in cloudformation/broker.yaml).
@@ -235,7 +242,7 @@ class RegistrationQueue:
 
 
 class StackAnswers:
-    """Sends answers to stacks, but only to AWS's own addresses for such answers.
+    """Sends answers to stacks of one region, but only to AWS's own addresses for such answers.
 
     `endpoint`: S3's address if AWS_ENDPOINT_URL replaces AWS's, otherwise None. If it is given,
     answers go only there.
@@ -287,7 +294,7 @@ class StackAnswers:
 
 
 def stack_answers(region: str, partition: str) -> StackAnswers:
-    """Return the StackAnswers for the topic's region and the S3 that the environment configures."""
+    """Return the StackAnswers for a topic's region and the S3 that the environment configures."""
     s3 = boto3.session.Session(region_name=region).client(
         "s3", config=BotoConfig(signature_version=UNSIGNED)
     )

@@ -1,6 +1,6 @@
 """Read the vendor's own resources at AWS for `doctor`.
 
-They are the bucket, the registration topic and its queue.
+They are the bucket, the registration topics and their queue.
 """
 
 import json
@@ -46,6 +46,32 @@ class Queue(NamedTuple):
     messages: int  # messages that nobody has received yet
 
 
+class Subscription(NamedTuple):
+    arn: str | None  # None until the queue's owner has confirmed it
+    raw: bool  # messages lack SNS's envelope, which names the topic
+
+
+class Topic(NamedTuple):
+    policy: JsonObject
+    subscription: Subscription | None  # None: the topic does not send to the queue
+
+
+# Regions of the partition `aws` that are older than 20 March 2019. Every later one has to be
+# enabled in an account (opt-in), and SNS sends from it to another region under a name of its own.
+_ENABLED_BY_DEFAULT = re.compile(
+    "ap-northeast-[12]|ap-south-1|ap-southeast-[12]|ca-central-1|eu-central-1|eu-north-1"
+    "|eu-west-[123]|sa-east-1|us-east-[12]|us-west-[12]"
+)
+
+
+def sender(topic_arn: str, queue_region: str) -> str:
+    """Return the service principal under which SNS sends a topic's messages to the queue."""
+    _, partition, _, region, *_ = topic_arn.split(":")
+    opt_in = partition == "aws" and not _ENABLED_BY_DEFAULT.fullmatch(region)
+    service = f"sns.{region}" if opt_in and region != queue_region else "sns"
+    return f"{service}.amazonaws.com"
+
+
 # Each function raises Unavailable. Those that need rights also raise MayNotLookError and
 # AbsentError.
 
@@ -67,8 +93,8 @@ def bucket(config: Config) -> tuple[int, datetime | None]:
     return metadata["HTTPStatusCode"], parsedate_to_datetime(date) if date else None
 
 
-def queue(config: Config, url: str) -> Queue:
-    sqs = boto3.session.Session(region_name=config.aws.region).client("sqs", config=_PATIENT)
+def queue(region: str, url: str) -> Queue:
+    sqs = boto3.session.Session(region_name=region).client("sqs", config=_PATIENT)
     with _calls(sqs):
         answer = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
     attributes = answer["Attributes"]
@@ -83,17 +109,24 @@ def queue(config: Config, url: str) -> Queue:
     )
 
 
-def topic(arn: str) -> tuple[JsonObject, set[str]]:
-    """Return the topic's policy, and the ARNs of the queues that it sends to."""
-    queues = set()
+def topic(arn: str, queue_arn: str | None) -> Topic:
+    """Return the topic's policy, and its subscription of this queue. None: of no queue."""
     sns = boto3.session.Session(region_name=arn.split(":")[3]).client("sns", config=_PATIENT)
     with _calls(sns):
-        attributes = sns.get_topic_attributes(TopicArn=arn)["Attributes"]
-        subscriptions = sns.list_subscriptions_by_topic(TopicArn=arn)["Subscriptions"]
-    for subscription in subscriptions:
-        if subscription["Protocol"] == "sqs":
-            queues.add(subscription["Endpoint"])
-    return json.loads(attributes.get("Policy", "{}")), queues
+        policy = sns.get_topic_attributes(TopicArn=arn)["Attributes"].get("Policy", "{}")
+        for page in sns.get_paginator("list_subscriptions_by_topic").paginate(TopicArn=arn):
+            for subscription in page["Subscriptions"]:
+                if (subscription["Protocol"], subscription["Endpoint"]) == ("sqs", queue_arn):
+                    return Topic(json.loads(policy), _subscription(sns, subscription))
+    return Topic(json.loads(policy), None)
+
+
+def _subscription(sns: Any, listed: JsonObject) -> Subscription:
+    arn = listed["SubscriptionArn"]
+    if not arn.startswith("arn:"):
+        return Subscription(None, raw=False)
+    attributes = sns.get_subscription_attributes(SubscriptionArn=arn)["Attributes"]
+    return Subscription(arn, raw=attributes.get("RawMessageDelivery") == "true")
 
 
 def allowing(policy: JsonObject, action: str) -> Iterator[JsonObject]:

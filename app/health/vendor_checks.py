@@ -1,9 +1,9 @@
 """The health checks that only `doctor` runs.
 
-They are about settings, AWS's clock, the vendor's own resources, logs, and the cache.
+They are about settings, AWS's clock, the vendor's own resources, logs, and the cache. Those of
+registration are in app/health/registration_checks.py.
 """
 
-from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from urllib.parse import urlsplit
@@ -13,38 +13,28 @@ from sqlalchemy import func, select, text
 from app.audit import months
 from app.aws import vendor_resources
 from app.aws.errors import Unavailable
-from app.aws.vendor_resources import AbsentError, MayNotLookError, allowing
+from app.aws.vendor_resources import AbsentError, MayNotLookError
 from app.clock import now
 from app.config import Config
 from app.health.checks import HealthCheck, HealthFinding, failed, ok, skipped, warning
+from app.health.registration_checks import STACK, registration_checks
 from app.store.database import CLOCKS_APART, Database
 from app.store.models import AuditEvent, Connection
 
-_QUEUE = "queue of DEPUTY_REGISTRATION_QUEUE_URL"
 _SIGNED = 300.0  # seconds; AWS refuses a signature if the clocks differ by more
 # A month is detached as a whole, so its first events are older than the retention
 _BEHIND = timedelta(days=33)
-_STACK = (
-    "Launch or update the stack of cloudformation/broker.yaml; its outputs are the values of these"
-    " settings"
-)
-_LAUNCH = f"{_STACK}."
 
 
 def vendor_checks(config: Config, db: Database) -> list[HealthCheck]:
     """Return the checks of one deployment that readiness leaves out."""
-    topic = partial(_guarded, "topic of DEPUTY_REGISTRATION_TOPIC_ARN", _topic, config)
-    queue = partial(_guarded, _QUEUE, _queue, config)
-    dead_letters = partial(_guarded, _QUEUE, _dead_letters, config)
     checks = [
         HealthCheck("settings", partial(_settings, config)),
         HealthCheck("aws_clock", partial(_aws_clock, config)),
         HealthCheck("session_duration", partial(_session_duration, config)),
         HealthCheck("may_assume", partial(_may_assume, config, db), "aws migrations"),
         HealthCheck("bucket", partial(_bucket, config)),
-        HealthCheck("topic", topic, "aws"),
-        HealthCheck("queue", queue, "aws"),
-        HealthCheck("dead_letters", dead_letters, "aws queue"),
+        *registration_checks(config),
         HealthCheck("rights", partial(_rights, db)),
         HealthCheck("audit_log", partial(_audit_log, config, db), "migrations"),
         HealthCheck("cache", partial(_cache, config)),
@@ -128,7 +118,7 @@ def _bucket(config: Config) -> HealthFinding:
     if status == 404:
         return failed(
             f"There is no bucket {name}.",
-            f"{_STACK}: compare DEPUTY_TEMPLATE_BUCKET with TemplateBucket.",
+            f"{STACK}: compare DEPUTY_TEMPLATE_BUCKET with TemplateBucket.",
         )
     if status not in {200, 403}:
         return failed(
@@ -138,86 +128,6 @@ def _bucket(config: Config) -> HealthFinding:
     return ok(
         f"The bucket {name} is there. Whether customers can read it, the check templates says."
     )
-
-
-_NO_TOPIC = skipped(
-    "No registration topic is configured, so customers' stacks do not register by themselves.",
-    "Set DEPUTY_REGISTRATION_TOPIC_ARN and DEPUTY_REGISTRATION_QUEUE_URL to the outputs of"
-    " cloudformation/broker.yaml.",
-)
-
-
-def _guarded(
-    resource: str, look: Callable[[Config, str, str], HealthFinding], config: Config
-) -> HealthFinding:
-    """Check a resource of the vendor that may be absent or closed to Deputy's credentials."""
-    topic, queue_url = config.aws.registration_topic_arn, config.aws.registration_queue_url
-    if topic is None or queue_url is None:
-        return _NO_TOPIC
-    try:
-        return look(config, topic, queue_url)
-    except MayNotLookError:
-        return skipped(
-            "The broker may not look at it.", f"{_STACK}: this release's template allows it."
-        )
-    except AbsentError:
-        return failed(f"There is no {resource}, so stacks fail, or wait until they do.", _LAUNCH)
-    except Unavailable:
-        return warning(
-            "AWS does not answer.",
-            "Look at the network: SNS and SQS of the region must be reachable.",
-        )
-
-
-def _topic(config: Config, topic: str, queue_url: str) -> HealthFinding:
-    policy, queues = vendor_resources.topic(topic)
-    publishers = [statement.get("Principal") for statement in allowing(policy, "sns:Publish")]
-    if "*" not in publishers and {"AWS": "*"} not in publishers:
-        return failed(
-            "The topic's policy does not let customers publish, so their stacks fail.", _LAUNCH
-        )
-    try:
-        arn = vendor_resources.queue(config, queue_url).arn
-    except AbsentError:
-        return skipped("Not looked at: queue comes first.")
-    if arn not in queues:
-        return failed(
-            "The topic does not send to the queue of DEPUTY_REGISTRATION_QUEUE_URL, so stacks wait"
-            " until they fail.",
-            "Subscribe the queue to the topic, or set both to the outputs of one stack of"
-            " cloudformation/broker.yaml.",
-        )
-    return ok("Customers may publish to the topic, and it sends to the queue.")
-
-
-def _queue(config: Config, topic: str, queue_url: str) -> HealthFinding:
-    queue = vendor_resources.queue(config, queue_url)
-    statements = allowing(queue.policy, "sqs:SendMessage")
-    if not any(topic in str(statement.get("Condition", topic)) for statement in statements):
-        return failed(
-            "The queue's policy does not let the topic send to it, so stacks wait until they fail.",
-            _LAUNCH,
-        )
-    if queue.dead_letter_url is None:
-        return warning(
-            "The queue has no dead-letter queue: a message that fails comes again for days.",
-            _LAUNCH,
-        )
-    return ok(f"The topic may send to the queue, in which {queue.messages} messages wait.")
-
-
-def _dead_letters(config: Config, _topic_arn: str, queue_url: str) -> HealthFinding:
-    url = vendor_resources.queue(config, queue_url).dead_letter_url
-    if url is None:
-        return skipped("There is no dead-letter queue.")
-    messages = vendor_resources.queue(config, url).messages
-    if messages:
-        return warning(
-            f"{messages} messages could not be answered.",
-            "Look at them for stacks of accounts that you know, whose launch has failed; then purge"
-            " the queue. Anybody may publish to the topic, so ignore the others.",
-        )
-    return ok("The dead-letter queue is empty.")
 
 
 _NO_RIGHTS = """
@@ -287,7 +197,7 @@ def work_queue(config: Config, url: str) -> HealthFinding:
             f"{to_do}.",
         )
     try:
-        messages = vendor_resources.queue(config, url).messages
+        messages = vendor_resources.queue(config.aws.region, url).messages
     except AbsentError:
         return failed("There is no queue of DEPUTY_CELERY_URL, so nothing is proven.", f"{to_do}.")
     except MayNotLookError:

@@ -114,8 +114,10 @@ class Onboarding:
         self._tokens = RegistrationTokens(self._config.database.secret_keys)
 
     def regions(self) -> list[str]:
-        """Return the regions in which a customer's stack may run."""
-        return sorted(templates.regions(self._config.aws.broker.partition))
+        """Return the regions in which a customer's stack may run. Those with a topic come first."""
+        ours = list(self._config.aws.registration_topics)
+        others = templates.regions(self._config.aws.broker.partition).difference(ours)
+        return ours + sorted(others)
 
     def rendered(self, permission_set: str | None = None) -> Rendered:
         """Return the templates for one account and for a whole organisation.
@@ -239,10 +241,10 @@ class Onboarding:
             tenant = tenant_of(db, principal, tenant_id)
             next_external_id = tenant.next.value if tenant.next else ""
             values = {"ExternalId": tenant.external_id or "", "NextExternalId": next_external_id}
-            if aws.registration_topic_arn and region == aws.registration_region:
+            if topic := aws.registration_topics.get(region):
                 # A stack can only name a topic of its own region. The token of a link's page
                 # contains the link's id: revoking the link voids the token.
-                values["RegistrationTopicArn"] = aws.registration_topic_arn
+                values["RegistrationTopicArn"] = topic
                 values["RegistrationToken"] = self._tokens.make(
                     deployment_id(db),
                     tenant_id,
@@ -280,9 +282,9 @@ class Onboarding:
 
     def _region(self, region: str | None) -> str:
         if region is None:
-            return self._config.aws.registration_region or self._config.aws.region
+            return next(iter(self._config.aws.registration_topics), self._config.aws.region)
         ours = self._config.aws.broker.partition
-        if region in templates.regions(ours):
+        if region in self.regions():
             return region
         theirs = templates.partition_of(region)
         message = (

@@ -132,7 +132,7 @@ class Registrations:
     _config: Config
     _sets: PermissionSets
     _queue: RegistrationQueue
-    _answers: Callable[[], StackAnswers]
+    _answers: Callable[[str], StackAnswers]  # by the topic's region
     # For this background worker's heartbeat
     queue_state: QueueState = field(default_factory=QueueState)
     # Limited, because a stranger may name any number of deployments
@@ -216,12 +216,12 @@ class Registrations:
         """Return the request, or for a message that gets no answer whether to delete it.
 
         It is deleted if it is for another deployment. That deployment receives it through its own
-        queue, and our FAILED would roll its customer's stack back. It stays if it is unreadable or
-        its response URL is not AWS's own. SQS delivers it again a few times, and then moves it to
-        the dead letters.
+        queue, and our FAILED would roll its customer's stack back. It stays if it is unreadable, or
+        if its response URL is not AWS's own in the topic's region. SQS delivers it again a few
+        times, and then moves it to the dead letters.
         """
         try:
-            request = Request.parse(body, self._config.aws.registration_topic_arn or "")
+            request = Request.parse(body, self._config.aws.registration_topics)
         except ValueError:
             logger.warning("registration.unreadable")
             return False
@@ -230,7 +230,7 @@ class Registrations:
             if self._other_deployments.acquire(deployment):
                 logger.warning("registration.other_deployment", deployment_id=str(deployment))
             return True
-        if not self._answers().allows(request.response_url):
+        if not self._answers(request.region).allows(request.response_url):
             logger.warning("registration.strange_response_url", account_id=request.account_id)
             return False
         return request
@@ -247,7 +247,7 @@ class Registrations:
         unanswered_since: datetime | None = message.sent_at
         try:
             self._register(checked)
-            if self._answers().send(checked.request, None):
+            if self._answers(checked.request.region).send(checked.request, None):
                 answered, unanswered_since = message, None
         except VoidMessage as void:
             self._refuse(message, checked.request, void)
@@ -283,7 +283,7 @@ class Registrations:
                     batch.append(refused.get_nowait())
             try:
                 for message, request, refusal in batch:
-                    if self._answers().send(request, refusal):
+                    if self._answers(request.region).send(request, refusal):
                         answered.append(message)
                 self._queue.delete(answered)
             except Exception as error:  # noqa: BLE001

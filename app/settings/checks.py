@@ -24,6 +24,7 @@ _TOPIC = re.compile(
     re.ASCII,
 )
 _SQS_QUEUE = r"sqs://[A-Za-z0-9.:-]+/[0-9]{12}/[A-Za-z0-9_-]{1,80}"
+TOPICS_MAX = 40  # more than a partition has regions; an SQS policy names at most 50 principals
 # How the names of these partitions' regions begin. No other partition has such regions.
 _REGIONS_OF = {"aws-cn": "cn-", "aws-us-gov": "us-gov-"}
 # AWS's limits for the duration of a session, in seconds
@@ -204,18 +205,32 @@ def networks(text: str) -> tuple[Network, ...]:
         raise ValueError("must be networks like 10.20.0.0/16, separated by commas.") from None
 
 
-def topic(text: str) -> str:
-    """Accept the ARN of a topic."""
+def topics(text: str) -> tuple[str, ...]:
+    arns = tuple(text.split(",")) if text else ()
+    if len(arns) > TOPICS_MAX:
+        raise ValueError(f"must be at most {TOPICS_MAX} ARNs of topics.")
+    regions = list(map(_region_of_topic, arns))
+    for region_name in regions:
+        if regions.count(region_name) > 1:
+            raise ValueError(f"has several topics in {region_name}. A region can have one.")
+    return arns
+
+
+topics.__doc__ = f"Accept 1 to {TOPICS_MAX} ARNs of topics, separated by commas."
+
+
+def _region_of_topic(text: str) -> str:
+    """Return the region in a topic's ARN. Raises ValueError for any other text."""
     arn = _TOPIC.fullmatch(text)
     if arn is None:
-        raise ValueError("must be the ARN of an SNS topic.")
+        raise ValueError("must be the ARN of an SNS topic, or several separated by commas.")
     partition = "aws"
     for name, beginning in _REGIONS_OF.items():
         if arn["region"].startswith(beginning):
             partition = name
     if partition != arn["partition"]:
         raise ValueError(f"names a region that is not in the partition {arn['partition']}.")
-    return text
+    return arn["region"]
 
 
 # A host (an IPv6 address in brackets), with or without a port. A URL with a user is refused,
@@ -275,25 +290,26 @@ def role_chaining(broker: Any, max_session_seconds: int) -> Iterator[str]:
 
 
 def registration(
-    broker: Any, registration_topic_arn: str | None, registration_queue_url: str | None
+    broker: Any, registration_topic_arns: tuple[str, ...], registration_queue_url: str | None
 ) -> Iterator[str]:
-    if bool(registration_topic_arn) != bool(registration_queue_url):
-        missing = "QUEUE_URL" if registration_topic_arn else "TOPIC_ARN"
+    if bool(registration_topic_arns) != bool(registration_queue_url):
+        missing = "QUEUE_URL" if registration_topic_arns else "TOPIC_ARN"
         yield (
-            f"DEPUTY_REGISTRATION_{missing}: the topic and the queue belong together; set both or"
+            f"DEPUTY_REGISTRATION_{missing}: the topics and the queue belong together; set both or"
             " neither."
         )
-    elif registration_topic_arn:
-        _, partition, _, _, account, _ = registration_topic_arn.split(":")
+    for topic in registration_topic_arns:
+        _, partition, _, region_name, account, _ = topic.split(":")
         if partition != broker.partition:
             yield (
-                "DEPUTY_REGISTRATION_TOPIC_ARN: must be in the partition of"
-                " DEPUTY_BROKER_PRINCIPAL_ARN."
+                f"DEPUTY_REGISTRATION_TOPIC_ARN: the topic in {region_name} must be in the"
+                " partition of DEPUTY_BROKER_PRINCIPAL_ARN."
             )
         elif account != broker.account_id:
             yield (
-                "DEPUTY_REGISTRATION_TOPIC_ARN: must be in the account of"
-                " DEPUTY_BROKER_PRINCIPAL_ARN: customers' templates take no other account's topics."
+                f"DEPUTY_REGISTRATION_TOPIC_ARN: the topic in {region_name} must be in the account"
+                " of DEPUTY_BROKER_PRINCIPAL_ARN: customers' templates take no other account's"
+                " topics."
             )
 
 

@@ -66,7 +66,7 @@ class Deployment:
     def __init__(self, config, vendor):
         self._config = with_settings(
             config,
-            registration_topic_arn=vendor.registration_topic_arn,
+            registration_topic_arns=(vendor.registration_topic_arn,),
             registration_queue_url=vendor.registration_queue_url,
         )
         self._made = []
@@ -196,7 +196,7 @@ def test_an_old_message_of_a_stack_degrades_readiness(deployment):
         deployment.rest()
         deployment.beat(**hearing)
         assert deployment.status("registrations") == status, hearing
-    without_queue = deployment.statuses(registration_topic_arn=None, registration_queue_url=None)
+    without_queue = deployment.statuses(registration_topic_arns=(), registration_queue_url=None)
     assert "registrations" not in without_queue
     assert "due" in without_queue
 

@@ -2,6 +2,7 @@
 does.
 """
 
+import itertools
 import json
 import re
 import sys
@@ -25,7 +26,7 @@ from tests.attacks.evidence import (
 from tests.conftest import with_settings
 from tests.support.cast import Customer, path_of
 from tests.support.rows import at_once, registration_token
-from tests.support.stacks import HOSTILE_URLS, TOPIC, Answers, Stack, handle
+from tests.support.stacks import HOSTILE_URLS, TOPICS, Answers, Stack, envelope, handle
 
 pytestmark = on_postgresql  # tests/onboarding/test_registrations.py has both
 REASON = {"reason": "an incident"}
@@ -42,10 +43,10 @@ class Desk:
         self.config, self.db = config, db
         self.registrations = Registrations(
             db,
-            with_settings(config, registration_topic_arn=TOPIC),
+            with_settings(config, registration_topic_arns=tuple(TOPICS.values())),
             permission_sets.load(),
             RegistrationQueue("us-east-1", queue_url),
-            lambda: StackAnswers("us-east-1", "aws", answers and answers.url),
+            lambda region: StackAnswers(region, "aws", answers and answers.url),
         )
 
     def stack(self, tenant, role_arn, **more):
@@ -233,6 +234,27 @@ def test_an_address_that_is_not_awss_is_never_called(desk, scene, audit_hook, co
     assert {line["event"] for line in lines} <= events
     assert not re.search(r"169\.254|evil", repr(lines))
     assert connections(scene.world, tenant) == []
+
+
+def test_a_topic_answers_only_stacks_and_addresses_of_its_own_region(desk, scene, audit_hook):
+    """Mallory publishes what a stack of another region sent, or would send, to the topic that is
+    nearest to her.
+    """
+    tenant = scene.world.tenant()
+    stacks = {
+        region: desk.stack(tenant, "arn:aws:iam::444455556666:role/deputy-x", region=region)
+        for region in TOPICS
+    }
+    for topic, of_stack, of_address in itertools.product(TOPICS, repeat=3):
+        address = stacks[of_address].request()["ResponseURL"]
+        request = stacks[of_stack].request(ResponseURL=address)
+        message = envelope(json.dumps(request), TopicArn=TOPICS[topic])
+        if topic == of_stack == of_address:
+            assert desk.handle(message) == "SUCCESS"
+        else:
+            with no_network(audit_hook):
+                assert desk.registrations._request(message) is False
+    assert len(desk.answers.got) == len(TOPICS)
 
 
 def test_a_redirecting_bucket_leads_nowhere(config, app, vendor, scene):

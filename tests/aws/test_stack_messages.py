@@ -7,7 +7,17 @@ from structlog.testing import capture_logs
 
 from app.aws.stack_messages import Request, StackAnswers, stack_answers
 from app.onboarding.registrations import REFUSAL
-from tests.support.stacks import BUCKET, HOST, PATH, TOPIC, Answers, Stack, envelope
+from tests.support.stacks import (
+    BUCKET,
+    FRANKFURT,
+    HOST,
+    PATH,
+    TOPIC,
+    TOPICS,
+    Answers,
+    Stack,
+    envelope,
+)
 
 ROLE = "arn:aws:iam::444455556666:role/deputy-0123abcd"
 STACK = Stack("http://127.0.0.1:9", "dpt_x", ROLE)
@@ -103,7 +113,7 @@ def test_the_environment_says_which_aws(monkeypatch):
 
 
 def parsed(kind="Create", **changes):
-    return Request.parse(STACK.message(kind, **changes), TOPIC)
+    return Request.parse(STACK.message(kind, **changes), TOPICS)
 
 
 def to(answers, **changes):
@@ -165,7 +175,7 @@ def test_put_itself_refuses_a_strange_address(virginia):
 
 def test_the_longest_answer_is_within_4096_bytes():
     partition = "aws" + f"-{'p' * 16}" * 3
-    request = parsed(
+    message = STACK.message(
         "Delete",
         StackId=(
             f"arn:{partition}:cloudformation:{'r' * 32}:444455556666:stack/{'s' * 128}/{'i' * 64}"
@@ -174,6 +184,7 @@ def test_the_longest_answer_is_within_4096_bytes():
         LogicalResourceId="L" * 255,
         PhysicalResourceId='"' * 1024,
     )
+    request = Request.parse(message, {"r" * 32: TOPIC})
     assert 3000 < len(request.answer(REFUSAL)) <= 4096
 
 
@@ -216,6 +227,17 @@ def test_what_could_not_be_answered_is_no_request():
             pytest.fail(f"{parsed('Update', PhysicalResourceId=physical_id)}")
 
 
+def test_each_topic_speaks_for_the_stacks_of_its_region_alone():
+    ireland = STACK.stack_id.replace("us-east-1", "eu-west-1")
+    frankfurt = STACK.stack_id.replace("us-east-1", "eu-central-1")
+    assert parsed().region == "us-east-1"
+    request = json.dumps(STACK.request(StackId=frankfurt))
+    assert Request.parse(envelope(request, TopicArn=FRANKFURT), TOPICS).region == "eu-central-1"
+    for stack_id in (frankfurt, ireland):
+        with pytest.raises(ValueError, match="not in the topic's region"):
+            parsed(StackId=stack_id)
+
+
 def test_what_is_not_the_topics_envelope_is_no_request():
     request = json.dumps(STACK.request())
     for body in (
@@ -226,7 +248,7 @@ def test_what_is_not_the_topics_envelope_is_no_request():
         *(envelope(request, TopicArn=topic) for topic in (TOPIC + "2", None)),
     ):
         with pytest.raises(ValueError):
-            pytest.fail(f"{Request.parse(body, TOPIC)}")
+            pytest.fail(f"{Request.parse(body, TOPICS)}")
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def listening(services, vendor):
     """The services of a deployment with a registration queue."""
     topic, queue = vendor.registration_topic_arn, vendor.registration_queue_url
     config = with_settings(
-        services.config, registration_topic_arn=topic, registration_queue_url=queue
+        services.config, registration_topic_arns=(topic,), registration_queue_url=queue
     )
     made = composition.Services(config)
     yield made

@@ -188,7 +188,7 @@ def test_a_stack_is_answered_while_all_proofs_wait_for_aws(
 ):
     """Behind them it would wait until it gave up, and took the role back."""
     topic, queue = vendor.registration_topic_arn, vendor.registration_queue_url
-    settings = {"registration_topic_arn": topic, "registration_queue_url": queue}
+    settings = {"registration_topic_arns": (topic,), "registration_queue_url": queue}
     with own_services(sts_budget=100_000, **settings) as services:
         Crowd(services, aws).pending(THREADS + 4)
         celery = partial(Celery, services, aws, tmp_path, valkey.url)
@@ -246,7 +246,7 @@ def environment(services, aws, **more):
         "DEPUTY_VENDOR_NAME": config.vendor.vendor_name,
         "DEPUTY_TEMPLATE_BUCKET": config.aws.template_bucket,
         "DEPUTY_STS_BUDGET": "600",
-        "DEPUTY_REGISTRATION_TOPIC_ARN": config.aws.registration_topic_arn or "",
+        "DEPUTY_REGISTRATION_TOPIC_ARN": ",".join(config.aws.registration_topic_arns),
         "DEPUTY_REGISTRATION_QUEUE_URL": config.aws.registration_queue_url or "",
         **more,
     }

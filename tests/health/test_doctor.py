@@ -10,6 +10,7 @@ from datetime import timedelta
 import click
 import pytest
 import sqlalchemy
+from moto.sns.models import sns_backends
 from sqlalchemy import make_url
 
 from app.aws import vendor_resources
@@ -60,8 +61,8 @@ class Deployment:
         finally:
             app.extensions["deputy"].db.engine.dispose()
 
-    def client(self, service):
-        return closing(root_client(self.aws, service, self.config.aws.broker.account_id))
+    def client(self, service, region="us-east-1"):
+        return closing(root_client(self.aws, service, self.config.aws.broker.account_id, region))
 
 
 def examined(app, wrong):
@@ -90,10 +91,10 @@ def says(found, **texts):
 def whole_deployment(request, aws, canary_stack, valkey):
     """On SQLite. What doctor asks the database is tried on PostgreSQL too."""
     with new_database(request.param) as url:
-        topic, queue = canary_stack.registration_topic_arn, canary_stack.registration_queue_url
+        stack = canary_stack
         more = {
-            "registration_topic_arn": topic,
-            "registration_queue_url": queue,
+            "registration_topic_arns": (stack.registration_topic_arn, *stack.further_topic_arns),
+            "registration_queue_url": stack.registration_queue_url,
             **roles_of(canary_stack),
         }
         made = Deployment(
@@ -258,7 +259,7 @@ def queue_without_dead_letters(deployment, topic):
         good = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["Policy", "RedrivePolicy"])[
             "Attributes"
         ]
-        policy = good["Policy"].replace(deployment.config.aws.registration_topic_arn, topic)
+        policy = good["Policy"].replace(deployment.config.aws.registration_topic_arns[0], topic)
         sqs.set_queue_attributes(QueueUrl=url, Attributes={"Policy": policy, "RedrivePolicy": ""})
         try:
             yield
@@ -269,7 +270,7 @@ def queue_without_dead_letters(deployment, topic):
 @contextmanager
 def dead_letter(deployment):
     url = deployment.config.aws.registration_queue_url
-    dead = vendor_resources.queue(deployment.config, url).dead_letter_url
+    dead = vendor_resources.queue("us-east-1", url).dead_letter_url
     with deployment.client("sqs") as sqs:
         sqs.send_message(QueueUrl=dead, MessageBody="given up")
         try:
@@ -308,7 +309,7 @@ def test_a_canary_of_another_broker_and_a_closed_bucket_and_a_topic_of_another_q
         blocked(deployment),
         topic_of_the_vendor(deployment, "*") as arn,
     ):
-        changes = {"registration_topic_arn": arn, "celery_url": f"{work_queue_url}-old"}
+        changes = {"registration_topic_arns": (arn,), "celery_url": f"{work_queue_url}-old"}
         failed = dict.fromkeys(("topic", "queue", "templates", "celery"), "failed")
         found = deployment.doctor({"prober": "warning", **failed}, **changes)
     says(found, prober="cloudformation/canary.yaml", queue="cloudformation/broker.yaml")
@@ -326,7 +327,7 @@ def test_a_broker_whom_no_role_lets_in_and_a_closed_topic_and_a_queue_without_de
     ):
         found = deployment.doctor(
             {"may_assume": "failed", "topic": "failed", "queue": "warning"},
-            registration_topic_arn=arn,
+            registration_topic_arns=(arn,),
             proof_max_age=0,
         )
     says(found, may_assume="sts:AssumeRole", topic="does not let customers publish")
@@ -344,9 +345,109 @@ def test_a_bucket_and_a_queue_that_do_not_exist(deployment):
     assert found["templates"]["status"] == "skipped"
     says(found, bucket="There is no bucket no-such-bucket-here.")
     says(found, queue="There is no queue of DEPUTY_REGISTRATION_QUEUE_URL")
-    topic = f"{deployment.config.aws.registration_topic_arn}-old"
-    found = deployment.doctor({"topic": "failed", "queue": "failed"}, registration_topic_arn=topic)
+    topic = f"{deployment.config.aws.registration_topic_arns[0]}-old"
+    found = deployment.doctor(
+        {"topic": "failed", "queue": "failed"}, registration_topic_arns=(topic,)
+    )
     says(found, topic="There is no topic of DEPUTY_REGISTRATION_TOPIC_ARN")
+
+
+# --- topics in several regions ---
+
+FRANKFURT, MILAN = "eu-central-1", "eu-south-1"
+
+
+@contextmanager
+def subscription_of(deployment, region):
+    """A topic's only subscription, which is afterwards as before."""
+    topic = deployment.config.aws.registration_topics[region]
+    with deployment.client("sns", region) as sns:
+        [before] = sns.list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]
+        yield sns, before["SubscriptionArn"]
+        [*left] = sns.list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]
+        for subscription in left:
+            sns.unsubscribe(SubscriptionArn=subscription["SubscriptionArn"])
+        sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=before["Endpoint"])
+
+
+def test_a_topic_that_is_absent_is_created_by_the_command_for_its_region(deployment, canary_stack):
+    topics = deployment.config.aws.registration_topics
+    absent = topics | {FRANKFURT: f"{topics[FRANKFURT]}-old"}
+    found = deployment.doctor(
+        {"topic": "failed", "queue": "failed"}, registration_topic_arns=tuple(absent.values())
+    )
+    assert "in eu-central-1, so stacks there fail" in found["topic"]["seen"]
+    assert MILAN not in found["topic"]["seen"]
+    assert found["topic"]["next"].endswith(
+        "Then run: aws cloudformation deploy --region eu-central-1 --stack-name deputy-region"
+        " --template-file cloudformation/broker-region.yaml --parameter-overrides"
+        f" RegistrationQueueArn={canary_stack.registration_queue_arn}"
+    )
+    assert "the topics in eu-central-1 send" in found["queue"]["seen"]
+    says(found, queue="--parameter-overrides RegistrationRegions=eu-central-1,eu-south-1")
+
+
+def test_a_region_without_a_subscription_and_one_that_delivers_raw_messages(
+    deployment, canary_stack
+):
+    with (
+        subscription_of(deployment, FRANKFURT) as (frankfurt, gone),
+        subscription_of(deployment, MILAN) as (milan, raw),
+    ):
+        frankfurt.unsubscribe(SubscriptionArn=gone)
+        milan.set_subscription_attributes(
+            SubscriptionArn=raw, AttributeName="RawMessageDelivery", AttributeValue="true"
+        )
+        found = deployment.doctor({"topic": "failed"})
+    says(found, topic="The topic in eu-central-1 does not send to the queue")
+    says(found, topic="The topic in eu-south-1 sends raw messages")
+    topic, queue = canary_stack.further_topic_arns[0], canary_stack.registration_queue_arn
+    says(
+        found,
+        topic=f"aws sns subscribe --region eu-central-1 --topic-arn {topic} --protocol sqs"
+        f" --notification-endpoint {queue}",
+    )
+    says(
+        found,
+        topic=f"aws sns set-subscription-attributes --region eu-south-1 --subscription-arn {raw}"
+        " --attribute-name RawMessageDelivery --attribute-value false",
+    )
+    assert deployment.doctor()["topic"]["status"] == "ok"
+
+
+def test_a_subscription_that_nobody_has_confirmed(deployment, monkeypatch):
+    """Which the sandbox does not have: SNS lists it without an ARN."""
+    topics = sns_backends[deployment.config.aws.broker.account_id][FRANKFURT]
+    [subscription] = topics.subscriptions.values()
+    monkeypatch.setattr(subscription, "arn", "PendingConfirmation")
+    found = deployment.doctor({"topic": "failed"})
+    says(found, topic="subscription of the topic in eu-central-1 is not confirmed")
+    says(found, topic="aws sns subscribe --region eu-central-1")
+
+
+def test_a_queue_that_does_not_know_the_name_under_which_sns_sends_from_a_region(deployment):
+    url = deployment.config.aws.registration_queue_url
+    with deployment.client("sqs") as sqs:
+        good = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["Policy"])["Attributes"]
+        for changed, regions in (
+            (good["Policy"].replace(f"sns.{MILAN}.amazonaws.com", "sns.amazonaws.com"), MILAN),
+            (good["Policy"].replace(f":{FRANKFURT}:", ":eu-west-1:"), FRANKFURT),
+        ):
+            assert changed != good["Policy"]
+            sqs.set_queue_attributes(QueueUrl=url, Attributes={"Policy": changed})
+            found = deployment.doctor({"queue": "failed"})
+            sqs.set_queue_attributes(QueueUrl=url, Attributes=good)
+            assert f"let the topics in {regions} send" in found["queue"]["seen"]
+
+
+def test_of_many_topics_that_are_wrong_some_are_named(deployment):
+    topic = deployment.config.aws.registration_topics[FRANKFURT]
+    regions = [f"{area}-{number}" for area in ("eu-west", "us-west", "us-east") for number in "12"]
+    many = tuple(topic.replace(FRANKFURT, region) for region in [*regions, "sa-east-1"])
+    found = deployment.doctor({"topic": "failed", "queue": "failed"}, registration_topic_arns=many)
+    assert found["topic"]["seen"].count("There is no topic") == 5
+    says(found, topic="So it is in 2 further regions.")
+    assert "the topics in eu-west-1, eu-west-2, us-west-1" in found["queue"]["seen"]
 
 
 def test_a_bucket_and_a_work_queue_in_another_region(deployment, monkeypatch):
@@ -366,7 +467,7 @@ def test_s3_sns_and_sqs_that_do_not_answer(deployment, work_queue_url, monkeypat
         {"bucket": "failed", "celery": "failed", **warnings}, celery_url=work_queue_url
     )
     assert named(found, "skipped").keys() == {"aws_clock", "templates"}
-    says(found, bucket="S3 does not answer.", queue="SNS and SQS")
+    says(found, bucket="S3 does not answer.", queue="SQS of us-east-1")
     says(found, celery="SQS does not answer, so nothing is proven.")
 
 
@@ -490,9 +591,9 @@ def test_no_background_worker(deployment):
 
 
 def test_what_is_not_configured_is_skipped_and_is_no_fault(deployment):
-    absent = ["cache_url", "celery_url", "registration_topic_arn", "registration_queue_url"]
+    absent = ["cache_url", "celery_url", "registration_queue_url"]
     absent += ["canary_role_arn", "stranger_role_arn"]
-    found = deployment.doctor(**dict.fromkeys(absent))
+    found = deployment.doctor(**dict.fromkeys(absent), registration_topic_arns=())
     skipped = {"prober", "topic", "queue", "dead_letters", "cache", "celery"}
     assert named(found, "skipped").keys() == skipped
     says(found, prober="canary.yaml")

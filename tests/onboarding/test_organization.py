@@ -42,7 +42,7 @@ def deployed(url, vendor, **settings):
     app = create_app(
         make_config(
             url,
-            registration_topic_arn=vendor.registration_topic_arn,
+            registration_topic_arns=(vendor.registration_topic_arn,),
             registration_queue_url=vendor.registration_queue_url,
             **settings,
         )

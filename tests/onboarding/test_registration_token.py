@@ -130,7 +130,7 @@ class Deployment(Desk):
     """A database, a queue and a worker of its own."""
 
     def __init__(self, config, database_url, queue_url, answers, keys):
-        config = with_settings(config, registration_topic_arn=TOPIC, secret_keys=keys)
+        config = with_settings(config, registration_topic_arns=(TOPIC,), secret_keys=keys)
         queue = RegistrationQueue("us-east-1", queue_url)
         super().__init__(config, Database(database_url), queue, answers)
         self.url = queue_url

@@ -68,7 +68,7 @@ class Desk:
             with_settings(self.config, **settings),
             permission_sets.load(),
             self.queue,
-            lambda: answering(answers or self.answers.url),
+            lambda _region: answering(answers or self.answers.url),
         )
 
     def token(self, tenant_id=None, generation=1):
@@ -133,7 +133,9 @@ def answers() -> Iterator[Answers]:
 @pytest.fixture(scope="module")
 def receiving_config(config, vendor) -> Config:
     return with_settings(
-        config, registration_topic_arn=TOPIC, registration_queue_url=vendor.registration_queue_url
+        config,
+        registration_topic_arns=(TOPIC,),
+        registration_queue_url=vendor.registration_queue_url,
     )
 
 
@@ -349,7 +351,7 @@ def test_a_stack_is_told_success_as_soon_as_the_claim_is_stored(desk):
             seen.append(len(desk.connections()))
             return super().send(request, refusal)
 
-    desk.registrations._answers = lambda: Looking("us-east-1", "aws", desk.answers.url)
+    desk.registrations._answers = lambda region: Looking(region, "aws", desk.answers.url)
     desk.handle(desk.stack().message())
     assert seen == [1]
 
@@ -596,7 +598,7 @@ class Line:
         self.dead_letters = sqs.get_queue_url(
             QueueName=policy["deadLetterTargetArn"].split(":")[-1]
         )["QueueUrl"]
-        self.registrations = desk.process(registration_topic_arn=self.topic)
+        self.registrations = desk.process(registration_topic_arns=(self.topic,))
 
     def set(self, visibility):
         self.sqs.set_queue_attributes(
@@ -653,7 +655,7 @@ def test_a_token_that_is_not_ours_costs_no_transaction_and_holds_no_answer_back(
         def send(self, request, refusal):
             return (refusal is None or go_on.wait(60)) and super().send(request, refusal)
 
-    line.registrations._answers = cache(lambda: Slow("us-east-1", "aws", desk.answers.url))
+    line.registrations._answers = cache(lambda region: Slow(region, "aws", desk.answers.url))
     line.publish(
         *[Stack(desk.answers.url, foreign, role).request() for _ in range(9)],
         desk.stack().request(),
@@ -774,12 +776,15 @@ def link(kit):
     return opened(kit["launch_stack_url"])
 
 
-def test_the_kit_registers_itself_in_the_topics_region_and_only_there(
+def test_the_kit_registers_itself_in_the_topics_regions_and_only_there(
     config, aws, vendor, admin, start
 ):
-    topic = vendor.registration_topic_arn.replace("us-east-1", "eu-west-1")
+    topic, paris = (
+        vendor.registration_topic_arn.replace("us-east-1", region)
+        for region in ("eu-west-1", "eu-west-3")
+    )
     url = vendor.registration_queue_url
-    app = start({}, registration_topic_arn=topic, registration_queue_url=url)
+    app = start({}, registration_topic_arns=(topic, paris), registration_queue_url=url)
     services = app.extensions["deputy"]
     world = World(aws, Api(app, admin.key))
     tenant = world.tenant()
@@ -793,7 +798,13 @@ def test_the_kit_registers_itself_in_the_topics_region_and_only_there(
     )
     assert len(kit["launch_stack_url"]) < 2000
     assert kit == world.kit(tenant)
-    elsewhere = world.admin("GET", f"/v1/tenants/{tenant['id']}/onboarding?region=us-east-1")
+    path = f"/v1/tenants/{tenant['id']}/onboarding"
+    for_paris = world.admin("GET", f"{path}?region=eu-west-3")
+    assert for_paris["registers_itself"] is True
+    assert link(for_paris)["param_RegistrationTopicArn"] == paris
+    assert opened(for_paris["organization_launch_url"])["param_RegistrationTopicArn"] == paris
+    assert link(for_paris)["param_RegistrationToken"] == token
+    elsewhere = world.admin("GET", f"{path}?region=us-east-1")
     assert elsewhere["registers_itself"] is False
     assert not any("Registration" in name for name in link(elsewhere))
     assert services.registrations is not None
@@ -808,7 +819,7 @@ def test_the_kit_registers_itself_in_the_topics_region_and_only_there(
 
 def test_a_message_is_remembered_from_when_it_can_not_be_answered_until_it_is(desk, line):
     with Answers(503, 503, 200) as moody:
-        registrations = desk.process(moody.url, registration_topic_arn=line.topic)
+        registrations = desk.process(moody.url, registration_topic_arns=(line.topic,))
         before = now() - timedelta(seconds=2)
         line.publish(Stack(moody.url, desk.token(), desk.stack().role_arn).request())
         assert registrations.receive(wait_seconds=0) == 1

@@ -17,6 +17,8 @@ PATH = (
     "?X-Amz-Date=1&X-Amz-Signature=ab%2Fc"
 )
 TOPIC = "arn:aws:sns:us-east-1:111122223333:registrations"
+FRANKFURT = TOPIC.replace("us-east-1", "eu-central-1")
+TOPICS = {"us-east-1": TOPIC, "eu-central-1": FRANKFURT}
 
 
 def handle(registrations, body):
@@ -29,7 +31,7 @@ def handle(registrations, body):
         registrations._register(registrations._check(request))
     except VoidMessage as void:
         refusal = registrations._refusal_for(request, void)
-    return registrations._answers().send(request, refusal)
+    return registrations._answers(request.region).send(request, refusal)
 
 
 class Answers:
@@ -87,19 +89,21 @@ class Stack:
     permission_set: str | None = None  # name@version, as the templates have it from this release on
     access_until: Any = None  # likewise
 
-    def __init__(self, answers, token, role_arn, *, account=None):
+    def __init__(self, answers, token, role_arn, *, account=None, region="us-east-1"):
         self.account = account or role_arn.split(":")[4]
+        self.region = region
         self.stack_id = (
-            f"arn:aws:cloudformation:us-east-1:{self.account}"
+            f"arn:aws:cloudformation:{region}:{self.account}"
             f":stack/deputy-{uuid.uuid4().hex[:8]}/{uuid.uuid4()}"
         )
         self.answers, self.token, self.role_arn = answers, token, role_arn
 
     def request(self, kind="Create", **changes):
         """CloudFormation's request; a change to None leaves the field out."""
-        place = f"{self.answers}/{BUCKET}/{uuid.uuid4()}"
+        bucket = BUCKET.replace("useast1", self.region.replace("-", ""))
+        place = f"{self.answers}/{bucket}/{uuid.uuid4()}"
         properties = {
-            "ServiceToken": TOPIC,
+            "ServiceToken": TOPICS[self.region],
             "RegistrationToken": self.token,
             "RoleArn": self.role_arn,
             "TemplateVersion": "0123456789abcdef",
@@ -119,7 +123,8 @@ class Stack:
         return _without_nones(fields | changes)
 
     def message(self, kind="Create", **changes):
-        return envelope(json.dumps(self.request(kind, **changes)))
+        request = self.request(kind, **changes)
+        return envelope(json.dumps(request), TopicArn=TOPICS[self.region])
 
 
 def _without_nones(fields):

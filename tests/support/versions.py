@@ -82,7 +82,7 @@ class Vendor:
                 self._url,
                 permission_sets=self._folder,
                 default_permission_set=default or self.reads,
-                registration_topic_arn=self._stack.registration_topic_arn,
+                registration_topic_arns=(self._stack.registration_topic_arn,),
                 registration_queue_url=self._stack.registration_queue_url,
                 console_url=f"{self._aws.url}/console",
             )
