@@ -237,6 +237,30 @@ def page_of_set(start, aws, admin) -> Callable[..., BeautifulSoup]:
     return page
 
 
+def test_the_regions_in_which_stacks_register_by_themselves_come_first(page_of_set, aws):
+    topics = [
+        f"arn:aws:sns:{region}:111122223333:registrations" for region in ("sa-east-1", "eu-west-1")
+    ]
+    url = f"{aws.url}/111122223333/registrations"
+    page = page_of_set(
+        "inventory",
+        "?region=eu-west-1",
+        registration_topic_arns=tuple(topics),
+        registration_queue_url=url,
+    )
+    groups = {
+        group["label"]: [option.text for option in group.select("option")]
+        for group in page.select("#region optgroup")
+    }
+    first, others = groups.values()
+    assert [*groups] == ["The stack registers by itself", "You enter the account afterwards"]
+    assert first == ["sa-east-1", "eu-west-1"], "in the vendor's order"
+    assert {"us-east-1", "eu-central-1"} < {*others}
+    assert others == sorted({*others} - {*first})
+    assert [option.text for option in page.select("option[selected]")] == ["eu-west-1"]
+    assert page.find(string=re.compile("the account appears by itself"))
+
+
 def test_what_a_set_with_a_parameter_asks_for_reads_as_stored(page_of_set, aws):
     """At a vendor with an address, in a region where stacks cannot register themselves."""
     page = page_of_set(
@@ -245,7 +269,7 @@ def test_what_a_set_with_a_parameter_asks_for_reads_as_stored(page_of_set, aws):
         permission_sets=VENDOR,
         default_permission_set="posture",
         vendor_url="https://app.example.com/<i>",
-        registration_topic_arn="arn:aws:sns:eu-west-1:111122223333:registrations",
+        registration_topic_arns=("arn:aws:sns:eu-west-1:111122223333:registrations",),
         registration_queue_url=f"{aws.url}/111122223333/registrations",
     )
     link = page.select("#for-whom a")[-1]

@@ -61,7 +61,7 @@ def page(visit: Visit, *, role_arn: str = "", problems: Sequence[str] = ()) -> s
         kit=kit,
         permission_set=onboarding.sets[link.permission_set],
         regions=regions,
-        registering=services.config.aws.registration_region,
+        registering=list(services.config.aws.registration_topics),
         way=way if way in WAYS else WAYS[0],
         role_arn=role_arn,
         problems=problems,
