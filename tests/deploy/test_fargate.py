@@ -37,7 +37,8 @@ GIVEN = {
     "VendorName": "Example Vendor",
     "BrokerPrincipalArn": "arn:aws:iam::111122223333:role/DeputyBroker",
     "TemplateBucket": "example-deputy-templates",
-    "RegistrationTopicArn": "arn:aws:sns:eu-west-1:111122223333:deputy",
+    "RegistrationTopicArn": "arn:aws:sns:eu-west-1:111122223333:deputy"
+    ",arn:aws:sns:eu-south-1:111122223333:deputy",
     "RegistrationQueueUrl": "https://sqs.eu-west-1.amazonaws.com/111122223333/deputy",
     "CeleryUrl": "sqs://sqs.eu-west-1.amazonaws.com/111122223333/deputy-work",
     "CanaryRoleArn": "arn:aws:iam::444455556666:role/deputy-canary",
@@ -111,6 +112,7 @@ def test_a_tasks_settings_start_the_service_without_a_doubt(alone, task):
         alone.setenv(name, value)
     config = Config.from_environment()
     assert config.likely_mistakes == ()
+    assert [*config.aws.registration_topics] == ["eu-west-1", "eu-south-1"]
     assert config.service.proxy_hops == 1
     role = TASKS[task].get("TaskRoleArn")
     assert role is None if task == "MigrateTask" else resolved(role) == config.aws.broker.arn
