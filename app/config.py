@@ -136,6 +136,12 @@ class AwsConfig:
         "Prefix of customers' role names; others are refused.",
         "deputy-",
     )
+    imported_role_names: frozenset[str] = setting(
+        check.role_names,
+        "Names without that prefix that imported roles may have.",
+        frozenset(),
+        unset="none",
+    )
     max_session_seconds: int = setting(
         check.between(check.SESSION_MIN, check.SESSION_MAX),
         "Longest session, in seconds.",

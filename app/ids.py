@@ -15,10 +15,15 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 AccountId = NewType("AccountId", str)  # twelve ASCII digits
-ExternalId = NewType("ExternalId", str)  # only new_external_id creates new ones
+ExternalId = NewType("ExternalId", str)  # made by new_external_id, or imported
 
 ACCESS_KEY_ID = re.compile(r"[A-Z0-9]{16,128}", re.ASCII)  # the form of AWS's access key ids
 EXTERNAL_ID_PATTERN = r"dpy-[0-9a-f]{64}"
+EXTERNAL_ID_PREFIX = "dpy-"  # reserved: no imported External ID begins with it
+EXTERNAL_ID_MAX = 1224  # AWS's limit for sts:ExternalId, in characters
+# AWS's own pattern for the parameter ExternalId of AssumeRole
+IMPORTED_EXTERNAL_ID = re.compile(rf"[\w+=,.@:/-]{{2,{EXTERNAL_ID_MAX}}}", re.ASCII)
+_FOREIGN_MIN = 16  # random characters
 ACCOUNT_ID = re.compile(r"[0-9]{12}", re.ASCII)
 ROLE_NAME_MAX = 64
 TENANT_DIGITS = 8  # the digits of a tenant's id in the names of its role and its stack
@@ -127,11 +132,12 @@ class Grant:
 
     `app.aws.sts` accepts nothing else. Only `Connection.grant_with` creates grants, from a
     connection's row and an External ID of the same tenant. A caller's string can therefore never
-    become a grant. An AST test checks that.
+    become a grant. An AST test checks that. `tenant_id`: that tenant; AWS does not get it.
     """
 
     role_arn: RoleArn
     external_id: ExternalId
+    tenant_id: UUID
 
 
 def new_external_id() -> ExternalId:
@@ -139,18 +145,21 @@ def new_external_id() -> ExternalId:
 
     STS accepts its alphabet and its length (2 to 1,224 characters).
     """
-    return ExternalId(f"dpy-{secrets.token_hex(32)}")
+    return ExternalId(f"{EXTERNAL_ID_PREFIX}{secrets.token_hex(32)}")
 
 
 def foreign_external_id(own: ExternalId) -> ExternalId:
-    """Return a foreign External ID for a proof: `own` with its middle 32 hex digits replaced.
+    """Return a foreign External ID for a proof: `own` with its middle half replaced.
 
-    Nobody was ever given this External ID. It has the first and the last 16 digits of `own`. A
-    trust policy that compares only a prefix, a suffix or a pattern of `?` accepts it. One call
-    with it therefore detects all three mistakes.
+    Nobody was ever given this External ID. It has the first and the last quarter of `own`. A trust
+    policy that compares only a prefix, a suffix or a pattern of `?` accepts it. One call with it
+    therefore detects all three mistakes. A short `own` was imported. Then the foreign one is
+    longer, so that it can't be guessed.
     """
-    digits = own.removeprefix("dpy-")
+    quarter = len(own) // 4
+    middle = own[quarter : len(own) - quarter]
+    digits = max(len(middle), _FOREIGN_MIN)
     while True:
-        middle = secrets.token_hex(16)
-        if middle != digits[16:48]:
-            return ExternalId(f"dpy-{digits[:16]}{middle}{digits[48:]}")
+        other = secrets.token_hex(digits)[:digits]
+        if other != middle:
+            return ExternalId(f"{own[:quarter]}{other}{own[len(own) - quarter :]}")

@@ -21,6 +21,7 @@ from app.health.vendor_checks import vendor_checks
 from app.idempotency.attempts import IdempotencyKeys
 from app.identity.api_keys import ApiKeys
 from app.identity.key_uses import KeyUses
+from app.imports import imports
 from app.issuing import authorization, issue, session_cache, session_origins
 from app.limits import quotas, rates, refusals, tenant_share
 from app.limits.table import KEYS
@@ -74,6 +75,7 @@ class Services:
         self.diagnoses = diagnosis.Diagnoses(db, patient, prober, config, sets)
         self.publication = publication.Publication(config, sets)
         self.onboarding = kit.Onboarding(db, self.publication, config, sets)
+        self.imports = imports.Imports(db, config, sets)
         self.links = page_links.Links(
             db, self.onboarding, self.connections, self.verification, config, self.rates
         )

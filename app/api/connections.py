@@ -49,7 +49,7 @@ from app.idempotency.attempts import Effect
 from app.identity import ApiKeyPrincipal
 from app.ids import ACCOUNT_ID, ROLE_ARN_PATTERN
 from app.limits.table import ATTEMPTS
-from app.store.models import Connection, ConnectionStatus, Trigger, Verdict
+from app.store.models import Connection, ConnectionStatus, ExternalIdOrigin, Trigger, Verdict
 
 
 class NewConnection(Strict):
@@ -103,6 +103,9 @@ class ConnectionQuery(PageQuery):
     statuses = Statuses(ConnectionStatus, "pending", "broken", data_key="status")
     account_id = matching(ACCOUNT_ID.pattern, ACCOUNT)
     update_available = fields.Boolean(truthy={"true"}, falsy={"false"}, metadata=doc(True))
+    external_id_origin = fields.Enum(
+        ExternalIdOrigin, by_value=True, metadata=doc("imported", "Who made its External ID.")
+    )
 
 
 class ProofCheckOut(Answer):
@@ -147,6 +150,16 @@ class ConnectionOut(Answer):
     role_arn = string(ROLE)
     account_id = string(ACCOUNT)
     external_id = string(EXTERNAL_ID)
+    external_id_origin = fields.Enum(
+        ExternalIdOrigin,
+        by_value=True,
+        attribute="external_id_row.origin",
+        metadata=doc(
+            "deputy",
+            "Who made its External ID. `imported`: the vendor's other system. The connection gets one"
+            " of Deputy's when its role accepts that.",
+        ),
+    )
     status = status(ConnectionStatus, "verified")
     issues = flag("Whether credentials are issued for it.")
     why = nullable_string(

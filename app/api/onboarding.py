@@ -71,6 +71,11 @@ class KitUpdateOut(Answer):
     stack_set = nested(StackUpdateOut, "The stack of a whole organisation.")
     terraform = string('resource "aws_iam_role" "deputy" { ... }')
     aws_cli = string("#!/bin/sh\n...")
+    trust_policy = mapping(
+        {"Version": "2012-10-17"},
+        "The trust policy of a role that is there already. It also accepts the imported External ID"
+        " that the role has.",
+    )
 
 
 class OnboardingKitOut(Answer):

@@ -61,6 +61,11 @@ CONNECTION_CREATED = Action(
     "A connection was added over the API or on an onboarding page.",
     details.RoleReference,
 )
+CONNECTION_IMPORTED = Action(
+    "connection.imported",
+    "The operator imported a connection from another system of the vendor.",
+    details.ImportedConnection,
+)
 CONNECTION_DELETED = Action(
     "connection.deleted",
     "A connection was deleted, or the search for its role was ended.",

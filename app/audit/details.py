@@ -121,6 +121,10 @@ class ExternalIdSwitch(TypedDict):
     external_id: str
 
 
+class ImportedConnection(RoleReference, ExternalIdSwitch):
+    pass
+
+
 class DiagnosisOutcome(TypedDict):
     steps: dict[str, str]
 
@@ -217,7 +221,10 @@ _MEANINGS = {
     "connections_deleted": "How many connections were deleted with the tenant.",
     "api_keys_revoked": "How many API keys were revoked with the tenant.",
     "generation": "The generation that registration tokens must name from now on.",
-    "external_id": "The External ID that is replaced, or the one that a connection switched to.",
+    "external_id": (
+        "The External ID that is replaced, or the one that a connection was imported with or has"
+        " switched to."
+    ),
     "next_external_id": "The External ID that replaces it.",
     "emergency": "Whether nothing is issued with the old External ID.",
     "connections_not_seen_to_refuse_it": "How many roles were not seen to refuse the External ID.",

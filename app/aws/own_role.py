@@ -76,7 +76,7 @@ class RoleSession:
 
     def _attempt(self, read: Callable[[], Part]) -> Part | StsError:
         try:
-            with self.api.breaker.call(self.grant.external_id):
+            with self.api.breaker.call(str(self.grant.tenant_id)):
                 return read()
         except Refused as error:
             return error

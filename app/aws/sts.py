@@ -179,6 +179,7 @@ class Sts:
                 grant.role_arn,
                 grant.external_id,
                 policy,
+                tenant_id=grant.tenant_id,
                 session_name=session_name,
                 seconds=duration_seconds,
             )
@@ -218,21 +219,27 @@ class Sts:
 
         Raises Refused if the role is secure. Returns if the role accepted the call.
         """
-        self._assume_role(grant.role_arn, None)
+        self._assume_role(grant.role_arn, None, tenant_id=grant.tenant_id)
 
     def probe_foreign(self, grant: Grant) -> None:
         """Try a foreign External ID, which was never issued.
 
         Raises Refused if the role is secure. Returns if the role accepted the call.
         """
-        self._assume_role(grant.role_arn, foreign_external_id(grant.external_id))
+        foreign = foreign_external_id(grant.external_id)
+        self._assume_role(grant.role_arn, foreign, tenant_id=grant.tenant_id)
 
     def probe_as_stranger(self, stranger: Session, grant: Grant) -> None:
         """Try the right External ID as the stranger.
 
         Raises Refused if the role is secure. Returns if the role accepted the call.
         """
-        self._assume_role(grant.role_arn, grant.external_id, credentials=stranger.credentials)
+        self._assume_role(
+            grant.role_arn,
+            grant.external_id,
+            tenant_id=grant.tenant_id,
+            credentials=stranger.credentials,
+        )
 
     def open_stranger(self) -> Session:
         """Open a session of the stranger, whose role must be configured.
@@ -291,7 +298,9 @@ class Sts:
     def _probe_session(self, grant: Grant, policy: str = INERT_POLICY) -> Session:
         """Open a session for a proof or a diagnosis with the tenant's own External ID."""
         with self._as_broker():
-            return self._assume_role(grant.role_arn, grant.external_id, policy)
+            return self._assume_role(
+                grant.role_arn, grant.external_id, policy, tenant_id=grant.tenant_id
+            )
 
     def _open_reader(self, grant: Grant, *more: str) -> tuple[Session, RoleSession]:
         """Open a session that may read its own role, and call `more`, and nothing else."""
@@ -349,6 +358,7 @@ class Sts:
         external_id: ExternalId | None,
         policy: str | None = INERT_POLICY,
         *,
+        tenant_id: UUID | None = None,
         session_name: str | None = None,
         seconds: int = SESSION_MIN,
         credentials: ReadOnlyCredentials | None = None,
@@ -356,7 +366,8 @@ class Sts:
         """Open a session as the broker, or with other `credentials`.
 
         By default it is the session of a proof: it has no rights, and the name of a proof.
-        `role_arn`: None for a canary or a stranger that is not configured.
+        `role_arn`: None for a canary or a stranger that is not configured. `tenant_id`: the tenant
+        whose role it is, for the breaker; None for a role of the vendor.
         """
         if role_arn is None:
             raise RuntimeError("this role is not configured")
@@ -369,18 +380,9 @@ class Sts:
             parameters["Policy"] = policy
         if external_id is not None:
             parameters["ExternalId"] = external_id
-        with self._api.breaker.call(_tenant(role_arn, external_id)):
+        with self._api.breaker.call(str(tenant_id or role_arn.account_id)):
             answer = self._api.call("AssumeRole", parameters, credentials, self.budget)
             return _session(answer)
-
-
-def _tenant(role_arn: RoleArn, external_id: ExternalId | None) -> str:
-    """Return a key by which the breaker distinguishes tenants.
-
-    It is the prefix that an External ID shares with the foreign External IDs for it. Without an
-    External ID, it is the account id.
-    """
-    return external_id[:20] if external_id else role_arn.account_id
 
 
 def _session(answer: dict[str, Any]) -> Session:

@@ -12,6 +12,7 @@ from flask import Flask
 from app.cli import (
     audit,
     connections,
+    customers,
     deployment,
     keys,
     onboarding,
@@ -28,6 +29,7 @@ COMMANDS = (
     deployment.after_restore,
     deployment.worker,
     tenants.noun,
+    customers.noun,
     connections.noun,
     keys.noun,
     onboarding.links,

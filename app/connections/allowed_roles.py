@@ -17,10 +17,11 @@ from app.store.models import Connection, ConnectionStatus
 _RESERVED_PATHS = ("/aws-service-role/", "/aws-reserved/")
 
 
-def allowed_role(config: Config, text: str) -> RoleArn:
+def allowed_role(config: Config, text: str, *, imported: bool = False) -> RoleArn:
     """Parse a role's ARN, and return it if Deputy may assume that role.
 
-    Raises ValidationFailedError or RoleNotAllowedError.
+    `imported`: the operator imports it, so its name may be one of IMPORTED_ROLE_NAMES. Raises
+    ValidationFailedError or RoleNotAllowedError.
     """
     try:
         role = RoleArn.parse(text)
@@ -35,6 +36,8 @@ def allowed_role(config: Config, text: str) -> RoleArn:
         raise RoleNotAllowedError("A role in one of the vendor's own accounts is never assumed.")
     if role.path.startswith(_RESERVED_PATHS):
         raise RoleNotAllowedError("Service-linked and AWS-reserved roles are never assumed.")
+    if imported and role.name in config.aws.imported_role_names:
+        return role
     if not role.name.startswith(config.aws.role_prefix):
         raise RoleNotAllowedError(f"The role's name must start with {config.aws.role_prefix}")
     return role

@@ -12,7 +12,15 @@ from sqlalchemy import case, false, func, select
 from app.identity import Principal, owned, tenant_of
 from app.permissions.permission_sets import PermissionSets
 from app.store.database import Database
-from app.store.models import Connection, ConnectionStatus, Proof, live_of
+from app.store.models import (
+    Connection,
+    ConnectionStatus,
+    ExternalIdOrigin,
+    ExternalIdRow,
+    Proof,
+    live_of,
+)
+from app.store.models.tenant import IMPORTED
 from app.store.pages import Page, page, with_values
 
 
@@ -27,7 +35,9 @@ class ConnectionFilter(NamedTuple):
     role_arn: str | None = None  # give `account_id` too: only that has an index
     connection_id: UUID | None = None
     tenant_id: UUID | None = None  # only the vendor may leave it out
-    update_available: bool | None = None  # without an index: one page may read all connections
+    # These two are without an index: one page may read all connections
+    update_available: bool | None = None
+    external_id_origin: ExternalIdOrigin | None = None
 
 
 class Urgency(enum.Enum):
@@ -111,13 +121,20 @@ class Listing:
             outdated = Connection.permission_set_version < current
             has_update = func.coalesce(Connection.move_id.is_not(None) | outdated, false())
             query = query.where(has_update == criteria.update_available)
+        if criteria.external_id_origin is not None:
+            imported = Connection.external_id_id.in_(select(ExternalIdRow.id).where(IMPORTED))
+            is_wanted = criteria.external_id_origin is ExternalIdOrigin.IMPORTED
+            query = query.where(imported if is_wanted else ~imported)
+        takes_long = (
+            criteria.update_available is not None or criteria.external_id_origin is not None
+        )
         either = []
         if criteria.tenant_id is None:
             either = [Connection.status == status for status in criteria.statuses]
         elif criteria.statuses:
             # Among one tenant's rows, an index by status would lead to those of all tenants
             query = query.where(Connection.status.in_(criteria.statuses))
-        with self._db.read(long=criteria.update_available is not None) as db:
+        with self._db.read(long=takes_long) as db:
             if criteria.tenant_id is None:
                 principal.require_vendor()
             else:

@@ -6,11 +6,12 @@ the role as it was created.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 from uuid import UUID
 
 from sqlalchemy import select
+from sqlalchemy.orm import joinedload, lazyload
 
 from app.aws import templates
 from app.config import Broker, Config, ConfigError
@@ -63,13 +64,26 @@ class KitUpdate:
     """The update of each form of the kit.
 
     `stack_set` is the stack of a whole organisation. To update a role that Terraform or the script
-    created, the customer applies the kit's text again.
+    created, the customer applies the kit's text again. `trust_policy` also accepts the role's
+    imported External ID, and so do the two texts.
     """
 
     stack: StackUpdate
     stack_set: StackUpdate
     terraform: str
     aws_cli: str
+    trust_policy: dict[str, Any]
+
+
+class ExistingRole(NamedTuple):
+    """The newest role that a kit's permission set concerns; without one, the kit's own role.
+
+    `label`: its permission set and version. `imported_id`: its imported External ID, if it has one.
+    """
+
+    names: KitNames
+    label: tuple[str, int | None]
+    imported_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,15 +153,15 @@ class Onboarding:
         Raises NotFoundError, ValidationFailedError.
         """
         region, chosen = self._region(region), self.sets.choose(permission_set)
-        values, names, existing, label = self._read(principal, tenant_id, chosen, region)
-        origin = self.versions.of(*label)
+        values, names, existing = self._read(principal, tenant_id, chosen, region)
         aws, rendered = self._config.aws, self._publication.rendered[chosen.name]
         url = self._publication.bucket.url(rendered.role)
         organization_url = self._publication.bucket.url(rendered.organization)
         role = self._role(names.role, values, chosen)
         home = _home(self._config, region)
         launch = partial(_launch_url, home, values | {"RoleName": role.name})
-        stacks = {existing.stack: url, existing.organization_stack: organization_url}
+        _, stack, organization_stack = existing.names
+        stacks = {stack: url, organization_stack: organization_url}
         return Kit(
             external_id=role.external_id,
             next_external_id=values["NextExternalId"] or None,
@@ -166,7 +180,7 @@ class Onboarding:
             trust_policy=role.trust,
             terraform=kit_scripts.terraform(role),
             aws_cli=kit_scripts.aws_cli(role),
-            update=self._update(region, stacks, values, role._replace(name=existing.role), origin),
+            update=self._update(region, stacks, values, role, existing),
         )
 
     def _update(
@@ -175,14 +189,17 @@ class Onboarding:
         stacks: dict[str, str],
         values: dict[str, str],
         role: KitRole,
-        origin: PermissionSet | None,
+        existing: ExistingRole,
     ) -> KitUpdate:
         """Return the update of the existing role to what the kit asks for.
 
-        `stacks`: the URL of the new template, by the name of the stack. `origin`: the set of the
-        role's present template, None if unknown. The customer supplies the values of parameters
-        that this template did not have.
+        `stacks`: the URL of the new template, by the name of the stack. The customer supplies the
+        values of parameters that the role's present template did not have.
         """
+        origin = self.versions.of(*existing.label)
+        external_ids = role.external_id, values["NextExternalId"], existing.imported_id
+        trust = trust_policy(self._config.aws.broker, *external_ids)
+        role = role._replace(name=existing.names.role, trust=trust)
         present = {parameter["name"] for parameter in origin.parameters} if origin else set[str]()
         kept, to_fill_in = [*KEPT], list[str]()
         for parameter in role.parameters:
@@ -206,35 +223,31 @@ class Onboarding:
             )
             for name, url in stacks.items()
         )
-        return KitUpdate(stack, whole, kit_scripts.terraform(role), kit_scripts.aws_cli(role))
+        texts = kit_scripts.terraform(role), kit_scripts.aws_cli(role)
+        return KitUpdate(stack, whole, *texts, trust)
 
     def _existing(
         self, db: Session, tenant_id: UUID, chosen: PermissionSet, new: KitNames
-    ) -> tuple[KitNames, tuple[str, int | None]]:
-        """Return the names of the tenant's existing role, and its permission set and version.
-
-        It is the newest role that is asked to move to the chosen set, or else that has it. Without
-        such a role, they are those of a new one.
-        """
-        role = select(
-            Connection.role_arn, Connection.permission_set, Connection.permission_set_version
-        )
+    ) -> ExistingRole:
+        """Return the newest role that is asked to move to the chosen set, or else that has it."""
+        role = select(Connection).options(lazyload("*"), joinedload(Connection.external_id_row))
         newest = role.where(live_of(tenant_id)).order_by(Connection.id.desc()).limit(1)
         moving = newest.join(Approval, Approval.id == Connection.move_id)
         moving = moving.where(Approval.permission_set == chosen.name)
         settled = newest.where(Connection.permission_set == chosen.name)
-        row = db.execute(moving).one_or_none() or db.execute(settled).one_or_none()
-        if row is None:
-            return new, (chosen.name, chosen.version)
-        role_arn, name, version = row
-        return names_of(self._config, tenant_id, role_arn, new), (name, version)
+        connection = db.scalars(moving).one_or_none() or db.scalars(settled).one_or_none()
+        if connection is None:
+            return ExistingRole(new, (chosen.name, chosen.version))
+        names = names_of(self._config, tenant_id, connection.role_arn, new)
+        label = connection.permission_set, connection.permission_set_version
+        return ExistingRole(names, label, connection.imported_id)
 
     def _read(
         self, principal: Principal, tenant_id: UUID, chosen: PermissionSet, region: str
-    ) -> tuple[dict[str, str], KitNames, KitNames, tuple[str, int | None]]:
-        """Return the values of a stack's parameters, and the names of a new role.
+    ) -> tuple[dict[str, str], KitNames, ExistingRole]:
+        """Return the values of a stack's parameters, the names of a new role, and the existing one.
 
-        Then those of the existing role (`_existing`). Raises NotFoundError.
+        Raises NotFoundError.
         """
         aws = self._config.aws
         with self._db.read() as db:
@@ -252,7 +265,7 @@ class Onboarding:
                     link_id=principal.link_id,
                 )
             new = new_names(db, self._config, self.sets, tenant_id, chosen.name)
-            return values, new, *self._existing(db, tenant_id, chosen, new)
+            return values, new, self._existing(db, tenant_id, chosen, new)
 
     def _role(self, name: str, values: dict[str, str], chosen: PermissionSet) -> KitRole:
         config, partition = self._config, self._config.aws.broker.partition
@@ -339,18 +352,17 @@ def _launch_url(home: str, parameters: dict[str, str], template_url: str, stack_
     return f"{home}#/stacks/create/review?{query}"
 
 
-def trust_policy(
-    broker: Broker, external_id: str, next_external_id: str | None = None
-) -> dict[str, Any]:
+def trust_policy(broker: Broker, external_id: str, *others: str | None) -> dict[str, Any]:
     """Return the policy that lets only the broker assume the role, with this External ID.
 
-    It also accepts the next External ID, if there is one. Its principal is the account's root, and
-    a condition names the broker. AWS stores a role or user as principal by its unique id, so
-    recreating the broker would break every customer's role. AWS stores condition values unchanged.
+    `others`: further External IDs that it accepts, as during a rotation. Its principal is the
+    account's root, and a condition names the broker. AWS stores a role or user as principal by its
+    unique id, so recreating the broker would break every customer's role. AWS stores condition
+    values unchanged.
     """
-    accepted: Any = external_id
-    if next_external_id:
-        accepted = [external_id, next_external_id]
+    accepted: Any = [external_id, *filter(None, others)]
+    if len(accepted) == 1:
+        accepted = external_id
     return {
         "Version": "2012-10-17",
         "Statement": [

@@ -33,11 +33,16 @@ from app.store.models import (
     Trigger,
     live_of,
 )
-from app.store.models.tenant import ROTATING
+from app.store.models.tenant import IMPORTED, ROTATING
 
 # Maximum time between two tries of the same role during a rotation
 HOURLY = timedelta(hours=1)
 _COMPLETES_AFTER = timedelta(days=1)  # after the rotation became ready
+_UNPAIRED_IMPORT = IMPORTED & ~exists().where(
+    Connection.tenant_id == ExternalIdRow.tenant_id,
+    Connection.external_id_id == ExternalIdRow.id,
+    Connection.status != ConnectionStatus.DELETED,
+)
 _REPAIRED_WITHIN = timedelta(days=1)  # since the last successful proof of a broken connection
 
 
@@ -181,6 +186,7 @@ def latest(db: Session, tenant_id: UUID) -> Rotation | None:
 
 def settle(db: Session, actor: Actor, tenant_id: UUID) -> None:
     """Advance the tenant's rotation as far as its proofs allow. The tenant's row must be locked."""
+    _retire_imports(db, actor, tenant_id)
     rotation = latest(db, tenant_id)
     if rotation is None:
         return
@@ -202,10 +208,12 @@ def settle_all(database: Database) -> None:
     """Advance every open or retiring rotation, as `settle` does. Raises StoreUnavailableError.
 
     A rotation may be able to advance without a proof, because the connection that it waited for was
-    deleted.
+    deleted. So may an imported External ID retire.
     """
-    with database.read() as db:
-        tenant_ids = db.scalars(select(ExternalIdRow.tenant_id).where(ROTATING).distinct()).all()
+    rotating = select(ExternalIdRow.tenant_id).where(ROTATING)
+    unpaired = select(ExternalIdRow.tenant_id).where(_UNPAIRED_IMPORT)
+    with database.read(long=True) as db:
+        tenant_ids = db.scalars(rotating.union(unpaired)).all()
     for tenant_id in tenant_ids:
         principal = SystemPrincipal(WORKER, tenant_id)
         with suppress(NotFoundError), database.write(principal) as db:
@@ -304,8 +312,30 @@ def _become(db: Session, row: ExternalIdRow, state: ExternalIdState) -> None:
     db.flush()
 
 
+def _retire_imports(db: Session, actor: Actor, tenant_id: UUID) -> None:
+    """Retire the tenant's imported External IDs that no live connection has any more."""
+    unpaired = select(ExternalIdRow).where(ExternalIdRow.tenant_id == tenant_id, _UNPAIRED_IMPORT)
+    for row in db.scalars(unpaired).all():
+        _become(db, row, ExternalIdState.RETIRED)
+        current = db.get_one(ExternalIdRow, current_external_id_id(db, tenant_id))
+        retirement: ExternalIdRetirement = {
+            "external_id": row.value,
+            "next_external_id": current.value,
+        }
+        actions.EXTERNAL_ID_RETIRED.record(db, actor, retirement, tenant_id)
+
+
 def _verified(tenant_id: UUID) -> ColumnElement[bool]:
-    return (Connection.tenant_id == tenant_id) & (Connection.status == ConnectionStatus.VERIFIED)
+    """Return the condition for the tenant's verified connections that a rotation waits for.
+
+    It does not wait for those with an imported External ID, which it does not replace.
+    """
+    imported = select(ExternalIdRow.id).where(ExternalIdRow.tenant_id == tenant_id, IMPORTED)
+    return and_(
+        Connection.tenant_id == tenant_id,
+        Connection.status == ConnectionStatus.VERIFIED,
+        Connection.external_id_id.not_in(imported),
+    )
 
 
 def _has_switched(rotation: Rotation) -> ColumnElement[bool]:

@@ -4,7 +4,8 @@ A connection is paired with one External ID, and only a proof pairs it with anot
 docs/architecture.md). A verified connection keeps its External ID until two proofs with the next
 one have succeeded, two minutes apart. IAM takes a moment to propagate the role's change, and Deputy
 issues credentials meanwhile. Any other connection switches to the first External ID that its role
-accepts.
+accepts. A connection with an imported External ID switches in the same way, to the next External ID
+or else to the current one.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -26,6 +27,7 @@ from app.store.models import (
     Connection,
     ConnectionStatus,
     ExternalIdCheck,
+    ExternalIdOrigin,
     ExternalIdRow,
     ExternalIdState,
     Verdict,
@@ -57,7 +59,7 @@ class RotationPlan:
       connection can't be paired with them.
     - `external_ids`: all External IDs of the tenant, which a trust policy may name, and their ids.
     - `retired_ids`: the retired ones of these, which a trust policy should no longer name.
-    - `rotates`: whether the tenant has an open or a retiring rotation.
+    - `rotates`: whether a rotation is open or retiring, or the connection has an imported one.
     """
 
     connection: Connection = field(compare=False)
@@ -97,6 +99,8 @@ def plan_rotation(db: Session, connection: Connection) -> RotationPlan:
     target = by_state.get(ExternalIdState.NEXT, current)
     paired = db.get_one(ExternalIdRow, connection.external_id_id)
     retired = [row for row in rows if row.state is ExternalIdState.RETIRED]
+    # The vendor's other system may still use a retired one that was imported
+    named = [row for row in rows if row not in retired or row.origin is ExternalIdOrigin.DEPUTY]
     # An External ID that a new rotation retired is never proven again, even if its connection is
     # still verified.
     keeps_own = connection.status is ConnectionStatus.VERIFIED and paired not in retired
@@ -108,16 +112,17 @@ def plan_rotation(db: Session, connection: Connection) -> RotationPlan:
         order = [row for row in order if not row.is_withdrawn]
         lost = sorted(retired, key=lambda row: (row is paired, row.id), reverse=True)
     grant, offered = connection.grant_with, dict.fromkeys([current, target])
+    is_rotating = target is not current or retiring is not None
     return RotationPlan(
         connection=connection,
-        external_ids={row.value: row.id for row in rows},
-        retired_ids=frozenset(row.value for row in retired),
+        external_ids={row.value: row.id for row in named},
+        retired_ids=frozenset(row.value for row in retired if row in named),
         own=tuple(map(grant, dict.fromkeys(order))),
         offered=tuple(grant(row) for row in offered if not row.is_withdrawn),
         upcoming=grant(target) if keeps_own and target is not paired else None,
         retiring=grant(retiring) if retiring else None,
         retired=tuple(map(grant, lost[:_RETIRED_TRIED])),
-        rotates=target is not current or retiring is not None,
+        rotates=is_rotating or paired.state is ExternalIdState.IMPORTED,
     )
 
 
@@ -226,7 +231,10 @@ def next_due(
     times, own_id = [], connection.external_id_id
     if plan.upcoming and (upcoming_id := plan.id_of(plan.upcoming)) != own_id:
         check = _check_of(db, connection, upcoming_id)
-        times.append(_second_try(check.accepted_at, _CONFIRMED_AFTER, checked_at))
+        # An imported External ID may be kept for months. Until the role accepts the next one, each
+        # routine proof tries it, and no other proof is needed.
+        if check.accepted_at or connection.imported_id is None:
+            times.append(_second_try(check.accepted_at, _CONFIRMED_AFTER, checked_at))
     if plan.retiring and (retiring_id := plan.id_of(plan.retiring)) != own_id:
         check = _check_of(db, connection, retiring_id)
         if check.refused_again_at is None:

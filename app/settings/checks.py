@@ -39,6 +39,7 @@ _DISTINCT = 12
 _MAKE_ONE = "Make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
 VENDOR_NAME_MAX = 64
 VENDOR_NAME_ASCII = r"[A-Za-z0-9][A-Za-z0-9 .+-]{0,63}"
+ROLE_NAMES_MAX = 20  # broker.yaml names each twice, and AWS limits a role's policies
 RETENTION_MIN_DAYS = 30
 RETENTION_MAX_DAYS = 36_500
 
@@ -187,6 +188,17 @@ def celery_url(text: str) -> str:
     if text.startswith("sqs://") and not re.fullmatch(_SQS_QUEUE, text):
         raise ValueError("must be a queue's URL with sqs:// for https://, and hold no keys.")
     return _with_port(text)
+
+
+def role_names(text: str) -> frozenset[str]:
+    """Accept at most 20 names of roles, separated by commas."""
+    names = frozenset(part.strip() for part in text.split(",") if part.strip())
+    if len(names) > ROLE_NAMES_MAX:
+        raise ValueError(f"must be at most {ROLE_NAMES_MAX} names.")
+    for name in sorted(names):
+        if not re.fullmatch(r"[\w+=.@-]{1,64}", name, re.ASCII):
+            raise ValueError(f"{name} is no role's name: 1 to 64 letters, digits or any of _+=.@-")
+    return names
 
 
 def account_ids(text: str) -> frozenset[AccountId]:

@@ -110,6 +110,39 @@ def _count(tenant: Tenant) -> int | None:
     return None if tenant.accounts is None else len(tenant.accounts)
 
 
+def add_tenant(
+    db: Session,
+    principal: Maker,
+    *,
+    name: str,
+    reference: str | None,
+    accounts: Sequence[str] | None = None,
+) -> Tenant:
+    """Add a tenant with an External ID, and return it.
+
+    Raises ConflictError if another tenant has the reference.
+    """
+    tenant = Tenant(name=name, reference=reference, made_by=principal.key_id)
+    db.add(tenant)
+    try:
+        db.flush()
+    except IntegrityError as error:
+        raise ConflictError(_REFERENCE_TAKEN) from error
+    db.add(
+        ExternalIdRow(tenant_id=tenant.id, value=new_external_id(), state=ExternalIdState.CURRENT)
+    )
+    declare(db, tenant, accounts)
+    actions.TENANT_CREATED.record(
+        db,
+        principal.actor,
+        {"name": name, "reference": reference, "accounts": _count(tenant)},
+        tenant.id,
+    )
+    db.flush()
+    db.refresh(tenant)
+    return tenant
+
+
 @dataclass
 class Tenants:
     """The service that creates, reads, changes, suspends, resumes and offboards tenants."""
@@ -130,28 +163,8 @@ class Tenants:
         ForbiddenError for a bound key, and ConflictError if another tenant has the reference.
         """
         principal.require_vendor()
-        try:
-            with self._db.write(principal) as db:
-                tenant = Tenant(name=name, reference=reference, made_by=principal.key_id)
-                db.add(tenant)
-                db.flush()
-                db.add(
-                    ExternalIdRow(
-                        tenant_id=tenant.id, value=new_external_id(), state=ExternalIdState.CURRENT
-                    )
-                )
-                declare(db, tenant, accounts)
-                actions.TENANT_CREATED.record(
-                    db,
-                    principal.actor,
-                    {"name": name, "reference": reference, "accounts": _count(tenant)},
-                    tenant.id,
-                )
-                db.flush()
-                db.refresh(tenant)
-                return tenant
-        except IntegrityError as error:
-            raise ConflictError(_REFERENCE_TAKEN) from error
+        with self._db.write(principal) as db:
+            return add_tenant(db, principal, name=name, reference=reference, accounts=accounts)
 
     def list(
         self, principal: Maker, criteria: TenantFilter, *, limit: int, after: UUID | None

@@ -33,6 +33,7 @@ from app.store.models.tenant import (
     Approval,
     ApprovalDecision,
     ExternalIdCheck,
+    ExternalIdOrigin,
     ExternalIdRow,
     ExternalIdState,
     LinkStatus,

@@ -51,7 +51,14 @@ from app.store.models.states import (
     first_after,
 )
 from app.store.models.suspension import Suspendable, Suspension
-from app.store.models.tenant import Approval, ExternalIdRow, Tenant, TenantOwned, TenantStatus
+from app.store.models.tenant import (
+    Approval,
+    ExternalIdRow,
+    ExternalIdState,
+    Tenant,
+    TenantOwned,
+    TenantStatus,
+)
 
 _REPORTS_APART = timedelta(minutes=1)
 _NOT_VERIFIED = (
@@ -237,6 +244,12 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
         return self.external_id_row.value
 
     @property
+    def imported_id(self) -> str | None:
+        """Its External ID if that was imported; None if Deputy made it."""
+        row = self.external_id_row
+        return row.value if row.state is ExternalIdState.IMPORTED else None
+
+    @property
     def why(self) -> str | None:
         """A sentence about why no credentials are issued for the connection; None if they are."""
         try:
@@ -295,7 +308,9 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
         if external_id.tenant_id != self.tenant_id:
             raise ValueError("The External ID is another tenant's.")
         return Grant(
-            role_arn=RoleArn.parse(self.role_arn), external_id=ExternalId(external_id.value)
+            role_arn=RoleArn.parse(self.role_arn),
+            external_id=ExternalId(external_id.value),
+            tenant_id=self.tenant_id,
         )
 
     def ensure_not_suspended(self) -> None:

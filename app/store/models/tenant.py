@@ -11,12 +11,22 @@ from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import JSON, ForeignKey, Index, String, UniqueConstraint, text
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    ForeignKey,
+    Index,
+    String,
+    UniqueConstraint,
+    literal_column,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column, relationship, validates
 
 from app.clock import now
 from app.errors import ConflictError, SuspendedError
 from app.settings.return_urls import LENGTH_MAX as RETURN_URL_MAX
+from app.ids import EXTERNAL_ID_MAX, EXTERNAL_ID_PREFIX
 from app.store.models.base import (
     Base,
     CreatedAt,
@@ -41,7 +51,9 @@ _CODE_POINTS = String(NAME_MAX, collation="C").with_variant(String(NAME_MAX), "s
 AFTER_ALL_LETTERS = "\U0010ffff"  # Unicode's last code point, which no text contains
 # The condition of a tenant's relationship to its External ID in a state
 _IN_STATE = "and_(foreign(ExternalIdRow.tenant_id) == Tenant.id, ExternalIdRow.state == '{}')"
-ROTATING = text("state IN ('next', 'retiring')")  # the condition of a partial index
+# Conditions of partial indexes
+ROTATING = text("state IN ('next', 'retiring')")
+IMPORTED = literal_column("external_ids.state = 'imported'", Boolean)
 
 
 class TenantStatus(enum.StrEnum):
@@ -58,13 +70,22 @@ class TenantStatus(enum.StrEnum):
 class ExternalIdState(enum.StrEnum):
     """The states of an External ID. `next` and `retiring` occur only in a rotation.
 
-    A live tenant has exactly one External ID in the state `current`.
+    A live tenant has exactly one External ID in the state `current`. An `imported` one is that of
+    the connections with which it was imported, and no other (app/imports/imports.py).
     """
 
+    IMPORTED = "imported"
     NEXT = "next"
     CURRENT = "current"
     RETIRING = "retiring"
     RETIRED = "retired"
+
+
+class ExternalIdOrigin(enum.StrEnum):
+    """Who made an External ID: Deputy, or another system of the vendor."""
+
+    DEPUTY = "deputy"
+    IMPORTED = "imported"
 
 
 class RotationState(enum.StrEnum):
@@ -173,13 +194,19 @@ class ExternalIdRow(Identified, TenantOwned, Base):
             "uq_external_ids_one_next", "tenant_id", where=text("state = 'next'"), unique=True
         ),
         index_where("ix_external_ids_rotating", "tenant_id", where=ROTATING),
+        index_where("ix_external_ids_imported", "tenant_id", where=text("state = 'imported'")),
     )
 
-    value: Mapped[str] = mapped_column(String(80), unique=True)
+    value: Mapped[str] = mapped_column(String(EXTERNAL_ID_MAX), unique=True)
     state: Mapped[ExternalIdState]
     created_at: Mapped[CreatedAt]
     retired_at: Mapped[datetime | None]
     withdrawn_at: Mapped[datetime | None]  # set in an emergency rotation
+
+    @property
+    def origin(self) -> ExternalIdOrigin:
+        ours = self.value.startswith(EXTERNAL_ID_PREFIX)
+        return ExternalIdOrigin.DEPUTY if ours else ExternalIdOrigin.IMPORTED
 
     @property
     def is_withdrawn(self) -> bool:

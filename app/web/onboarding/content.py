@@ -97,11 +97,14 @@ def live_part(visit: Visit, kit: Kit) -> dict[str, Any]:
     if rotation and rotation.state in {RotationState.RETIRED, RotationState.ABANDONED}:
         rotation = None
     updates = _updates_of(visit, listed.items)
+    imported = [connection for connection in listed.items if connection.imported_id]
     summary = progress.headline(counts, shown)
-    if updates or rotation:
+    if updates or rotation or imported:
         summary = summary.removesuffix(progress.NOTHING_LEFT)
     if updates:
         summary += " Other permissions are asked for: see below."
+    if imported:
+        summary += " A new External ID is to be added: see below."
     if rotation:
         summary = progress.with_rotation(summary, rotation, connected=connected)
     common = {"start": start, "total": total, "vendor": vendor_name(), "search_days": SEARCH_DAYS}
@@ -112,6 +115,7 @@ def live_part(visit: Visit, kit: Kit) -> dict[str, Any]:
         counts=counts,
         rest=listed.rest,
         updates=updates,
+        imported=imported,
         kit=kit,
         rotation=rotation,
         command=_trust_policy_command(shown, kit),
@@ -123,7 +127,7 @@ def live_part(visit: Visit, kit: Kit) -> dict[str, Any]:
         "summary": summary,
         "body": body,
         "seen": hashlib.sha256(f"{summary}{body}".encode()).hexdigest()[:16],
-        "seconds": _STATUS_SECONDS[connected and rotation is None and not updates],
+        "seconds": _STATUS_SECONDS[connected and rotation is None and not (updates or imported)],
     }
 
 

@@ -1,0 +1,121 @@
+"""Customers: bringing them over from another system of the vendor."""
+
+import csv
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import click
+
+from app.cli.operator import Noun, Row, confirm, operator, services
+from app.imports.import_file import FileSummary, ImportFileError, ImportRow, read_rows
+from app.imports.imports import CustomerReport, RowOutcome
+from app.imports.weaknesses import weaknesses
+
+noun = Noun("customers", help="Customers: bringing them over from another system of yours.")
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_REFUSED = 1  # the exit code if a row was refused
+
+
+def _text(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield a line for each row: rows are printed as they come, so the widths are fixed."""
+    for row in rows:
+        words = [row["detail"]]
+        if row["weak"]:
+            words.append(f"Weak: {', '.join(row['weak'])}.")
+        status = row["status"] or "-"
+        detail = " ".join(filter(None, words))
+        line = f"{row['line']:>6}  {row['outcome']:<8}  {status:<9}  {row['reference']}  {detail}"
+        yield "".join(letter if letter.isprintable() else "�" for letter in line).rstrip()
+
+
+@noun.verb("customers.csv --dry-run", text=_text)
+@click.argument("file", type=_FILE)
+@click.option("--dry-run", is_flag=True, help="Report what would be done, and change nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--links",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File for the new onboarding links (default: FILE.links.csv). Readable by you alone.",
+)
+def import_command(file: Path, links: Path | None, *, dry_run: bool, yes: bool) -> Any:
+    """Import customers, with the External IDs that their roles have now.
+
+    FILE is CSV with the columns reference, name, external_id, role_arn and permission_set, or
+    NDJSON with the same names. A customer may have several rows, which must be beside each other.
+    Either all of them are imported, or none.
+
+    Each row gets a line: its number in FILE, what was done, the connection's status, and the
+    reference. The background worker proves the new connections. Import the same file again to see
+    what the proofs said: what is there already is only reported.
+
+    A customer whose External ID is missing, reserved or another customer's too gets a new one, and
+    an onboarding link, so that its role can be updated. docs/migrate.md tells the whole move.
+    """
+    try:
+        summary = FileSummary.of(file)
+    except ImportFileError as error:
+        raise click.ClickException(str(error)) from error
+    if not (dry_run or yes):
+        about = {"file": str(file), "rows": summary.rows, "customers": summary.customers}
+        confirm(about, "Import these customers?")
+    links_file = _LinksFile(links or file.with_name(f"{file.name}.links.csv"))
+    return _reports(file, summary, links_file, dry_run=dry_run)
+
+
+def _reports(
+    file: Path, summary: FileSummary, links: "_LinksFile", *, dry_run: bool
+) -> Iterator[list[Row]]:
+    counts, before = Counter[str](), ""
+    for _, group in groupby(read_rows(file), attrgetter("reference")):
+        rows = list(group)
+        report = services.imports.add(operator, rows, summary, dry_run=dry_run)
+        if report.needs_link and not dry_run:
+            links.add(rows[0], *report.needs_link)
+        yield list(_shown(rows, report, before))
+        counts.update(row.outcome.value for row in report.rows)
+        before = rows[-1].external_id
+    done = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
+    click.echo(f"{'Would be' if dry_run else 'Rows'}: {done or 'none'}.", err=True)
+    if links.count:
+        click.echo(f"{links.count} onboarding links are in {links.path}.", err=True)
+    if counts[RowOutcome.REFUSED]:
+        click.get_current_context().exit(_REFUSED)
+
+
+def _shown(rows: Sequence[ImportRow], report: CustomerReport, before: str) -> Iterator[Row]:
+    for row, reported in zip(rows, report.rows, strict=True):
+        is_imported = reported.outcome is RowOutcome.IMPORTED
+        weak = list(weaknesses(row, before)) if is_imported else []
+        yield reported._asdict() | {"weak": weak}
+
+
+class _LinksFile:
+    """The file of the new links. It is created with the first link, readable by its owner alone."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.count = path, 0
+
+    def add(self, row: ImportRow, tenant_id: UUID, permission_set: str) -> None:
+        """Create a link, and append it."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        try:
+            descriptor = os.open(self.path, flags, 0o600)
+        except OSError as error:
+            raise click.ClickException(f"{self.path}: {error.strerror}.") from error
+        with os.fdopen(descriptor, "a", encoding="utf-8", newline="") as file:
+            about = os.fstat(descriptor)
+            if stat.S_IMODE(about.st_mode) & 0o077 or about.st_uid != os.geteuid():
+                raise click.ClickException(f"{self.path} can be read by others: chmod 600 it.")
+            link, url = services.links.create(operator, tenant_id, permission_set=permission_set)
+            writer = csv.writer(file)
+            if not about.st_size:
+                writer.writerow(("reference", "name", "url", "expires_at"))
+            writer.writerow((row.reference, row.name, url, link.expires_at.isoformat()))
+        self.count += 1

@@ -1,0 +1,1 @@
+"""Bringing customers over from another system of the vendor (docs/migrate.md)."""

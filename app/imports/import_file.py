@@ -1,0 +1,175 @@
+"""Read a file of customers: CSV, or NDJSON with the same names.
+
+The file is read line by line, twice: what one customer may have alone is known only at its end. So
+the memory is bounded by the number of rows, and by the length of a line.
+"""
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from app import strict_json
+
+COLUMNS = ("reference", "name", "external_id", "role_arn", "permission_set")
+ROWS_MAX = 100_000
+_LINE_MAX = 16 * 1024  # bytes
+
+
+class ImportFileError(Exception):
+    """The file can't be imported at all. The message says why, and in which line."""
+
+
+class ImportRow(NamedTuple):
+    """One row. A column without a value is empty. `line`: its number in the file, from 1.
+
+    `problem`: why the row has no values.
+    """
+
+    line: int
+    reference: str = ""
+    name: str = ""
+    external_id: str = ""
+    role_arn: str = ""
+    permission_set: str = ""
+    problem: str = ""
+
+
+def read_rows(path: Path) -> Iterator[ImportRow]:
+    """Yield the rows of a file. Raises ImportFileError."""
+    number = 0
+    try:
+        with path.open("rb") as file:
+            first = _line(file, 1)
+            file.seek(0)
+            is_json = first.lstrip(b"\xef\xbb\xbf \t").startswith(b"{")
+            for row in _json_rows(file) if is_json else _csv_rows(file):
+                number += 1
+                if number > ROWS_MAX:
+                    raise ImportFileError(
+                        f"The file has more than {ROWS_MAX} rows: divide it between two customers."
+                    )
+                yield row
+    except OSError as error:
+        raise ImportFileError(f"The file can't be read: {error.strerror}.") from error
+
+
+def _line(file: BinaryIO, number: int) -> bytes:
+    line = file.readline(_LINE_MAX + 1)
+    if len(line) > _LINE_MAX:
+        raise ImportFileError(f"Line {number} is longer than {_LINE_MAX} bytes.")
+    return line
+
+
+def _lines(file: BinaryIO) -> Iterator[str]:
+    number = 0
+    while line := _line(file, number := number + 1):
+        # A byte that is not UTF-8 becomes half of a surrogate pair, which no text may contain. So
+        # only its row is refused.
+        yield line.decode("utf-8-sig" if number == 1 else "utf-8", "surrogateescape")
+
+
+def _csv_rows(file: BinaryIO) -> Iterator[ImportRow]:
+    reader = csv.reader(_lines(file), strict=True)
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        if sorted(header) != sorted(COLUMNS):
+            raise ImportFileError(
+                f"The first line must name these columns, in any order: {','.join(COLUMNS)}."
+            )
+        begins = reader.line_num + 1
+        for values in reader:
+            if any(values):
+                yield _csv_row(begins, header, values)
+            begins = reader.line_num + 1
+    except csv.Error as error:
+        raise ImportFileError(f"Line {reader.line_num} is not CSV: {error}.") from error
+
+
+def _csv_row(line: int, header: list[str], values: list[str]) -> ImportRow:
+    if len(values) != len(header):
+        problem = f"The row has {len(values)} columns instead of {len(header)}."
+        named = dict(zip(header, values, strict=False))
+        return ImportRow(line, named.get("reference", "").strip(), problem=problem)
+    return _row(line, dict(zip(header, values, strict=True)))
+
+
+def _json_rows(file: BinaryIO) -> Iterator[ImportRow]:
+    for number, line in enumerate(_lines(file), 1):
+        if line.strip():
+            yield _json_row(number, line)
+
+
+def _json_row(line: int, text: str) -> ImportRow:
+    try:
+        values = strict_json.parse(text)
+    except ValueError as error:
+        return ImportRow(line, problem=str(error))
+    if not isinstance(values, dict):
+        return ImportRow(line, problem="The line is not a JSON object.")
+    if unknown := sorted(values.keys() - {*COLUMNS}):
+        problem = f"{json.dumps(unknown[0])} is none of {', '.join(COLUMNS)}."
+        return ImportRow(line, _text(values.get("reference")), problem=problem)
+    for name, value in values.items():
+        if not isinstance(value, str | None):
+            return ImportRow(line, _text(values.get("reference")), problem=f"{name}: must be text.")
+    return _row(line, values)
+
+
+def _text(value: Any) -> str:
+    return value.strip() if isinstance(value, str) else ""
+
+
+def _row(line: int, values: dict[str, Any]) -> ImportRow:
+    row = ImportRow(line, **{name: _text(values.get(name)) for name in COLUMNS})
+    try:
+        "".join(row[1:]).encode()
+    except UnicodeEncodeError:
+        return ImportRow(line, problem="The row is not UTF-8.")
+    return row
+
+
+@dataclass
+class FileSummary:
+    """What is known of the whole file before its first customer is imported."""
+
+    rows: int = 0
+    customers: int = 0
+    _scattered: set[bytes] = field(default_factory=set)
+    # By the digest of an External ID: that of the only reference that has it; None: several have it
+    _owners: dict[bytes, bytes | None] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, path: Path) -> "FileSummary":
+        """Read the whole file. Raises ImportFileError."""
+        summary, seen = cls(), set[bytes]()
+        for reference, rows in groupby(read_rows(path), attrgetter("reference")):
+            owner = _digest(reference)
+            if owner in seen and reference:
+                summary._scattered.add(owner)
+            seen.add(owner)
+            for row in rows:
+                summary.rows += 1
+                if row.external_id:
+                    key = _digest(row.external_id)
+                    same = summary._owners.setdefault(key, owner) == owner
+                    summary._owners[key] = owner if same else None
+        summary.customers = len(seen)
+        return summary
+
+    def is_scattered(self, reference: str) -> bool:
+        """Return whether other customers' rows stand between the rows of this one."""
+        return _digest(reference) in self._scattered
+
+    def is_shared(self, external_id: str) -> bool:
+        """Return whether several customers have this External ID."""
+        return self._owners.get(_digest(external_id)) is None
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()

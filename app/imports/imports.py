@@ -1,0 +1,281 @@
+"""Import customers whose roles have External IDs of another system of the vendor.
+
+Only the operator imports, and this is the only way in for an External ID that Deputy did not make.
+The tenant gets an External ID of Deputy's as `current` at once, like every tenant. An imported one
+gets a state of its own: it belongs to the connections that the file names, and no new connection
+gets it. Proofs decide as usual whether a connection issues, and when it switches to Deputy's
+(app/rotation/switch.py).
+
+A customer whose External ID can't be used gets one of Deputy's for its connection. Nothing is
+issued for that connection until its role accepts the new one.
+"""
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+
+from app.audit import actions
+from app.audit.details import ImportedConnection
+from app.config import Config
+from app.connections import allowed_roles
+from app.connections.connections import add_pending, to_role
+from app.errors import AppError, ConflictError, ValidationFailedError
+from app.identity import OperatorPrincipal, live_links, tenant_of
+from app.ids import EXTERNAL_ID_MAX, EXTERNAL_ID_PREFIX, IMPORTED_EXTERNAL_ID, RoleArn
+from app.imports.import_file import FileSummary, ImportRow
+from app.permissions.permission_sets import PermissionSet, PermissionSets
+from app.settings.checks import is_line
+from app.store.database import Database, Session
+from app.store.models import (
+    Connection,
+    ConnectionStatus,
+    ExternalIdOrigin,
+    ExternalIdRow,
+    ExternalIdState,
+    Tenant,
+)
+from app.store.models.tenant import NAME_MAX
+from app.tenants.tenants import add_tenant
+
+_USED = "Its External ID is another customer's, or was retired."
+_SHARED = "Its External ID is another customer's too."
+_NEEDS_LINK = "It gets a new one, and a link; nothing is issued until its role accepts it."
+
+
+class RowOutcome(enum.StrEnum):
+    """What an import did with a row. `known`: an earlier import, or somebody else, did it."""
+
+    IMPORTED = "imported"
+    NEW_ID = "new-id"
+    KNOWN = "known"
+    REFUSED = "refused"
+
+
+class RowReport(NamedTuple):
+    """The report for a row. `status`: that of its connection, if there is one."""
+
+    line: int
+    reference: str
+    outcome: RowOutcome
+    status: ConnectionStatus | None
+    detail: str
+
+
+class CustomerReport(NamedTuple):
+    """The reports for one customer's rows.
+
+    `needs_link`: the id of the tenant, and the permission set, if an onboarding link must be
+    created, because a role has to accept a new External ID and there is no live link.
+    """
+
+    rows: list[RowReport]
+    needs_link: tuple[UUID, str] | None = None
+
+
+class _CheckedRow(NamedTuple):
+    """A row that can be imported. `unusable`: why its External ID can't be used, or empty."""
+
+    row: ImportRow
+    role: RoleArn
+    permission_set: PermissionSet
+    unusable: str
+
+
+@dataclass
+class Imports:
+    """Imports one customer at a time, in one transaction: all of its rows or none."""
+
+    _db: Database
+    _config: Config
+    _sets: PermissionSets
+
+    def add(
+        self,
+        operator: OperatorPrincipal,
+        rows: Sequence[ImportRow],
+        summary: FileSummary,
+        *,
+        dry_run: bool,
+    ) -> CustomerReport:
+        """Import the rows of one customer, and report on each. `dry_run`: change nothing.
+
+        A row whose connection is there already is only reported. Raises StoreUnavailableError.
+        """
+        checked, refused = list[_CheckedRow](), dict[int, str]()
+        for row in rows:
+            try:
+                checked.append(self._check(row, rows[0], summary))
+            except AppError as error:
+                refused[row.line] = _words(error)
+        if not refused:
+            customer = _Customer(operator, self._config, checked)
+            try:
+                with self._db.write(operator) as db:
+                    report = customer.add(db)
+                    if dry_run:
+                        db.rollback()
+            except AppError as error:
+                refused[customer.line] = _words(error)
+            else:
+                return report
+        others = f"Line {min(refused)} of this customer is refused."
+        reports = []
+        for row in rows:
+            detail = refused.get(row.line, others)
+            reports.append(RowReport(row.line, row.reference, RowOutcome.REFUSED, None, detail))
+        return CustomerReport(reports)
+
+    def _check(self, row: ImportRow, first: ImportRow, summary: FileSummary) -> _CheckedRow:
+        """Check what a row says, without the database. Raises AppError."""
+        if row.problem:
+            raise ValidationFailedError(row=row.problem)
+        if problems := _problems(row, first, summary):
+            raise ValidationFailedError(**problems)
+        role = allowed_roles.allowed_role(self._config, row.role_arn, imported=True)
+        permission_set = self._sets.choose(row.permission_set or None)
+        return _CheckedRow(row, role, permission_set, _why_unusable(row, summary))
+
+
+def _problems(row: ImportRow, first: ImportRow, summary: FileSummary) -> dict[str, str]:
+    """Return what is wrong with a row's texts, by column."""
+    problems = {}
+    for column in ("reference", "name"):
+        text = getattr(row, column)
+        if len(text) > NAME_MAX or not is_line(text):
+            problems[column] = f"Must be one line of 1 to {NAME_MAX} printable characters."
+    if row.name != first.name:
+        problems["name"] = f"Line {first.line} gives this customer another name."
+    if summary.is_scattered(row.reference):
+        problems["reference"] = "Rows of other customers stand between the rows of this one."
+    if row.external_id and not IMPORTED_EXTERNAL_ID.fullmatch(row.external_id):
+        problems["external_id"] = (
+            f"Must be 2 to {EXTERNAL_ID_MAX} letters, digits or any of _+=,.@:/-, as in AWS."
+        )
+    return problems
+
+
+def _why_unusable(row: ImportRow, summary: FileSummary) -> str:
+    """Return why the External ID in the file can't be used, or an empty text."""
+    if not row.external_id:
+        return "It has no External ID."
+    if row.external_id.lower().startswith(EXTERNAL_ID_PREFIX):
+        return f"External IDs that begin with {EXTERNAL_ID_PREFIX} are Deputy's own."
+    return _SHARED if summary.is_shared(row.external_id) else ""
+
+
+def _words(error: AppError) -> str:
+    """Return what is wrong, on one line."""
+    problems = [f"{field}: {' '.join(texts)}" for field, texts in error.errors.items()]
+    return " ".join(problems) or error.detail
+
+
+@dataclass
+class _Customer:
+    """One customer's rows, in the order of the file. `line`: the row that is being imported."""
+
+    operator: OperatorPrincipal
+    config: Config
+    rows: Sequence[_CheckedRow]
+    line: int = 0
+
+    def add(self, db: Session) -> CustomerReport:
+        """Import all rows. Raises AppError about the row at `line`."""
+        self.line = self.rows[0].row.line
+        tenant = self._tenant(db)
+        reports, renewed = list[RowReport](), list[Connection]()
+        for checked in self.rows:
+            self.line = checked.row.line
+            outcome, connection, detail = self._import(db, tenant, checked)
+            status = connection.status if connection else None
+            row = checked.row
+            reports.append(RowReport(row.line, row.reference, outcome, status, detail))
+            if connection and _needs_new_id(connection):
+                renewed.append(connection)
+        if renewed and not db.scalars(live_links().where(Tenant.id == tenant.id).limit(1)).first():
+            return CustomerReport(reports, (tenant.id, renewed[0].permission_set))
+        return CustomerReport(reports)
+
+    def _tenant(self, db: Session) -> Tenant:
+        """Lock the tenant with this reference, or create it. Raises SuspendedError."""
+        first = self.rows[0].row
+        known = select(Tenant.id).filter_by(reference=first.reference, deleted_at=None)
+        tenant_id = db.scalar(known)
+        if tenant_id is None:
+            return add_tenant(db, self.operator, name=first.name, reference=first.reference)
+        tenant = tenant_of(db, self.operator, tenant_id, lock=True)
+        tenant.ensure_active()
+        return tenant
+
+    def _import(
+        self, db: Session, tenant: Tenant, checked: _CheckedRow
+    ) -> tuple[RowOutcome, Connection | None, str]:
+        """Import a row, and return the outcome, the connection, and a sentence."""
+        existing = db.scalars(to_role(tenant.id, checked.role)).unique().one_or_none()
+        if existing is not None:
+            if existing.status is ConnectionStatus.DELETED:
+                return RowOutcome.KNOWN, None, "Its connection was deleted."
+            return RowOutcome.KNOWN, existing, _progress(existing)
+        imported, unusable = None, checked.unusable
+        if not unusable:
+            imported = _imported_id(db, tenant.id, checked.row.external_id)
+            unusable = "" if imported else _USED
+        actor = self.operator.actor
+        connection = add_pending(
+            db,
+            self.config,
+            actor,
+            tenant,
+            checked.role,
+            permission_set=checked.permission_set,
+            approved=True,
+        )
+        if imported:
+            connection.external_id_id = imported.id
+            db.flush()
+            db.refresh(connection)
+        details: ImportedConnection = {
+            "role_arn": checked.role.text,
+            "external_id": connection.external_id,
+        }
+        actions.CONNECTION_IMPORTED.record_about(db, actor, connection, details)
+        if imported:
+            return RowOutcome.IMPORTED, connection, ""
+        return RowOutcome.NEW_ID, connection, f"{unusable} {_NEEDS_LINK}"
+
+
+def _imported_id(db: Session, tenant_id: UUID, value: str) -> ExternalIdRow | None:
+    """Return the row of the tenant's imported External ID, and add it if it is new.
+
+    Returns None if it is another tenant's, or retired.
+    """
+    row = db.scalars(select(ExternalIdRow).filter_by(value=value)).one_or_none()
+    if row is not None:
+        is_own = row.tenant_id == tenant_id and row.state is ExternalIdState.IMPORTED
+        return row if is_own else None
+    row = ExternalIdRow(tenant_id=tenant_id, value=value, state=ExternalIdState.IMPORTED)
+    db.add(row)
+    try:
+        db.flush()
+    except IntegrityError as error:  # another import added it a moment ago
+        raise ConflictError("Its External ID was added meanwhile; import again.") from error
+    return row
+
+
+def _needs_new_id(connection: Connection) -> bool:
+    """Return whether the role has to accept an External ID of Deputy's before its first proof."""
+    is_ours = connection.external_id_row.origin is ExternalIdOrigin.DEPUTY
+    return is_ours and connection.verified_at is None
+
+
+def _progress(connection: Connection) -> str:
+    """Return a sentence on what the proofs said since the import."""
+    if connection.external_id_row.origin is ExternalIdOrigin.IMPORTED:
+        with_id = "It has the imported External ID."
+    else:
+        with_id = "It has an External ID of Deputy's."
+    return " ".join(filter(None, (with_id, connection.why)))

@@ -1,0 +1,50 @@
+"""Name what is weak about an External ID that another system made.
+
+Nobody but the vendor's broker can use an External ID, so a weak one is no hole by itself. It keeps
+customers apart only while nobody can enter another customer's. A weak one should be replaced first.
+"""
+
+import re
+from collections.abc import Iterator
+
+from app.imports.import_file import ImportRow
+from app.store.models import folded
+
+_SHORT = 16  # characters
+_FEW = 5  # different characters
+_WORD_MIN = 3  # characters of a name that count as a part of it
+_APART = 1000  # two neighbours of a sequence differ by at most this
+_NUMBER = re.compile("[0-9]{1,18}")
+
+
+def weaknesses(row: ImportRow, before: str) -> Iterator[str]:
+    """Yield each weakness of a row's External ID. `before`: that of the customer before."""
+    value = row.external_id
+    if len(value) < _SHORT:
+        yield f"shorter than {_SHORT} characters"
+    plain = _letters(value)
+    _, _, account = row.role_arn.partition("::")
+    for known, words in (
+        (_letters(row.name), "contains the customer's name"),
+        (_letters(row.reference), "contains the reference"),
+        (account[:12], "contains the account id"),
+    ):
+        if len(known) >= _WORD_MIN and known in plain:
+            yield words
+    if _are_neighbours(value, before):
+        yield "one of a sequence"
+    if len({*value}) < _FEW or value.isdigit():
+        yield "of one shape"
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalnum, folded(text)))
+
+
+def _are_neighbours(value: str, before: str) -> bool:
+    """Return whether the two differ only in one number, and only by little."""
+    if value == before or _NUMBER.sub("#", value) != _NUMBER.sub("#", before):
+        return False
+    pairs = zip(_NUMBER.findall(value), _NUMBER.findall(before), strict=True)
+    apart = [abs(int(one) - int(other)) for one, other in pairs if one != other]
+    return len(apart) == 1 and apart[0] <= _APART

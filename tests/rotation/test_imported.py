@@ -1,0 +1,168 @@
+"""A connection with an imported External ID gets one of Deputy's by proof, without an outage."""
+
+import csv
+import json
+import secrets
+
+import pytest
+
+from app.imports.import_file import COLUMNS
+from tests.cli.conftest import Cli
+from tests.rotation.conftest import accepting
+from tests.support.cast import Customer
+
+on_sqlite = pytest.mark.parametrize("deployed", ["sqlite"], indirect=True)
+
+
+def import_rows(app, path, *rows, fails=0):
+    """Import these rows; returns the report of each."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    done = Cli(app).raw(f"customers import {path} --yes --json")
+    assert done.exit_code == fails, done.output
+    return list(map(json.loads, done.stdout.splitlines()))
+
+
+@pytest.fixture
+def imported(deployed, tenant, tmp_path):
+    """Makes a connection of the tenant's with an imported External ID; returns both."""
+    reference = f"ref-{tenant.made['id']}"
+    tenant.world.admin("PATCH", f"/v1/tenants/{tenant.made['id']}", {"reference": reference})
+
+    def add(external_id=None):
+        external_id = external_id or f"acme:{secrets.token_urlsafe(16)}"
+        customer = Customer(tenant.world.aws)
+        name = tenant.kit["role_name"]
+        role_arn = customer.reading_itself(name, accepting(tenant.trust, external_id))
+        row = {"reference": reference, "name": "Acme", "role_arn": role_arn}
+        row["external_id"] = external_id
+        [report] = import_rows(deployed, tmp_path / "customers.csv", row)
+        assert (report["outcome"], report["status"]) == ("imported", "pending")
+        [connection] = tenant.world.admin(
+            "GET", f"/v1/tenants/{tenant.made['id']}/connections?limit=1"
+        )["items"]
+        tenant._customers[connection["id"]] = customer, name
+        tenant.after()
+        return connection, external_id
+
+    return add
+
+
+def test_an_imported_connection_issues_and_switches_once_its_role_accepts_ours(tenant, imported):
+    connection, old = imported()
+    seen = tenant.get(connection)
+    assert (seen["status"], seen["external_id"], seen["external_id_origin"]) == (
+        "verified",
+        old,
+        "imported",
+    )
+    assert tenant.external_id == tenant.first_id, "new connections get one of Deputy's"
+    assert (tenant.id_of(tenant.connection()), tenant.issued_ids()[old]) == (
+        tenant.first_id,
+        "imported",
+    )
+    first = tenant.issue(connection)
+    tenant.after(hours=1)
+    so_far = tenant.sent(connection).count(tenant.first_id)
+    tenant.after(hours=10)
+    tries = tenant.sent(connection).count(tenant.first_id) - so_far
+    assert 9 <= tries <= 11, "one with each routine proof"
+    assert tenant.kit["update"]["trust_policy"] == tenant.trust, "it is the newest role's"
+    tenant.reprove(connection, accepting(tenant.trust, old, tenant.first_id))
+    assert tenant.id_of(connection) == old
+    tenant.after(minutes=2)
+    switched = tenant.get(connection)
+    assert (switched["external_id"], switched["external_id_origin"]) == (tenant.first_id, "deputy")
+    assert tenant.issued_ids()[old] == "retired"
+    assert tenant.issue(connection) != first
+    assert tenant.actions() == ["connection.external_id_switched", "external_id.retired"]
+    # The other system may still need the old value
+    warnings = tenant.verify(connection)["verification"]["warnings"]
+    assert [warning["name"] for warning in warnings] == ["trust_policy_lists_other_external_ids"]
+    tenant.reprove(connection, accepting(tenant.trust, old))
+    assert tenant.get(connection)["status"] == "broken"
+    assert "was retired" in json.dumps(tenant.verify(connection)["verification"])
+
+
+@on_sqlite
+def test_the_kit_and_the_list_show_the_move(tenant, imported):
+    ours = tenant.connection()
+    connection, old = imported()
+    update = tenant.kit["update"]
+    accepted = update["trust_policy"]["Statement"][0]["Condition"]["StringEquals"]
+    assert accepted["sts:ExternalId"] == [tenant.first_id, old]
+    assert old in update["terraform"]
+    assert old in update["aws_cli"]
+    assert old not in json.dumps(tenant.trust), "a new role need not accept it"
+    path = f"/v1/tenants/{tenant.made['id']}/connections?external_id_origin="
+    for origin, shown in (("imported", connection), ("deputy", ours)):
+        found = tenant.world.admin("GET", path + origin)["items"]
+        assert [item["id"] for item in found] == [shown["id"]]
+    everywhere = tenant.world.admin("GET", "/v1/connections?external_id_origin=imported")
+    assert connection["id"] in {item["id"] for item in everywhere["items"]}
+    tenant.world.admin.refused("GET", path + "other", expect=422, code="validation_failed")
+
+
+@on_sqlite
+def test_an_imported_id_retires_with_its_last_pair(tenant, imported):
+    connection, old = imported()
+    tenant.world.admin("DELETE", _path(connection), expect=204)
+    assert tenant.issued_ids()[old] == "imported"
+    tenant.after()
+    assert tenant.issued_ids()[old] == "retired"
+
+
+def test_a_rotation_does_not_wait_for_imported_connections(tenant, imported):
+    connection, old = imported()
+    assert tenant.start()["connections"] == {"total": 0, "switched": 0, "waiting": 0}
+    following = tenant.rotation()["next_external_id"]
+    tenant.after(minutes=1)
+    assert tenant.complete()["state"] in {"retiring", "retired"}
+    assert (tenant.id_of(connection), tenant.get(connection)["issues"]) == (old, True)
+    tenant.update_role(connection, accepting(tenant.trust, old, following))
+    tenant.verify(connection)
+    tenant.after(minutes=2)
+    assert tenant.id_of(connection) == following
+
+
+@on_sqlite
+def test_an_emergency_stops_issuing_with_an_imported_id(tenant, imported):
+    connection, _ = imported()
+    tenant.start(emergency=True)
+    assert tenant.get(connection)["issues"] is False
+    tenant.update_role(connection)
+    tenant.verify(connection)
+    tenant.after(minutes=2)
+    assert tenant.get(connection)["issues"] is True
+
+
+@on_sqlite
+def test_a_role_that_accepts_any_external_id_is_insecure_with_an_imported_one(tenant, imported):
+    connection, old = imported("acme-1")
+    trust = accepting(tenant.trust, old)
+    condition = trust["Statement"][0]["Condition"]
+    for pattern in ("acme-*", "*-1", "????????????????????"):
+        condition["StringLike"] = {"sts:ExternalId": [pattern, old]}
+        condition.pop("StringEquals", None)
+        tenant.update_role(connection, trust)
+        assert tenant.verify(connection)["status"] == "insecure", pattern
+
+
+@on_sqlite
+def test_nobody_learns_whether_an_imported_id_is_another_tenants(new_tenant, tenant, imported):
+    """They may be guessable. A role of a thief's that lists one gets the same answer as for any
+    other text.
+    """
+    _, of_tenant = imported()
+    thief, answers = new_tenant(), []
+    for listed in (of_tenant, "acme:a-text-of-nobody-at-all"):
+        made = thief.connection(trust=accepting(thief.trust, thief.first_id, listed))
+        verification = made["verification"]
+        answers.append((verification["verdict"], verification["checks"], verification["warnings"]))
+    assert answers[0] == answers[1]
+
+
+def _path(connection):
+    return f"/v1/tenants/{connection['tenant_id']}/connections/{connection['id']}"
