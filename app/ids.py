@@ -149,17 +149,17 @@ def new_external_id() -> ExternalId:
 
 
 def foreign_external_id(own: ExternalId) -> ExternalId:
-    """Return a foreign External ID for a proof: `own` with its middle half replaced.
+    """Return a foreign External ID for a proof: `own` with its middle replaced.
 
-    Nobody was ever given this External ID. It has the first and the last quarter of `own`. A trust
+    Nobody was ever given this External ID. It has three tenths of `own` at each end. A trust
     policy that compares only a prefix, a suffix or a pattern of `?` accepts it. One call with it
     therefore detects all three mistakes. A short `own` was imported. Then the foreign one is
     longer, so that it can't be guessed.
     """
-    quarter = len(own) // 4
-    middle = own[quarter : len(own) - quarter]
+    kept = len(own) * 3 // 10
+    begins, middle, ends = own[:kept], own[kept : len(own) - kept], own[len(own) - kept :]
     digits = max(len(middle), _FOREIGN_MIN)
     while True:
         other = secrets.token_hex(digits)[:digits]
         if other != middle:
-            return ExternalId(f"{own[:quarter]}{other}{own[len(own) - quarter :]}")
+            return ExternalId(f"{begins}{other}{ends}")

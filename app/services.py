@@ -3,7 +3,7 @@
 from functools import cache, partial
 
 from app import log
-from app.approvals import approvals
+from app.approvals.approvals import Approvals
 from app.audit.log import AuditLog
 from app.aws import stack_messages, sts
 from app.config import Config
@@ -21,7 +21,7 @@ from app.health.vendor_checks import vendor_checks
 from app.idempotency.attempts import IdempotencyKeys
 from app.identity.api_keys import ApiKeys
 from app.identity.key_uses import KeyUses
-from app.imports import imports
+from app.imports.imports import Imports
 from app.issuing import authorization, issue, session_cache, session_origins
 from app.limits import quotas, rates, refusals, tenant_share
 from app.limits.table import KEYS
@@ -70,12 +70,11 @@ class Services:
         prove = partial(verification.Verification, db, interval.current, prober, sets)
         self.verification = prove(door)
         self.connections = connections.Connections(db, self.verification, config, sets)
-        self.approvals = approvals.Approvals(db, config, sets)
+        self.approvals, self.imports = Approvals(db, config, sets), Imports(db, config, sets)
         self.proof_queue = proof_queue.ProofQueue(db, interval, prove(patient), prove(routine))
         self.diagnoses = diagnosis.Diagnoses(db, patient, prober, config, sets)
         self.publication = publication.Publication(config, sets)
         self.onboarding = kit.Onboarding(db, self.publication, config, sets)
-        self.imports = imports.Imports(db, config, sets)
         self.links = page_links.Links(
             db, self.onboarding, self.connections, self.verification, config, self.rates
         )

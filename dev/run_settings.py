@@ -103,6 +103,7 @@ def vendor_arguments(env: Mapping[str, str]) -> list[str]:
     for parameter, value in {
         "BrokerRoleName": name,
         "RolePrefix": prefix,
+        "ImportedRoleNames": setting(env, "DEPUTY_IMPORTED_ROLE_NAMES"),
         "TemplateBucketName": setting(env, "DEPUTY_TEMPLATE_BUCKET"),
         "VendorAccountIds": setting(env, "DEPUTY_VENDOR_ACCOUNT_IDS"),
         "RegistrationRegions": _FURTHER_REGIONS,

@@ -106,7 +106,7 @@ def deploy_canary(
     others = {vendor.account, *vendor.parameters.get("VendorAccountIds", "").split(",")}
     account = next(account for account in _CANARY_ACCOUNTS if account not in others)
     parameters = {"BrokerPrincipalArn": deployed.broker_principal_arn}
-    for name in ("RolePrefix", "VendorAccountIds"):
+    for name in ("RolePrefix", "ImportedRoleNames", "VendorAccountIds"):
         if name in vendor.parameters:
             parameters[name] = vendor.parameters[name]
     outputs = _deploy(sandbox_url, account, CANARY_STACK, template_text, parameters)

@@ -62,8 +62,10 @@ OTHER_VENDOR_ACCOUNT = "999988887777"
 BROKER_TEMPLATE = Path(__file__).parent.parent / "cloudformation" / "broker.yaml"
 CANARY_TEMPLATE = BROKER_TEMPLATE.with_name("canary.yaml")
 REGION_TEMPLATE = BROKER_TEMPLATE.with_name("broker-region.yaml")
+IMPORTED_ROLE = "CrossAccount"  # broker.yaml lets imported roles have this name
 _VENDOR = Vendor(
     parameters={
+        "ImportedRoleNames": IMPORTED_ROLE,
         "VendorAccountIds": OTHER_VENDOR_ACCOUNT,
         # The second has to be enabled, so SNS sends from it under another name
         "RegistrationRegions": "eu-central-1,eu-south-1",

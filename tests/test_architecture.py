@@ -351,9 +351,9 @@ def test_only_the_command_line_makes_an_operator():
     assert operators(TREES) == ["app/cli/operator.py"]
 
 
-def test_a_grant_requires_its_two_halves():
+def test_a_grant_requires_all_of_its_parts():
     hints = typing.get_type_hints(Grant)
-    assert list(hints) == ["role_arn", "external_id"]
+    assert list(hints) == ["role_arn", "external_id", "tenant_id"]
     for hint in hints.values():
         assert not isinstance(hint, types.UnionType)
         assert typing.get_origin(hint) is not typing.Union
@@ -375,6 +375,7 @@ app/idempotency/attempts.py _take_over  # the principal writes only afterwards
 app/idempotency/attempts.py end
 app/identity/api_keys.py install_key  # the operator at the machine
 app/identity/key_uses.py _store  # no request waits for it
+app/imports/imports.py add  # the operator
 app/issuing/issue.py _record_answer  # what AWS said of a role is true for every caller
 app/onboarding/publication.py _record  # the background worker, once the bucket serves it
 app/onboarding/registrations.py _register  # a stack's message

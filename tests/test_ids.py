@@ -12,6 +12,7 @@ from hypothesis import assume, example, given, strategies as st
 
 from app.ids import (
     EXTERNAL_ID_PATTERN,
+    IMPORTED_EXTERNAL_ID,
     ExternalId,
     RoleArn,
     first_id_at,
@@ -174,18 +175,28 @@ def test_a_foreign_id_keeps_both_ends_and_draws_the_middle(digits):
     foreign = foreign_external_id(own)
     assert re.fullmatch(EXTERNAL_ID_PATTERN, foreign)
     assert foreign != own
-    assert foreign[:20] == own[:20]
-    assert foreign[-16:] == own[-16:]
-    assert foreign[20:-16] != own[20:-16]
+    assert (foreign[:20], foreign[-20:]) == (own[:20], own[-20:])
+    assert foreign[20:-20] != own[20:-20]
+
+
+@given(st.from_regex(IMPORTED_EXTERNAL_ID, fullmatch=True))
+def test_a_foreign_id_of_an_imported_one_has_sixteen_drawn_characters_at_least(own):
+    kept = len(own) * 3 // 10
+    foreign = foreign_external_id(own)
+    assert IMPORTED_EXTERNAL_ID.fullmatch(foreign)
+    assert foreign.startswith(own[:kept])
+    assert foreign.endswith(own[len(own) - kept :])
+    assert len(foreign) == max(len(own), 2 * kept + 16)
+    assert foreign not in {own, foreign_external_id(own)}
 
 
 def test_no_two_foreign_ids_are_the_same_and_none_is_the_own_one(monkeypatch):
     """A fixed one could be allowed by a trust policy, or issued to somebody."""
     own = new_external_id()
     assert len({foreign_external_id(own) for _ in range(1000)}) == 1000
-    drawn = iter([own[20:52], "5" * 32])
+    drawn = iter([own[20:48], "5" * 28])
     monkeypatch.setattr("app.ids.secrets.token_hex", lambda _: next(drawn))
-    assert foreign_external_id(own) == f"{own[:20]}{'5' * 32}{own[52:]}"
+    assert foreign_external_id(own) == f"{own[:20]}{'5' * 28}{own[48:]}"
 
 
 def test_ids_come_in_order_of_creation():

@@ -103,9 +103,7 @@ class ConnectionQuery(PageQuery):
     statuses = Statuses(ConnectionStatus, "pending", "broken", data_key="status")
     account_id = matching(ACCOUNT_ID.pattern, ACCOUNT)
     update_available = fields.Boolean(truthy={"true"}, falsy={"false"}, metadata=doc(True))
-    external_id_origin = fields.Enum(
-        ExternalIdOrigin, by_value=True, metadata=doc("imported", "Who made its External ID.")
-    )
+    external_id_origin = fields.Enum(ExternalIdOrigin, by_value=True)
 
 
 class ProofCheckOut(Answer):
@@ -151,14 +149,7 @@ class ConnectionOut(Answer):
     account_id = string(ACCOUNT)
     external_id = string(EXTERNAL_ID)
     external_id_origin = fields.Enum(
-        ExternalIdOrigin,
-        by_value=True,
-        attribute="external_id_row.origin",
-        metadata=doc(
-            "deputy",
-            "Who made its External ID. `imported`: the vendor's other system. The connection gets one"
-            " of Deputy's when its role accepts that.",
-        ),
+        ExternalIdOrigin, by_value=True, attribute="external_id_row.origin"
     )
     status = status(ConnectionStatus, "verified")
     issues = flag("Whether credentials are issued for it.")

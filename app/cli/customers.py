@@ -19,7 +19,6 @@ from app.imports.imports import CustomerReport, RowOutcome
 from app.imports.weaknesses import weaknesses
 
 noun = Noun("customers", help="Customers: bringing them over from another system of yours.")
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _REFUSED = 1  # the exit code if a row was refused
 
 
@@ -36,16 +35,15 @@ def _text(rows: Sequence[Row]) -> Iterator[str]:
 
 
 @noun.verb("customers.csv --dry-run", text=_text)
-@click.argument("file", type=_FILE)
+@click.argument("file")
 @click.option("--dry-run", is_flag=True, help="Report what would be done, and change nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option(
     "--links",
-    type=click.Path(dir_okay=False, path_type=Path),
     help="File for the new onboarding links (default: FILE.links.csv). Readable by you alone.",
 )
-def import_command(file: Path, links: Path | None, *, dry_run: bool, yes: bool) -> Any:
-    """Import customers, with the External IDs that their roles have now.
+def import_command(file: str, links: str | None, *, dry_run: bool, yes: bool) -> Any:
+    """Import customers with their present External IDs.
 
     FILE is CSV with the columns reference, name, external_id, role_arn and permission_set, or
     NDJSON with the same names. A customer may have several rows, which must be beside each other.
@@ -59,14 +57,14 @@ def import_command(file: Path, links: Path | None, *, dry_run: bool, yes: bool) 
     an onboarding link, so that its role can be updated. docs/migrate.md tells the whole move.
     """
     try:
-        summary = FileSummary.of(file)
+        summary = FileSummary.of(Path(file))
     except ImportFileError as error:
         raise click.ClickException(str(error)) from error
     if not (dry_run or yes):
-        about = {"file": str(file), "rows": summary.rows, "customers": summary.customers}
+        about = {"file": file, "rows": summary.rows, "customers": summary.customers}
         confirm(about, "Import these customers?")
-    links_file = _LinksFile(links or file.with_name(f"{file.name}.links.csv"))
-    return _reports(file, summary, links_file, dry_run=dry_run)
+    links_file = _LinksFile(Path(links or f"{file}.links.csv"))
+    return _reports(Path(file), summary, links_file, dry_run=dry_run)
 
 
 def _reports(

@@ -147,19 +147,19 @@ class FileSummary:
     @classmethod
     def of(cls, path: Path) -> "FileSummary":
         """Read the whole file. Raises ImportFileError."""
-        summary, seen = cls(), set[bytes]()
+        summary, references = cls(), set[bytes]()
         for reference, rows in groupby(read_rows(path), attrgetter("reference")):
             owner = _digest(reference)
-            if owner in seen and reference:
+            if owner in references and reference:
                 summary._scattered.add(owner)
-            seen.add(owner)
+            references.add(owner)
             for row in rows:
                 summary.rows += 1
                 if row.external_id:
                     key = _digest(row.external_id)
                     same = summary._owners.setdefault(key, owner) == owner
                     summary._owners[key] = owner if same else None
-        summary.customers = len(seen)
+        summary.customers = len(references)
         return summary
 
     def is_scattered(self, reference: str) -> bool:

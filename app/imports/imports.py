@@ -203,8 +203,8 @@ class _Customer:
     def _tenant(self, db: Session) -> Tenant:
         """Lock the tenant with this reference, or create it. Raises SuspendedError."""
         first = self.rows[0].row
-        known = select(Tenant.id).filter_by(reference=first.reference, deleted_at=None)
-        tenant_id = db.scalar(known)
+        live = select(Tenant.id).filter_by(reference=first.reference, deleted_at=None)
+        tenant_id = db.scalar(live)
         if tenant_id is None:
             return add_tenant(db, self.operator, name=first.name, reference=first.reference)
         tenant = tenant_of(db, self.operator, tenant_id, lock=True)

@@ -1,7 +1,8 @@
 """Name what is weak about an External ID that another system made.
 
-Nobody but the vendor's broker can use an External ID, so a weak one is no hole by itself. It keeps
-customers apart only while nobody can enter another customer's. A weak one should be replaced first.
+Deputy sends an External ID only for the tenant that it belongs to, so a weak one lets nobody in
+here. The vendor's other system may let a customer enter its own, and then a weak one can be
+guessed. So these customers should move first.
 """
 
 import re
@@ -24,12 +25,12 @@ def weaknesses(row: ImportRow, before: str) -> Iterator[str]:
         yield f"shorter than {_SHORT} characters"
     plain = _letters(value)
     _, _, account = row.role_arn.partition("::")
-    for known, words in (
+    for part, words in (
         (_letters(row.name), "contains the customer's name"),
         (_letters(row.reference), "contains the reference"),
         (account[:12], "contains the account id"),
     ):
-        if len(known) >= _WORD_MIN and known in plain:
+        if len(part) >= _WORD_MIN and part in plain:
             yield words
     if _are_neighbours(value, before):
         yield "one of a sequence"
@@ -46,5 +47,5 @@ def _are_neighbours(value: str, before: str) -> bool:
     if value == before or _NUMBER.sub("#", value) != _NUMBER.sub("#", before):
         return False
     pairs = zip(_NUMBER.findall(value), _NUMBER.findall(before), strict=True)
-    apart = [abs(int(one) - int(other)) for one, other in pairs if one != other]
+    apart = [abs(int(number) - int(other)) for number, other in pairs if number != other]
     return len(apart) == 1 and apart[0] <= _APART

@@ -173,7 +173,9 @@ def test_the_same_question_in_other_words_gets_the_same_session(scene):
     assert scene.issue({"session_policy": json.dumps(POLICY, indent=2)}) == first
 
 
-GRANT = Grant(RoleArn.parse("arn:aws:iam::444455556666:role/deputy-one"), new_external_id())
+GRANT = Grant(
+    RoleArn.parse("arn:aws:iam::444455556666:role/deputy-one"), new_external_id(), new_id()
+)
 ISSUABLE = {
     "tenant_id": new_id(),
     "connection_id": new_id(),

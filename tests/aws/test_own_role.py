@@ -12,11 +12,11 @@ from app.aws.errors import Refused, Unavailable
 from app.aws.own_role import session_policy
 from app.aws.role_view import Decision, RolePolicies, RoleSettings
 from app.aws.sts import Sts
-from app.ids import Grant, RoleArn, new_external_id
+from app.ids import Grant, RoleArn, new_external_id, new_id
 from tests.aws.fake_sts import ACCOUNT, SESSION, WHO, assumed, error, role, said
 
 ARN = f"arn:aws:iam::{ACCOUNT}:role/path/deputy-0123abcd"
-GRANT = Grant(RoleArn.parse(ARN), new_external_id())
+GRANT = Grant(RoleArn.parse(ARN), new_external_id(), new_id())
 TRUST = {
     "Version": "2012-10-17",
     "Statement": [{"Effect": "Allow", "Principal": "*", "Action": "sts:AssumeRole"}],

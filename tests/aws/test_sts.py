@@ -23,9 +23,9 @@ from urllib3.exceptions import ConnectTimeoutError, ProtocolError, ReadTimeoutEr
 from app.aws.breaker import Breaker
 from app.aws.errors import Misconfigured, Refused, StsError, Unavailable
 from app.aws.own_role import session_policy
-from app.aws.sts import INERT_POLICY, _tenant
+from app.aws.sts import INERT_POLICY
 from app.config import Broker
-from app.ids import EXTERNAL_ID_PATTERN, Grant, RoleArn, foreign_external_id, new_external_id
+from app.ids import EXTERNAL_ID_PATTERN, Grant, RoleArn, new_external_id, new_id
 from dev.stack import free_port
 from tests.aws.fake_sts import (
     ACCOUNT,
@@ -48,7 +48,7 @@ SESSION_OF_BROKER = (  # the path is not shown
     "arn:aws:sts::111122223333:assumed-role/DeputyBroker/i-1"
 )
 ARN = f"arn:aws:iam::{ACCOUNT}:role/path/deputy-0123abcd"
-GRANT = Grant(RoleArn.parse(ARN), new_external_id())
+GRANT = Grant(RoleArn.parse(ARN), new_external_id(), new_id())
 # What AWS says when it refuses: it names the broker and its session.
 AWS_SAYS = f"User: {SESSION_OF_BROKER} is not authorized on resource: {ARN}"
 
@@ -214,12 +214,17 @@ def test_the_missing_probe_sends_no_external_id_at_all_and_hands_nothing_out(doo
     assert probes(door) == [("AssumeRole", PROBE)]
 
 
-def test_a_foreign_probe_counts_as_its_tenants_and_no_others():
+def test_every_call_about_a_role_counts_as_its_tenants_and_no_others(door, monkeypatch):
     """The breaker opens for all only when several tenants' calls fail."""
-    own, tenant = GRANT.external_id, _tenant(GRANT.role_arn, GRANT.external_id)
-    assert {_tenant(GRANT.role_arn, foreign_external_id(own)) for _ in range(20)} == {tenant}
-    assert _tenant(replace(GRANT.role_arn, account_id="777788889999"), own) == tenant
-    assert _tenant(GRANT.role_arn, new_external_id()) != tenant
+    counted, call = [], Breaker.call
+    monkeypatch.setattr(
+        Breaker, "call", lambda self, tenant: counted.append(tenant) or call(self, tenant)
+    )
+    for grant in (GRANT, replace(GRANT, external_id="acme-1")):
+        door.let_in().sts.probe_missing(grant)
+        door.let_in().sts.probe_foreign(grant)
+        door.let_in().sts.probe_again(grant)
+    assert counted == [str(GRANT.tenant_id)] * 6
 
 
 def test_the_foreign_probe_sends_one_that_was_never_issued_and_hands_nothing_out(door):
@@ -232,7 +237,7 @@ def test_the_foreign_probe_sends_one_that_was_never_issued_and_hands_nothing_out
     assert len({*sent, GRANT.external_id}) == 6
     for value in sent:
         assert re.fullmatch(EXTERNAL_ID_PATTERN, value)
-        assert (value[:20], value[-16:]) == (GRANT.external_id[:20], GRANT.external_id[-16:])
+        assert (value[:20], value[-20:]) == (GRANT.external_id[:20], GRANT.external_id[-20:])
 
 
 CANARY, STRANGER = (

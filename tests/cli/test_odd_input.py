@@ -60,7 +60,7 @@ def test_a_command_refuses_odd_input_in_a_line(app, world, monkeypatch, path):
     tenant = world.tenant()
     others = dict.fromkeys(("tenant", "tenant_id", "connection", "link_id"), tenant["id"])
     others |= dict.fromkeys(("key", "session", "reason", "name"), "x") | {"scopes": "all"}
-    others |= {"endpoint_id": tenant["id"], "url": "https://127.0.0.1/", "since": "1h"}
+    others |= {"endpoint_id": tenant["id"], "url": "https://127.0.0.1/", "since": "1h", "file": "-"}
     for where in takes_text(ALL[path]):
         for odd in ODD:
             done = app.test_cli_runner().invoke(args=[*path, *words(ALL[path], odd, where, others)])

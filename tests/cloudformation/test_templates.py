@@ -307,7 +307,7 @@ def test_the_broker_may_assume_roles_with_the_prefix_and_no_others(broker_resour
 
 
 def test_the_broker_may_assume_no_role_of_the_vendors_own(broker_resources):
-    _, *denied = policy_of(broker_resources, "assume-customers-roles")["Statement"]
+    _, _, *denied = policy_of(broker_resources, "assume-customers-roles")["Statement"]
     assert {(s["Effect"], s["Action"]) for s in denied} == {("Deny", "sts:AssumeRole")}
     assert [(s["Resource"], s.get("Condition")) for s in denied] == [
         ("*", {"StringEquals": {"aws:ResourceAccount": {"Ref": "AWS::AccountId"}}}),
@@ -523,8 +523,10 @@ def test_the_stranger_trusts_the_broker_alone(canary):
 
 def test_the_stranger_may_what_the_broker_may_and_the_canary_nothing(canary, broker_resources):
     [policy] = canary["Resources"]["Stranger"]["Properties"]["Policies"]
-    allowed, *denied = policy["PolicyDocument"]["Statement"]
-    brokers, *brokers_denied = policy_of(broker_resources, "assume-customers-roles")["Statement"]
+    allowed, imported, *denied = policy["PolicyDocument"]["Statement"]
+    of_broker = policy_of(broker_resources, "assume-customers-roles")["Statement"]
+    brokers, brokers_imported, *brokers_denied = of_broker
+    assert imported == brokers_imported
     assert allowed == {name: brokers[name] for name in ("Effect", "Action", "Resource")}
     account = BROKERS_ROOT["Fn::Sub"][1]["Account"]
     assert [(one["Effect"], one["Resource"], one.get("Condition")) for one in denied] == [

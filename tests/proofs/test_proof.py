@@ -44,7 +44,9 @@ from tests.support.rows import ADMIN
 
 CONFIG = make_config("sqlite://")
 NO_CANARY = Canary(None, CONFIG)
-GRANT = Grant(RoleArn.parse("arn:aws:iam::444455556666:role/deputy-0123abcd"), new_external_id())
+GRANT = Grant(
+    RoleArn.parse("arn:aws:iam::444455556666:role/deputy-0123abcd"), new_external_id(), new_id()
+)
 # AWS's text, which names the broker: it must not come out anywhere.
 AWS_SAYS = "User: arn:aws:sts::111122223333:assumed-role/DeputyBroker/deputy is not authorized"
 

@@ -10,7 +10,7 @@ import yaml
 from app.aws.errors import Refused, StsError, Unavailable
 from app.aws.role_view import RoleSettings
 from app.config import Broker
-from app.ids import Grant, RoleArn, new_external_id
+from app.ids import Grant, RoleArn, new_external_id, new_id
 from app.onboarding.kit import trust_policy as kit_policy
 from app.proofs.policy_statements import Globs
 from app.proofs.proof import ProofCheck, ProofFinding, ProofWarning, check_of
@@ -20,7 +20,9 @@ from app.store.models import Connection, Verdict
 from app.store.models.states import DEMANDS, ONLY_US, STRANGER
 
 BROKER = Broker.parse("arn:aws:iam::111122223333:role/DeputyBroker")
-GRANT = Grant(RoleArn.parse("arn:aws:iam::444455556666:role/deputy-0123abcd"), new_external_id())
+GRANT = Grant(
+    RoleArn.parse("arn:aws:iam::444455556666:role/deputy-0123abcd"), new_external_id(), new_id()
+)
 OURS = {BROKER.account_id, "222233334444"}
 CALLS = (ProofCheck("own_external_id_accepted", "passed", "…"),)
 KIT = kit_policy(BROKER, GRANT.external_id)

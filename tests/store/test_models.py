@@ -373,7 +373,7 @@ def test_a_grant_comes_from_one_row_whose_role_is_a_role(rows):
     with rows.database.read() as db:
         it = db.get(Connection, connection_id)
         own = db.get(ExternalIdRow, external_id)
-        assert it.grant == Grant(RoleArn.parse(it.role_arn), own.value)
+        assert it.grant == Grant(RoleArn.parse(it.role_arn), own.value, it.tenant_id)
         assert it.external_id == own.value
         with pytest.raises(dataclasses.FrozenInstanceError):
             it.grant.external_id = "x"

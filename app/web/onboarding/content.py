@@ -16,6 +16,7 @@ from app.onboarding.kit_scripts import filled
 from app.onboarding.page_links import Visit
 from app.permissions.difference import difference
 from app.permissions.permission_sets import PermissionSet
+from app.rotation.rotations import RotationStatus
 from app.store.models import Connection, ConnectionStatus, RotationState
 from app.store.models.states import SEARCH_DAYS
 from app.web.onboarding import progress
@@ -23,6 +24,8 @@ from app.web.onboarding.look import Look, look_of
 
 WAYS = ("stack", "terraform", "cli", "organization")
 _SHOWN = 25  # connections per page
+_UPDATES = "Other permissions are asked for: see below."
+_NEW_ID = "A new External ID is to be added: see below."
 _STATUS_SECONDS = {False: 3, True: 30}  # between updates; True: everything is connected
 
 
@@ -93,18 +96,13 @@ def live_part(visit: Visit, kit: Kit) -> dict[str, Any]:
     listed = listing.list_by_urgency(principal, tenant_id, limit=_SHOWN, start=start, among=counts)
     shown = [progress.progress_of(connection) for connection in listed.items]
     connected = set(counts) == {ConnectionStatus.VERIFIED} and not any(row.topic for row in shown)
-    rotation = services.rotations.get(principal, tenant_id)
-    if rotation and rotation.state in {RotationState.RETIRED, RotationState.ABANDONED}:
-        rotation = None
+    rotation = _rotation_under_way(visit)
     updates = _updates_of(visit, listed.items)
     imported = [connection for connection in listed.items if connection.imported_id]
+    tasks = [words for words, rows in ((_UPDATES, updates), (_NEW_ID, imported)) if rows]
     summary = progress.headline(counts, shown)
-    if updates or rotation or imported:
-        summary = summary.removesuffix(progress.NOTHING_LEFT)
-    if updates:
-        summary += " Other permissions are asked for: see below."
-    if imported:
-        summary += " A new External ID is to be added: see below."
+    if tasks or rotation:
+        summary = " ".join((summary.removesuffix(progress.NOTHING_LEFT), *tasks))
     if rotation:
         summary = progress.with_rotation(summary, rotation, connected=connected)
     common = {"start": start, "total": total, "vendor": vendor_name(), "search_days": SEARCH_DAYS}
@@ -127,8 +125,15 @@ def live_part(visit: Visit, kit: Kit) -> dict[str, Any]:
         "summary": summary,
         "body": body,
         "seen": hashlib.sha256(f"{summary}{body}".encode()).hexdigest()[:16],
-        "seconds": _STATUS_SECONDS[connected and rotation is None and not (updates or imported)],
+        "seconds": _STATUS_SECONDS[connected and rotation is None and not tasks],
     }
+
+
+def _rotation_under_way(visit: Visit) -> RotationStatus | None:
+    rotation = services.rotations.get(visit.principal, visit.tenant.id)
+    if rotation and rotation.state in {RotationState.RETIRED, RotationState.ABANDONED}:
+        return None
+    return rotation
 
 
 def _updates_of(visit: Visit, connections: Sequence[Connection]) -> list[SetUpdate]:

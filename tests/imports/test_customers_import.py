@@ -1,0 +1,298 @@
+"""`customers import`: a report for each row, all or nothing for each customer, safe to repeat."""
+
+import csv
+import json
+import stat
+import tracemalloc
+
+import pytest
+from sqlalchemy import func, select
+
+from app.imports.import_file import COLUMNS, FileSummary, read_rows
+from app.store.models import Connection, ExternalIdRow, OnboardingLink, Tenant
+from tests.cli.conftest import Cli
+from tests.conftest import IMPORTED_ROLE, VENDOR_ACCOUNT, with_settings
+
+ROLE = "arn:aws:iam::{:012d}:role/deputy-home"
+SHARED = "7f2c9e51-0b7d-4f6a-9a53-5f1f0f6f0c11"
+
+
+def row_of(number, **changes):
+    """A row of the made-up table of a home-grown system."""
+    row = {
+        "reference": f"c-{number}",
+        "name": f"Customer {number}",
+        "external_id": f"{number:04d}-{number * 2654435761 % 2**64:016x}-xq",
+        "role_arn": ROLE.format(300_000_000_000 + number),
+        "permission_set": "",
+    }
+    return row | changes
+
+
+# Each bad row, and words of what the report says of it. `others`: further rows of its customer.
+REFUSED = {
+    "no reference": ({"reference": ""}, "reference: Must be one line"),
+    "long reference": ({"reference": "r" * 201}, "reference: Must be one line of 1 to 200"),
+    "no name": ({"name": " "}, "name: Must be one line"),
+    "control character": ({"name": "Acme\x07"}, "name: Must be one line"),
+    "no ARN": ({"role_arn": "deputy-home"}, "role_arn: This is not the ARN"),
+    "a user": ({"role_arn": "arn:aws:iam::300000000001:user/deputy-x"}, "role_arn: This is not"),
+    "other partition": ({"role_arn": "arn:aws-cn:iam::300000000001:role/deputy-x"}, "partition"),
+    "the vendor's": ({"role_arn": ROLE.format(int(VENDOR_ACCOUNT))}, "vendor's own accounts"),
+    "reserved": (
+        {"role_arn": "arn:aws:iam::300000000001:role/aws-reserved/deputy-x"},
+        "AWS-reserved roles",
+    ),
+    "other prefix": ({"role_arn": "arn:aws:iam::300000000001:role/CrossAccount"}, "must start"),
+    "alphabet": ({"external_id": "acme 1"}, "external_id: Must be 2 to 1224"),
+    "too short": ({"external_id": "x"}, "external_id: Must be 2 to 1224"),
+    "too long": ({"external_id": "x" * 1225}, "external_id: Must be 2 to 1224"),
+    "permission set": ({"permission_set": "nothing"}, "permission_set: Must be one of"),
+    "not UTF-8": ({"name": "Caf\udce9"}, "row: The row is not UTF-8"),
+}
+
+
+def write(path, rows):
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture
+def importing(app):
+    """Runs the command; returns the report of each row by its line."""
+
+    def run(path, *options, fails=0):
+        done = Cli(app).raw(f"customers import {path} --json", *(options or ["--yes"]))
+        assert done.exit_code == fails, done.output
+        return {report["line"]: report for report in map(json.loads, done.stdout.splitlines())}
+
+    return run
+
+
+def count(app, table):
+    with app.extensions["deputy"].db.read() as db:
+        return db.scalar(select(func.count()).select_from(table))
+
+
+def test_a_table_of_a_home_grown_system_comes_over(app, importing, tmp_path):
+    """200 rows, 20 of them bad in 20 ways. Five of these can be imported with a new ID."""
+    rows = [row_of(6000 + number) for number in range(180)]
+    rows += [row_of(1000 + n, **changes) for n, (changes, _) in enumerate(REFUSED.values())]
+    rows += [
+        row_of(2001, external_id=""),
+        row_of(2002, external_id="dpy-" + "0" * 64),
+        row_of(2003, external_id=SHARED),
+        row_of(2004, external_id=SHARED),
+        row_of(6001),  # not beside its other row
+    ]
+    path = write(tmp_path / "customers.csv", rows)
+    before = [count(app, table) for table in (Tenant, Connection, ExternalIdRow)]
+    planned = importing(path, "--dry-run", fails=1)
+    assert before == [count(app, table) for table in (Tenant, Connection, ExternalIdRow)]
+    assert not (tmp_path / "customers.csv.links.csv").exists()
+    reports = importing(path, fails=1)
+    assert list(reports) == list(planned) == list(range(2, 202))
+    assert [report["outcome"] for report in planned.values()] == [
+        report["outcome"] for report in reports.values()
+    ]
+    for line, (name, (_, words)) in enumerate(REFUSED.items(), 182):
+        assert reports[line]["outcome"] == "refused", name
+        assert words in reports[line]["detail"], name
+    outcomes = [report["outcome"] for report in reports.values()]
+    assert outcomes.count("imported") == 179
+    assert [reports[line]["outcome"] for line in (197, 198, 199, 200)] == ["new-id"] * 4
+    scattered = "reference: Rows of other customers stand between the rows of this one."
+    assert reports[3]["detail"] == reports[201]["detail"] == scattered
+    links = tmp_path / "customers.csv.links.csv"
+    assert stat.S_IMODE(links.stat().st_mode) == 0o600
+    with links.open() as file:
+        urls = [link["url"] for link in csv.DictReader(file)]
+    assert len(urls) == len({*urls}) == 4
+    assert not [url for url in urls if url in json.dumps(reports)]
+    made = [count(app, table) for table in (Tenant, Connection, ExternalIdRow, OnboardingLink)]
+    again = importing(path, fails=1)
+    assert made == [
+        count(app, table) for table in (Tenant, Connection, ExternalIdRow, OnboardingLink)
+    ]
+    assert [report["outcome"] for report in again.values()].count("known") == 183
+    assert again[2]["status"] == "pending"
+    assert "It has the imported External ID." in again[2]["detail"]
+
+
+def test_a_customer_comes_over_with_all_of_its_rows_or_none(app, importing, tmp_path):
+    tenants = count(app, Tenant)
+    rows = [row_of(1), row_of(1, role_arn="arn"), row_of(2), row_of(2, name="Other")]
+    reports = importing(write(tmp_path / "c.csv", rows), fails=1)
+    assert [report["outcome"] for report in reports.values()] == ["refused"] * 4
+    assert reports[2]["detail"] == "Line 3 of this customer is refused."
+    assert reports[5]["detail"] == "name: Line 4 gives this customer another name."
+    assert count(app, Tenant) == tenants
+
+
+def test_what_only_the_database_refuses_undoes_the_customers_earlier_rows(
+    app, admin, importing, tmp_path
+):
+    tenant = {"name": "Declared", "reference": "c-31", "accounts": ["300000000031"]}
+    admin("POST", "/v1/tenants", tenant, expect=201)
+    connections = count(app, Connection)
+    rows = [row_of(31, name="Declared"), row_of(31, name="Declared", role_arn=ROLE.format(44))]
+    reports = importing(write(tmp_path / "c.csv", rows), fails=1)
+    assert reports[2]["detail"] == "Line 3 of this customer is refused."
+    assert "declare" in reports[3]["detail"]
+    assert count(app, Connection) == connections
+
+
+def test_ndjson_has_the_same_names(app, importing, tmp_path):
+    path = tmp_path / "customers.ndjson"
+    lines = [
+        json.dumps(row_of(41)),
+        json.dumps({**row_of(42), "external_id": None}),
+        '{"reference": "c-43", "reference": "c-44"}',
+        '["c-45"]',
+        json.dumps({**row_of(46), "colour": "red"}),
+        json.dumps({**row_of(47), "name": 47}),
+        '{"reference": "c-48"',
+    ]
+    path.write_text("\n".join(lines))
+    reports = importing(path, fails=1)
+    outcomes = [report["outcome"] for report in reports.values()]
+    assert outcomes == ["imported", "new-id", *["refused"] * 5]
+    assert '"colour" is none of reference' in reports[5]["detail"]
+    assert "name: must be text" in reports[6]["detail"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("reference;name\n", "The first line must name these columns"),
+        ("", "The first line must name these columns"),
+        (f'{",".join(COLUMNS)}\n"a', "Line 2 is not CSV"),
+        (f"{','.join(COLUMNS)}\n{'x' * 20_000}", "Line 2 is longer than 16384 bytes"),
+    ],
+)
+def test_a_file_that_is_no_table_is_refused_in_one_line(app, tmp_path, text, words):
+    path = tmp_path / "customers.csv"
+    path.write_text(text)
+    assert words in Cli(app).refused(f"customers import {path} --yes")
+
+
+def test_an_id_of_another_tenant_is_never_paired_and_none_comes_back(
+    app, admin, importing, tmp_path
+):
+    """An External ID belongs to one tenant over all time."""
+    path = write(tmp_path / "first.csv", [row_of(51, external_id=f"{SHARED}-51")])
+    importing(path)
+    taken = row_of(52, external_id=f"{SHARED}-51")
+    report = importing(write(tmp_path / "second.csv", [taken]))[2]
+    assert report["outcome"] == "new-id"
+    assert "another customer's, or was retired" in report["detail"]
+    [tenant] = admin("GET", "/v1/tenants?reference=c-51")["items"]
+    admin("DELETE", f"/v1/tenants/{tenant['id']}", expect=204)
+    assert importing(path)[2]["outcome"] == "new-id"
+
+
+def test_what_was_deleted_after_an_import_does_not_come_back(admin, importing, tmp_path):
+    path = write(tmp_path / "c.csv", [row_of(61)])
+    importing(path)
+    [tenant] = admin("GET", "/v1/tenants?reference=c-61")["items"]
+    connections = f"/v1/tenants/{tenant['id']}/connections"
+    [connection] = admin("GET", connections)["items"]
+    admin("DELETE", f"{connections}/{connection['id']}", expect=204)
+    report = importing(path)[2]
+    assert (report["outcome"], report["status"]) == ("known", None)
+    assert admin("GET", connections)["items"] == []
+
+
+def test_only_an_import_may_use_the_imported_names(app, world, customer, tmp_path, monkeypatch):
+    services, row = app.extensions["deputy"], row_of(71)
+    config = with_settings(services.config, imported_role_names=frozenset({IMPORTED_ROLE}))
+    for service in (services.imports, services.connections):
+        monkeypatch.setattr(service, "_config", config)
+    trust = world.kit(world.tenant())["trust_policy"]
+    trust["Statement"][0]["Condition"]["StringEquals"] = {"sts:ExternalId": row["external_id"]}
+    row["role_arn"] = arn = customer.role(IMPORTED_ROLE, trust, Path="/path/")
+    path = write(tmp_path / "c.csv", [row, row_of(72, role_arn=f"{arn}2")])
+    done = Cli(app).text(f"customers import {path} --yes", fails=1)
+    assert [line.split()[1] for line in done.splitlines()[:2]] == ["imported", "refused"]
+    path = f"/v1/connections?external_id_origin=imported&account_id={customer.account}"
+    [connection] = world.admin("GET", path)["items"]
+    assert world.verify(connection)["status"] == "verified", "broker.yaml lets the broker use it"
+    tenant = world.tenant()
+    world.admin.refused(
+        "POST",
+        f"/v1/tenants/{tenant['id']}/connections",
+        {"role_arn": arn},
+        expect=422,
+        code="role_not_allowed",
+    )
+
+
+def test_weak_ids_are_named(importing, tmp_path):
+    rows = [
+        row_of(81, external_id="acme-81", name="Acme"),
+        row_of(82, external_id="123456789012345678"),
+        row_of(83, external_id="x300000000083-kf93kfls9d"),
+        row_of(84, external_id="c84-ssssssssssssssss"),
+        row_of(85, external_id="tenant-0001-production"),
+        row_of(86, external_id="tenant-0002-production"),
+        row_of(87, external_id="b54cfd7c-9e5b-4f7e-8f0b-1a2c3d4e5f60"),
+    ]
+    reports = importing(write(tmp_path / "c.csv", rows))
+    assert [report["weak"] for report in reports.values()] == [
+        ["shorter than 16 characters", "contains the customer's name"],
+        ["of one shape"],
+        ["contains the account id"],
+        ["contains the reference"],
+        [],
+        ["one of a sequence"],
+        [],
+    ]
+
+
+def test_the_links_file_is_never_one_that_others_can_read(app, tmp_path):
+    path = write(tmp_path / "c.csv", [row_of(91, external_id="")])
+    links = tmp_path / "links"
+    links.touch(0o644)
+    links.chmod(0o644)
+    links_before = count(app, OnboardingLink)
+    refused = Cli(app).refused(f"customers import {path} --yes --links {links}")
+    assert "can be read by others" in refused
+    assert count(app, OnboardingLink) == links_before
+    links.chmod(0o600)
+    assert "1 onboarding links" in Cli(app).text(f"customers import {path} --yes --links {links}")
+    assert links.read_text().count("/onboard/") == 1, "a second run makes the missing link"
+
+
+def test_the_command_asks_first(app, tmp_path):
+    path = write(tmp_path / "c.csv", [row_of(95)])
+    done = Cli(app).raw(f"customers import {path}", answer="n\n")
+    assert (done.exit_code, "Import these customers?" in done.output) == (1, True)
+
+
+def many_rows(path):
+    """A file of ten thousand rows, of a thousand customers."""
+    rows = []
+    for number in range(10_000, 20_000):
+        customer = number // 10
+        rows.append(row_of(number, reference=f"big-{customer}", name=f"Big {customer}"))
+    return write(path, rows)
+
+
+def test_ten_thousand_rows_are_read_in_bounded_memory(tmp_path):
+    path = many_rows(tmp_path / "c.csv")
+    tracemalloc.start()
+    summary = FileSummary.of(path)
+    assert sum(1 for _ in read_rows(path)) == summary.rows == 10_000
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()
+
+
+@pytest.mark.soak
+def test_ten_thousand_rows_come_over(app, importing, tmp_path):
+    connections = count(app, Connection)
+    reports = importing(many_rows(tmp_path / "c.csv"))
+    assert {report["outcome"] for report in reports.values()} == {"imported"}
+    assert count(app, Connection) == connections + 10_000
