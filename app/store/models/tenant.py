@@ -25,8 +25,8 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship, validates
 
 from app.clock import now
 from app.errors import ConflictError, SuspendedError
-from app.settings.return_urls import LENGTH_MAX as RETURN_URL_MAX
 from app.ids import EXTERNAL_ID_MAX, EXTERNAL_ID_PREFIX
+from app.settings.return_urls import LENGTH_MAX as RETURN_URL_MAX
 from app.store.models.base import (
     Base,
     CreatedAt,
