@@ -71,10 +71,9 @@ class KitUpdateOut(Answer):
     stack_set = nested(StackUpdateOut, "The stack of a whole organisation.")
     terraform = string('resource "aws_iam_role" "deputy" { ... }')
     aws_cli = string("#!/bin/sh\n...")
-    trust_policy = mapping(
-        {"Version": "2012-10-17"},
-        "The trust policy of a role that is there already. It also accepts the imported External ID"
-        " that the role has.",
+    trust_policy = policy(
+        onboarding.trust_policy(Broker.parse(_BROKER), EXTERNAL_ID, NEXT_EXTERNAL_ID),
+        "Of a role that is there already. It also accepts the role's imported External ID.",
     )
 
 

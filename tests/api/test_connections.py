@@ -3,7 +3,8 @@
 from tests.support.cast import path_of
 
 FIELDS = (
-    "id tenant_id tenant_name tenant_reference role_arn account_id external_id external_id_origin status issues why"
+    "id tenant_id tenant_name tenant_reference role_arn account_id external_id external_id_origin"
+    " status issues why"
     " suspended awaiting_approval sets_to_approve permission_set permission_set_version"
     " wanted_permission_set update_available verification proven_until next_proof_at access_until"
     " created_at verified_at"

@@ -1,7 +1,6 @@
 """The table of connections. A connection is a tenant's link to one IAM role."""
 
 from datetime import datetime, timedelta
-from typing import cast
 from uuid import UUID
 
 from sqlalchemy import (
@@ -13,7 +12,7 @@ from sqlalchemy import (
     literal_column,
     text,
 )
-from sqlalchemy.orm import Mapped, declared_attr, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 from sqlalchemy.sql import ColumnElement
 
 from app.clock import now
@@ -30,13 +29,13 @@ from app.store.models.base import (
     CreatedAt,
     Flag,
     Text12,
-    Text64,
     Text128,
     Text512,
     index_where,
     row_in,
     same_tenant,
 )
+from app.store.models.role_sets import RoleSets
 from app.store.models.states import (
     SEE_VERIFICATION,
     SETTLING,
@@ -52,7 +51,6 @@ from app.store.models.states import (
 )
 from app.store.models.suspension import Suspendable, Suspension
 from app.store.models.tenant import (
-    Approval,
     ExternalIdRow,
     ExternalIdState,
     Tenant,
@@ -65,110 +63,6 @@ _NOT_VERIFIED = (
     "This connection is not verified. Call verify, and read `verification` in the answer."
 )
 _FRESH = timedelta(days=1)  # maximum age of a proof with which `approve` verifies a connection
-
-
-class RoleSets:
-    """The columns of a connection for its permission sets and for the open requests for them.
-
-    app/approvals/approvals.py opens and decides the requests.
-    """
-
-    # The connection's own permission set
-    permission_set: Mapped[Text64]
-    # The version of its own permission set that the role has, according to the role's tag or stack
-    permission_set_version: Mapped[int | None]
-    # A permission set that the role has, other than the connection's own, according to the tag that
-    # a proof last read
-    tagged_set: Mapped[Text64 | None]
-    # Such a permission set according to a later message of the stack
-    stack_set: Mapped[Text64 | None]
-    # Whether a session of the role may read the role itself, as the last proof that tried found
-    reads_itself: Mapped[bool | None]
-    # The request for its own permission set, while it waits for approval. A verified connection has
-    # none. This column and `move_id` are no foreign keys, because approvals refer to connections.
-    approval_id: Mapped[UUID | None]
-    # The request to move the role to another permission set, until the role has that one
-    move_id: Mapped[UUID | None]
-    approved_set = cast("str | None", None)  # no column: the permission set that was approved last
-
-    @declared_attr
-    def approval(cls) -> Mapped[Approval | None]:  # noqa: N805  SQLAlchemy passes the class
-        return row_in("Connection.approval_id", "Approval", "selectin")
-
-    @declared_attr
-    def move(cls) -> Mapped[Approval | None]:  # noqa: N805
-        return row_in("Connection.move_id", "Approval", "selectin")
-
-    def set_approval(self, request: Approval | None) -> None:
-        self.approval, self.approval_id = request, request.id if request else None
-
-    def set_move(self, request: Approval | None) -> None:
-        self.move, self.move_id = request, request.id if request else None
-
-    @property
-    def awaiting_approval(self) -> bool:
-        """Return whether its own permission set waits for the vendor's approval."""
-        return self.approval_id is not None
-
-    @property
-    def requests_to_approve(self) -> dict[str, Approval]:
-        """The requests that wait for the vendor's approval, by the names of the permission sets.
-
-        There can be two: for its own permission set, and for the one that the role is to move to.
-        Until the move is approved, the connection keeps its own permission set.
-        """
-        requests = filter(None, (self.approval, self.move))
-        return {request.permission_set: request for request in requests if request.waits}
-
-    @property
-    def sets_to_approve(self) -> list[str]:
-        return list(self.requests_to_approve)
-
-    @property
-    def awaits_approval(self) -> bool:
-        return bool(self.sets_to_approve)
-
-    @property
-    def wanted_permission_set(self) -> str | None:
-        """The permission set that the role is to move to; None if no move is requested."""
-        return self.move.permission_set if self.move else None
-
-    @property
-    def permission_sets(self) -> frozenset[str]:
-        """The connection's own permission set, and the others that its role is known to have.
-
-        An API key may use the connection only if the key is for all of them.
-        """
-        return frozenset(filter(None, (self.permission_set, self.tagged_set, self.stack_set)))
-
-    def note_set(self, name: str, *, by_tag: bool) -> None:
-        """Record that the role has this permission set, according to its tag or a stack's message.
-
-        A tag replaces what was recorded before. A message only adds a permission set that was
-        requested, because everybody with the tenant's registration token can send a message.
-        """
-        if by_tag:
-            self.tagged_set, self.stack_set = name, None
-        elif name == self.wanted_permission_set != self.stack_set:
-            self.tagged_set, self.stack_set = self.tagged_set or self.stack_set, name
-        self._forget_own_set()
-
-    def change_set(self, name: str, version: int) -> None:
-        """Make this permission set the connection's own.
-
-        A role that proofs can read counts as having the old permission set too, until its tag names
-        the new one.
-        """
-        if self.reads_itself:
-            self.tagged_set = self.tagged_set or self.permission_set
-        self.permission_set, self.permission_set_version = name, version
-        self._forget_own_set()
-
-    def _forget_own_set(self) -> None:
-        if self.tagged_set == self.permission_set:
-            self.tagged_set = None
-        if self.stack_set == self.permission_set:
-            self.stack_set = None
 
 
 class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
