@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-COMMANDS := help run publish demo bench test soak faults mutants check aws-check format lock clean
+COMMANDS := help run example publish demo bench test soak faults mutants check aws-check format lock clean
 .PHONY: $(COMMANDS)
 
 # What nothing reads is refused, before anything runs for minutes without it.
@@ -18,6 +18,7 @@ $(if $(WITHOUT_ARGS),$(error make $(firstword $(WITHOUT_ARGS)) takes no ARGS))
 
 help:
 	@echo "make run     Deputy and a local AWS on this machine (PORT, SANDBOX_PORT, DEPUTY_DATA_DIR, DEPUTY_BOOTSTRAP_KEY)"
+	@echo "make example a product that uses Deputy, with Deputy and a local AWS (docs/integrate.md)"
 	@echo "make publish publish changed permission sets beside make run, and restart Deputy with them"
 	@echo "make demo    every step in the terminal, against the running service or one that it starts"
 	@echo "make bench   the speed beside bare Flask and a peer; about 25 minutes (docs/performance.md)"
@@ -37,6 +38,9 @@ $(INSTALLED): requirements-dev.txt dev/setup.py
 
 run: $(INSTALLED)
 	@exec $(BIN)/python -m dev.run
+
+example: $(INSTALLED)
+	@exec $(BIN)/python -m dev.example
 
 publish: $(INSTALLED)
 	@exec $(BIN)/python -m dev.publish

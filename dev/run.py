@@ -4,19 +4,34 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from dev.run_settings import Settings, StackError
 from dev.stack import Stack
 
+S = TypeVar("S", bound=Stack)
+
 
 def main() -> int:
+    return run(Stack, os.environ, summary)
+
+
+def run(
+    make: Callable[[Settings, Mapping[str, str]], S],
+    env: Mapping[str, str],
+    summarize: Callable[[S], str],
+) -> int:
+    """Start the stack that `make` returns, print its summary, and stop it after Ctrl-C."""
     parent = os.getppid()
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
     try:
-        with Stack(Settings.from_environment(os.environ), os.environ) as stack:
+        with make(Settings.from_environment(env), env) as stack:
             start(stack, stop)
+            if not stop.is_set():
+                print(summarize(stack), flush=True)
             return serve(stack, stop, parent)
     except StackError as error:
         sys.exit(str(error))
@@ -24,22 +39,11 @@ def main() -> int:
 
 def start(stack: Stack, stop: threading.Event) -> None:
     """Run the steps, and print each one's name. Ctrl-C takes effect between two steps."""
-    steps = (
-        ("database and admin key", stack.prepare),
-        ("sandbox (a local AWS)", stack.start_sandbox),
-        ("CloudFormation templates", stack.publish),
-        ("background worker", stack.start_worker),
-        ("web", stack.start_web),
-        ("receiver of webhooks", stack.start_receiver),
-        ("a first customer's onboarding link", stack.onboard),
-    )
-    for name, step in steps:
+    for name, step in stack.steps():
         if stop.is_set():
             return
         print(f"starting  {name} …", flush=True)
         step()
-    if not stop.is_set():
-        print(summary(stack), flush=True)
 
 
 def serve(stack: Stack, stop: threading.Event, parent: int) -> int:

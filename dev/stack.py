@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -26,6 +26,7 @@ import requests
 from dev.run_settings import Settings, StackError, broker, exports, setting, vendor_arguments
 
 ROOT = Path(__file__).resolve().parent.parent
+CLIENT = str(ROOT / "client")  # its package deputy_client is not installed
 VENDOR_ACCOUNT = "111122223333"
 _READY_SECONDS = 120
 _CREDENTIALS = "/_sandbox/broker-credentials"
@@ -66,6 +67,18 @@ class Stack:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def steps(self) -> list[tuple[str, Callable[[], object]]]:
+        """Return the steps that start everything, in order, with their names."""
+        return [
+            ("database and admin key", self.prepare),
+            ("sandbox (a local AWS)", self.start_sandbox),
+            ("CloudFormation templates", self.publish),
+            ("background worker", self.start_worker),
+            ("web", self.start_web),
+            ("receiver of webhooks", self.start_receiver),
+            ("a first customer's onboarding link", self.onboard),
+        ]
 
     def prepare(self) -> None:
         """Check ports, data folder and database, the cheapest check first."""
@@ -151,14 +164,12 @@ class Stack:
             port = free_port()
             body = {"url": f"http://127.0.0.1:{port}/webhooks/deputy", "types": ["*"]}
             secret = self._post("/v1/webhook-endpoints", body)["secret"]
-            client = str(ROOT / "client")  # its package deputy_client is not installed
             self._spawn(
                 "receiver",
                 "-m",
                 "dev.receiver",
                 str(port),
-                WEBHOOK_SECRET=secret,
-                PYTHONPATH=client,
+                environment=self.environment | {"WEBHOOK_SECRET": secret, "PYTHONPATH": CLIENT},
             )
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, str]:
@@ -255,7 +266,7 @@ class Stack:
             ) from None
         self._lock = lock
         self._remove_notes()  # notes of a run that was killed
-        for name in ("sandbox", "web", "worker", "receiver"):
+        for name in ("sandbox", "web", "worker", "receiver", "product"):
             self.log(name).unlink(missing_ok=True)
 
     def _secret_key(self) -> str:
@@ -298,14 +309,17 @@ class Stack:
                     self._doubts.append(doubt)
                     print(f"note      {doubt}", flush=True)
 
-    def _spawn(self, name: str, *arguments: str, **variables: str) -> None:
+    def _spawn(
+        self, name: str, *arguments: str, environment: Mapping[str, str] | None = None
+    ) -> None:
+        """Start a process. `environment`: its variables; None: the service's."""
         with self.log(name).open("ab") as output:
             # In its own session, because Ctrl-C must reach only this process, which ends the others
             # in order.
             self._children[name] = subprocess.Popen(
                 [sys.executable, *arguments],
                 cwd=ROOT,
-                env=self.environment | variables,
+                env=self.environment if environment is None else environment,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,

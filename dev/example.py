@@ -1,0 +1,75 @@
+"""`make example`: the product in examples/vendor, with Deputy and a local AWS, until Ctrl-C.
+
+Deputy has the settings of examples/vendor/deputy.env, and variables of your own come first.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from dev.run import run
+from dev.stack import CLIENT, ROOT, Stack
+
+EXAMPLE = ROOT / "examples" / "vendor"
+# What the product's API key may do, and nothing else
+SCOPES = ["tenants:write", "connections:read", "connections:write", "credentials:issue"]
+
+
+class ExampleStack(Stack):
+    """The processes of `make run`, and the product instead of a first customer."""
+
+    def steps(self) -> list[tuple[str, Callable[[], object]]]:
+        *steps, _receiver, _first_customer = super().steps()
+        return [*steps, ("the product", self.start_product)]
+
+    @property
+    def product_url(self) -> str:
+        return self.environment["DEPUTY_RETURN_URLS"].split(",")[0].rstrip("/")
+
+    def start_product(self) -> None:
+        """Create the product's API key and webhook endpoint, and start it with only these."""
+        url = self.product_url
+        port = str(urlsplit(url).port)
+        key = self._post("/v1/api-keys", {"name": "the product", "scopes": SCOPES})["key"]
+        endpoint = {"url": f"{url}/webhooks/deputy", "types": ["*"]}
+        secret = self._post("/v1/webhook-endpoints", endpoint)["secret"]
+        environment = {
+            "PATH": os.environ.get("PATH", ""),
+            "PYTHONPATH": CLIENT,
+            "DEPUTY_URL": self.settings.url,
+            "DEPUTY_API_KEY": key,
+            "DEPUTY_WEBHOOK_SECRET": secret,
+            "PRODUCT_URL": url,
+            "AWS_ENDPOINT_URL": self.settings.sandbox_url,
+        }
+        command = ("-m", "flask", "--app", str(EXAMPLE / "product.py"), "run", "--port", port)
+        self._spawn("product", *command, environment=environment)
+        self._await("product", url)
+
+
+def settings() -> dict[str, str]:
+    """Return the settings in deputy.env. Paths in it begin at the checkout."""
+    values = {}
+    for line in (EXAMPLE / "deputy.env").read_text().splitlines():
+        name, is_setting, value = line.partition("=")
+        if is_setting and not name.startswith("#"):
+            values[name] = str(ROOT / value) if value.startswith("examples/") else value
+    return values
+
+
+def summary(stack: ExampleStack) -> str:
+    return f"""
+The product is ready. Sign up there as a customer, connect an AWS account, and list its buckets:
+
+  product      {stack.product_url}
+  its log      {stack.log("product")}
+  Deputy's API {stack.settings.url}/v1         (documented at {stack.settings.url}/docs/)
+  console      {stack.settings.sandbox_url}/console/ (the local AWS, where the stack is launched)
+  admin key    {stack.admin_key}
+
+Ctrl-C stops everything. docs/integrate.md goes through the product's code."""
+
+
+if __name__ == "__main__":
+    sys.exit(run(ExampleStack, settings() | os.environ, summary))

@@ -1,0 +1,133 @@
+"""An example product: it lists the S3 buckets in its customers' AWS accounts.
+
+docs/integrate.md explains it part by part. `make example` starts it beside Deputy and a local AWS.
+"""
+
+import os
+import secrets
+import uuid
+from typing import Any
+
+import deputy_client
+import requests
+from botocore.exceptions import BotoCoreError, ClientError
+from deputy_client.webhooks import VerificationError, verify
+from flask import Flask, abort, redirect, render_template, request, session, url_for
+from flask.typing import ResponseReturnValue
+
+DEPUTY_URL, API_KEY = os.environ["DEPUTY_URL"], os.environ["DEPUTY_API_KEY"]
+WEBHOOK_SECRET = os.environ["DEPUTY_WEBHOOK_SECRET"]
+PRODUCT_URL = os.environ["PRODUCT_URL"]
+
+app = Flask(__name__)
+app.secret_key = os.environ.get("SESSION_SECRET") or secrets.token_bytes(32)
+# A browser sends the session's cookie with no form of another site
+app.config["SESSION_COOKIE_SAMESITE"] = "Lax"
+# By the customer's reference. A real product has a database.
+customers: dict[str, dict[str, Any]] = {}
+handled: set[str] = set()  # ids of webhooks: each may come more than once
+
+
+def deputy(method: str, path: str, body: Any = None, *, once: str = "") -> Any:
+    """Send a request to Deputy. `once`: if it is sent again, it takes effect only once."""
+    headers = {"Authorization": f"Bearer {API_KEY}"} | ({"Idempotency-Key": once} if once else {})
+    url = f"{DEPUTY_URL}/v1{path}"
+    answer = requests.request(method, url, json=body, headers=headers, timeout=30)
+    answer.raise_for_status()
+    return answer.json() if answer.content else None
+
+
+@app.errorhandler(requests.RequestException)
+def no_answer(_error: requests.RequestException) -> ResponseReturnValue:
+    return page(message="That did not work. Try again in a moment."), 502
+
+
+@app.get("/")
+def home() -> str:
+    return page()
+
+
+def page(**words: Any) -> str:
+    customer = customers.get(session.get("reference", ""))
+    return render_template("page.html", customer=customer, **words)
+
+
+def signed_up() -> dict[str, Any]:
+    return customers.get(session.get("reference", "")) or abort(redirect(url_for("home"), 303))
+
+
+# A customer signs up: it becomes a tenant, with an External ID of its own.
+
+
+@app.post("/sign-up")
+def sign_up() -> ResponseReturnValue:
+    reference, name = str(uuid.uuid4()), request.form["name"].strip()[:200] or "A customer"
+    tenant = deputy("POST", "/tenants", {"name": name, "reference": reference}, once=reference)
+    customers[reference] = {"name": name, "tenant": tenant, "connections": {}}
+    session["reference"] = reference
+    return redirect(url_for("home"), 303)
+
+
+# The customer connects an AWS account: on Deputy's page, which leads back here.
+
+
+@app.post("/connect")
+def connect() -> ResponseReturnValue:
+    tenant_id = signed_up()["tenant"]["id"]
+    body = {"return_url": f"{PRODUCT_URL}/connected"}
+    link = deputy("POST", f"/tenants/{tenant_id}/onboarding-links", body)
+    return redirect(link["url"], 303)
+
+
+@app.get("/connected")
+def connected() -> str:
+    # Anybody can open this address, so it proves nothing. The webhook says what is connected.
+    return page(message="Welcome back.")
+
+
+# Deputy says that something changed.
+
+
+@app.post("/webhooks/deputy")
+def receive() -> ResponseReturnValue:
+    try:
+        event = verify(WEBHOOK_SECRET, request.headers, request.get_data())
+    except VerificationError:
+        return "", 400
+    data = event["data"]
+    customer = customers.get(data.get("tenant_reference") or "")
+    if customer and data.get("connection_id") and request.headers["webhook-id"] not in handled:
+        # Events may come in any order, so ask for the connection as it is now
+        path = f"/tenants/{data['tenant_id']}/connections?limit=200"
+        listed = deputy("GET", path)["items"]
+        customer["connections"] = {connection["id"]: connection for connection in listed}
+    handled.add(request.headers["webhook-id"])
+    return "", 204
+
+
+# The product works in the customer's account.
+
+
+@app.post("/job")
+def job() -> ResponseReturnValue:
+    customer, buckets = signed_up(), {}
+    for connection_id, connection in customer["connections"].items():
+        try:
+            tenant_id = customer["tenant"]["id"]
+            aws = deputy_client.session(tenant_id, connection_id, region_name="us-east-1")
+            names = [bucket["Name"] for bucket in aws.client("s3").list_buckets()["Buckets"]]
+        except (deputy_client.DeputyError, ClientError, BotoCoreError) as error:
+            names = [f"no access: {error}"]
+        buckets[connection["account_id"]] = names
+    return page(buckets=buckets)
+
+
+# The customer leaves: no credentials are issued from this answer on.
+
+
+@app.post("/leave")
+def leave() -> ResponseReturnValue:
+    customer = signed_up()
+    deputy("DELETE", f"/tenants/{customer['tenant']['id']}")
+    del customers[session.pop("reference")]
+    return page(message=f"{customer['name']} has left. You can delete the stack in AWS now.")
