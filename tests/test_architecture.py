@@ -45,6 +45,7 @@ MARKED = """
 /healthz /readyz
 /v1/templates/customer-role.yaml /v1/templates/customer-org.yaml
 /onboard/<token> /onboard/<token>/status /onboard/<token>/connections
+/onboard/<token>/review /onboard/<token>/review.json
 /onboard/<token>/connections/<uuid:connection_id>/stop
 /onboard/<token>/connections/<uuid:connection_id>/verify
 """

@@ -65,7 +65,8 @@ def answers(visitor):
     role = {"data": {"role_arn": "arn:aws:iam::123456789012:role/deputy-x"}}
     forms = (("POST", role), ("POST", {"headers": FOREIGN}))
     seen = []
-    for path in ("", "/status", "/connections", NOWHERE, STOP, "/nothing/here"):
+    pages = ("", "/status", "/review", "/review.json")
+    for path in (*pages, "/connections", NOWHERE, STOP, "/nothing/here"):
         for method, options in (("GET", {}), ("HEAD", {}), *forms, ("DELETE", {})):
             answer = visitor.raw(path, method, **options)
             headers = {*answer.headers.keys()}

@@ -2,6 +2,7 @@
 
 import re
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -90,7 +91,7 @@ def test_the_backgrounds_are_those_of_the_pages():
 
 
 @pytest.fixture
-def read(tmp_path):
+def read_logo(tmp_path) -> Callable[[bytes], Logo]:
     def read(content):
         path = tmp_path / "logo.png"
         path.write_bytes(content)
@@ -99,13 +100,13 @@ def read(tmp_path):
     return read
 
 
-def test_a_png_of_up_to_100_kb_is_read_with_its_size(read):
+def test_a_png_of_up_to_100_kb_is_read_with_its_size(read_logo):
     most = png(40, 10, size=LOGO_KB * 1000)
-    assert read(most) == Logo(most, 40, 10)
-    assert "\\x89PNG" not in repr(read(most)), "settings are shown in errors"
+    assert read_logo(most) == Logo(most, 40, 10)
+    assert "\\x89PNG" not in repr(read_logo(most)), "settings are shown in errors"
     with pytest.raises(ValueError, match="100 KB"):
-        read(png(40, 10, size=LOGO_KB * 1000 + 1))
-    assert read(png(2000, 1)).width == 2000
+        read_logo(png(40, 10, size=LOGO_KB * 1000 + 1))
+    assert read_logo(png(2000, 1)).width == 2000
 
 
 WHOLE = png()
@@ -129,16 +130,16 @@ END = chunk(b"IEND", b"")
         WHOLE.replace(b"IDAT", b"IDAX"),
     ],
 )
-def test_a_file_that_is_no_whole_png_is_refused(read, content):
+def test_a_file_that_is_no_whole_png_is_refused(read_logo, content):
     with pytest.raises(ValueError, match="PNG"):
-        read(content)
+        read_logo(content)
 
 
-def test_a_picture_that_would_fill_memory_and_one_without_pixels_are_refused(read):
+def test_a_picture_that_would_fill_memory_and_one_without_pixels_are_refused(read_logo):
     for width, height in ((2001, 1), (1, 2001), (0, 1), (1, 0), (2**31, 2**31)):
         header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
         with pytest.raises(ValueError, match=f"This one has {width} by {height}"):
-            read(SIGNATURE + header + END)
+            read_logo(SIGNATURE + header + END)
 
 
 def test_a_logo_that_can_not_be_read_is_refused(tmp_path):

@@ -1,7 +1,7 @@
 """A customer with an onboarding link in their browser, and no key."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -13,7 +13,7 @@ from app.store.database import SYSTEM
 from app.store.models import Connection, ConnectionStatus
 from tests.client.people import served
 from tests.conftest import publish_templates
-from tests.support.cast import Customer, World, path_of, without_external_id
+from tests.support.cast import Api, Customer, World, path_of, without_external_id
 from tests.support.rows import NO_ROLE, connection_rows
 
 _numbers = itertools.count(100_000_000_000)
@@ -98,6 +98,17 @@ def visit(world, tenant, **wanted):
     base = world.admin.app.extensions["deputy"].config.service.public_url
     assert made["url"].startswith(f"{base}/onboard/")
     return Visitor(world, tenant, made["url"].removeprefix(base), made["id"])
+
+
+@pytest.fixture
+def visiting(start, aws, admin) -> Callable[..., Visitor]:
+    """`visiting(vendor_color=…)`: a link of a vendor with these settings; `link`: its fields."""
+
+    def visiting(tenant=None, *, link=None, **settings):
+        world = World(aws, Api(start({}, **settings), admin.key))
+        return visit(world, tenant or world.tenant(), **(link or {}))
+
+    return visiting
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,8 @@ RENDERING = [
     ("GET", "/status"),
     ("HEAD", "/status"),
     ("GET", "/connections"),
+    ("GET", "/review"),
+    ("GET", "/review.json"),
 ]
 RENDERING += [
     ("POST", "/connections"),

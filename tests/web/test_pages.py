@@ -156,7 +156,7 @@ def test_a_get_writes_no_row_of_any_table(visitor):
 
     visitor.paste(visitor.world.role(visitor.tenant))
     before, calls = rows(), len(visitor.world.aws.sts_calls)
-    for what in ("", "/status", "?way=cli", "/connections"):
+    for what in ("", "/status", "?way=cli", "/connections", "/review", "/review.json"):
         for method in ("GET", "HEAD"):
             visitor.raw(what, method)
     assert rows() == before
@@ -164,7 +164,8 @@ def test_a_get_writes_no_row_of_any_table(visitor):
 
 
 def test_the_pages_headers_are_their_own(visitor):
-    for path in (*(f"{visitor.path}{what}" for what in ("", "/status", "/nothing")), STYLE_SHEET):
+    pages = ("", "/status", "/review", "/review.json", "/nothing")
+    for path in (*(f"{visitor.path}{what}" for what in pages), STYLE_SHEET):
         with visitor.world.admin.app.test_client().get(path) as response:
             headers = response.headers
         # In full, as a word that is missing here is a hole there.

@@ -1,7 +1,6 @@
 """The vendor's look on every page, and the way back to the vendor's product."""
 
 import re
-from collections.abc import Callable
 
 import pytest
 from bs4 import BeautifulSoup
@@ -13,9 +12,8 @@ from app.store.models import ConnectionStatus
 from tests.attacks.evidence import on_sqlite
 from tests.client.people import served
 from tests.conftest import in_a_browser
-from tests.support.cast import Api, World
 from tests.support.png import png
-from tests.web.conftest import Visitor, many, visit
+from tests.web.conftest import many
 from tests.web.test_browser import BEYOND, FAINT
 from tests.web.test_page_texts import offboarded
 
@@ -33,17 +31,6 @@ BLUE = {
 }
 ORANGE = {"vendor_name": "Ember", "vendor_logo": SQUARE, "vendor_color": "#e8590c"}
 RETURN = "https://app.meridian.example/aws/connected?from=page"
-
-
-@pytest.fixture
-def visiting(start, aws, admin) -> Callable[..., Visitor]:
-    """`visiting(vendor_color=…)`: a link of a vendor with these settings."""
-
-    def visiting(tenant=None, *, link=None, **settings):
-        world = World(aws, Api(start({}, **settings), admin.key))
-        return visit(world, tenant or world.tenant(), **(link or {}))
-
-    return visiting
 
 
 def pages_of(visitor):
@@ -215,4 +202,4 @@ def test_the_page_is_readable_in_the_vendors_colour(
         for _ in look():
             assert shown(browser_page, "#way-back", "backgroundColor") == button
         visitor.paste_insecure()
-        assert len([*look()]) == 4
+        assert len([*look()]) == len([*look(f"{url}/review")]) == 4

@@ -36,7 +36,7 @@ from app.log import logger
 from app.onboarding.page_links import Visit
 from app.settings.declarations import Limit
 from app.store.models import Trigger
-from app.web.onboarding import content
+from app.web.onboarding import content, review
 from app.web.onboarding.look import look_of
 
 bp = Blueprint(
@@ -103,6 +103,21 @@ def status(visit: Visit) -> ResponseReturnValue:
     if request.args.get("seen") == live["seen"]:
         return "", 204
     return render_template("onboard/live.html", announce=True, **live)
+
+
+@bp.get("/<token>/review")
+@_visiting
+def review_page(visit: Visit) -> str:
+    """Show what a security reviewer asks. It prints on two sheets."""
+    return render_template("onboard/review.html", link=visit.link, **review.review_of(visit))
+
+
+@bp.get("/<token>/review.json")
+@_visiting
+def review_json(visit: Visit) -> Response:
+    """Return the same as JSON."""
+    body = json.dumps(review.review_of(visit), indent=2, ensure_ascii=False)
+    return Response(body, content_type="application/json")
 
 
 @bp.post("/<token>/connections")

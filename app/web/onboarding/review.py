@@ -1,0 +1,214 @@
+"""What a customer's security reviewer asks, with its answers: for a page and for JSON.
+
+Neither has the link's token or the registration token, so both can be forwarded as files.
+"""
+
+from typing import Any
+
+from app.clock import now
+from app.config import Config
+from app.http.current import services
+from app.onboarding.kit import Kit
+from app.onboarding.page_links import Visit
+from app.permissions.permission_sets import READS_ITSELF, PermissionSet
+from app.permissions.set_fields import JsonObject, texts
+from app.settings.checks import DAY, SESSION_MIN
+from app.web.onboarding import content
+
+_UNITS = ((DAY, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
+
+
+_STRANGER = "A second AWS account of {vendor} sends it too, and must be refused."
+# Each answer has a name, a title, and paragraphs with an empty line between them
+_ANSWERS = (
+    (
+        "trust",
+        "Who may use the role",
+        """
+        One AWS identity of {vendor}, which aws:PrincipalArn names, with your External ID. Nobody
+        else in {vendor}'s AWS account can use the role. This is its trust policy:
+        """,
+    ),
+    (
+        "external_id",
+        "What the External ID prevents",
+        """
+        {vendor} works for many customers with the same AWS identity. Without an External ID,
+        another customer could enter your role's ARN and have {vendor} use your account for them.
+        AWS calls that the confused deputy problem.
+
+        {vendor} sends your External ID when it works for you, and never when it works for another
+        customer. Your role refuses every call without it.
+
+        It was made for you from 256 random bits, and is never given to another customer. It is no
+        password: who can read the role may see it.
+        """,
+    ),
+    (
+        "proof",
+        "How access is proven",
+        """
+        Before {vendor} uses a role, it calls the role with your External ID, without one, with one
+        that was never given to anybody, and with yours again. The role must accept yours, and
+        refuse the others. {stranger} An unclear answer proves nothing.
+
+        These sessions last {probe} and can do nothing, but for reading the role's own definition.
+
+        The proof is repeated about every {interval}. No session begins after a proof that failed,
+        until one passes, or if the latest proof that passed is older than {age}.
+
+        Whom else the role trusts is only in its trust policy. If the role may read itself, each
+        proof reads that too. A proof does not look at what the role permits.
+        """,
+    ),
+    (
+        "sessions",
+        "How long sessions last",
+        """
+        {vendor} gets temporary credentials only. A session lasts {session} at most. There is no
+        user, no password and no key that lasts.
+
+        A change of the trust policy keeps new sessions from beginning. Those that live end by
+        themselves, or at once by RevokeSessionsBefore or AccessUntil.
+        """,
+    ),
+    (
+        "limits",
+        "How you limit it",
+        """
+        AccessUntil: a time at which the access ends, sessions that live included.
+
+        PermissionsBoundaryArn: a policy of yours that the role can never exceed.
+
+        Both are optional parameters of the stack, of the Terraform configuration and of the
+        script, now or later. You may also give the role fewer permissions, or further conditions.
+        """,
+    ),
+    (
+        "stop",
+        "How you pause and end it",
+        """
+        To pause, set AccessUntil to a time that has passed. A later time, or none, gives access
+        again.
+
+        To end the sessions that live, set RevokeSessionsBefore to the present time. AWS takes some
+        minutes to apply it everywhere.
+
+        To end the access, delete the stack, run terraform destroy, or delete the role {role}. You
+        need no consent of {vendor}, and don't have to tell it.
+        """,
+    ),
+    (
+        "log",
+        "What is logged",
+        """
+        Your CloudTrail records each AssumeRole, and as much of what was done in the session as
+        your trails record. A session's name begins with deputy-, and tells which program of
+        {vendor} it was for.
+
+        {vendor} records each session before its credentials are handed out: the time, the program,
+        the role, and the session's name, by which it can find the record again. It keeps these
+        records {kept}.
+        """,
+    ),
+)
+
+
+def review_of(visit: Visit) -> dict[str, Any]:
+    """Return what the page and the JSON say. Both show all of it."""
+    config, link = services.config, visit.link
+    kit = content.kit_of(visit, link.region)
+    permission_set = services.onboarding.sets[link.permission_set]
+    vendor = config.vendor
+    return {
+        "vendor": {
+            "name": vendor.vendor_name,
+            "url": vendor.vendor_url,
+            "support_url": vendor.support_url,
+            "privacy_url": vendor.privacy_url,
+        },
+        "customer": visit.tenant.name,
+        "as_of": f"{now():%Y-%m-%dT%H:%M:%SZ}",
+        "aws_identity": kit.broker_principal_arn,
+        "external_id": kit.external_id,
+        "next_external_id": kit.next_external_id,
+        "role_name": kit.role_name,
+        "max_session_seconds": config.aws.max_session_seconds,
+        "permission_set": {
+            "name": permission_set.name,
+            "version": permission_set.version,
+            "title": permission_set.title,
+            "description": permission_set.description,
+            "access": permission_set.access,
+            "administrator": permission_set.administrator,
+        },
+        "permissions": _permissions(permission_set, kit),
+        "parameters": permission_set.parameters,
+        "trust_policy": kit.trust_policy,
+        "answers": _answers(config, kit),
+    }
+
+
+def _permissions(permission_set: PermissionSet, kit: Kit) -> list[JsonObject]:
+    """Return each permission with its reason, the one of reading itself last."""
+    statements = permission_set.policy(kit.partition)["Statement"]
+    asked = [
+        _permission(statement, given["why"])
+        for statement, given in zip(statements, permission_set.statements, strict=True)
+    ]
+    managed = permission_set.managed_policy_arns(kit.partition)
+    for arn, policy in zip(managed, permission_set.managed_policies, strict=True):
+        asked.append({"name": policy["name"], "why": policy["why"], "managed_policy": arn})
+    own = {
+        "Sid": "read-itself",
+        "Effect": "Allow",
+        "Action": [*READS_ITSELF],
+        "Resource": f"arn:{kit.partition}:iam::<your account>:role/{kit.role_name}",
+    }
+    why = (
+        "Shows whom the role's trust policy lets in, and whether permissions are missing. You may"
+        " remove this policy."
+    )
+    return [*asked, _permission(own, why)]
+
+
+def _permission(statement: JsonObject, why: str) -> JsonObject:
+    return {
+        "name": statement["Sid"],
+        "why": why,
+        "effect": statement["Effect"],
+        "actions": texts(statement["Action"]),
+        "resources": texts(statement["Resource"]),
+        "condition": statement.get("Condition"),
+    }
+
+
+def _answers(config: Config, kit: Kit) -> list[JsonObject]:
+    vendor, proofs = config.vendor.vendor_name, config.proofs
+    days = config.database.audit_retention_days
+    has_stranger = proofs.canary_role_arn and proofs.stranger_role_arn
+    values = {
+        "vendor": vendor,
+        "role": kit.role_name,
+        "session": _duration(config.aws.max_session_seconds),
+        "probe": _duration(SESSION_MIN),
+        "interval": _duration(proofs.reprove_every).removeprefix("1 "),
+        "age": _duration(proofs.proof_max_age),
+        "stranger": _STRANGER.format(vendor=vendor) if has_stranger else "",
+        "kept": f"for {days} days" if days else "without an end",
+    }
+    answers = []
+    for name, title, text in _ANSWERS:
+        paragraphs = text.format(**values).split("\n\n")
+        words = [" ".join(paragraph.split()) for paragraph in paragraphs]
+        answers.append({"name": name, "title": title, "paragraphs": words})
+    return answers
+
+
+def _duration(seconds: int) -> str:
+    """Return a duration in words, in the largest unit of which it is a multiple."""
+    for size, unit in _UNITS:
+        number, rest = divmod(seconds, size)
+        if number and not rest:
+            return f"{number} {unit}{'s' if number > 1 else ''}"
+    return f"{seconds} seconds"
