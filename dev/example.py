@@ -5,10 +5,9 @@ Deputy has the settings of examples/vendor/deputy.env, and variables of your own
 
 import os
 import sys
-from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from dev.run import run
+from dev import run
 from dev.stack import CLIENT, ROOT, Stack
 
 EXAMPLE = ROOT / "examples" / "vendor"
@@ -18,10 +17,6 @@ SCOPES = ["tenants:write", "connections:read", "connections:write", "credentials
 
 class ExampleStack(Stack):
     """The processes of `make run`, and the product instead of a first customer."""
-
-    def steps(self) -> list[tuple[str, Callable[[], object]]]:
-        *steps, _receiver, _first_customer = super().steps()
-        return [*steps, ("the product", self.start_product)]
 
     @property
     def product_url(self) -> str:
@@ -39,13 +34,18 @@ class ExampleStack(Stack):
             "PYTHONPATH": CLIENT,
             "DEPUTY_URL": self.settings.url,
             "DEPUTY_API_KEY": key,
-            "DEPUTY_WEBHOOK_SECRET": secret,
+            "WEBHOOK_SECRET": secret,
             "PRODUCT_URL": url,
             "AWS_ENDPOINT_URL": self.settings.sandbox_url,
         }
         command = ("-m", "flask", "--app", str(EXAMPLE / "product.py"), "run", "--port", port)
         self._spawn("product", *command, environment=environment)
         self._await("product", url)
+
+
+def steps_of(stack: ExampleStack) -> run.Steps:
+    *steps, _receiver, _first_customer = run.steps_of(stack)
+    return [*steps, ("the product", stack.start_product)]
 
 
 def settings() -> dict[str, str]:
@@ -72,4 +72,4 @@ Ctrl-C stops everything. docs/integrate.md goes through the product's code."""
 
 
 if __name__ == "__main__":
-    sys.exit(run(ExampleStack, settings() | os.environ, summary))
+    sys.exit(run.run(ExampleStack, settings() | os.environ, steps_of, summary))

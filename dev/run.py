@@ -11,15 +11,17 @@ from dev.run_settings import Settings, StackError
 from dev.stack import Stack
 
 S = TypeVar("S", bound=Stack)
+Steps = list[tuple[str, Callable[[], object]]]
 
 
 def main() -> int:
-    return run(Stack, os.environ, summary)
+    return run(Stack, os.environ, steps_of, summary)
 
 
 def run(
     make: Callable[[Settings, Mapping[str, str]], S],
     env: Mapping[str, str],
+    steps: Callable[[S], Steps],
     summarize: Callable[[S], str],
 ) -> int:
     """Start the stack that `make` returns, print its summary, and stop it after Ctrl-C."""
@@ -29,7 +31,7 @@ def run(
         signal.signal(number, lambda *_: stop.set())
     try:
         with make(Settings.from_environment(env), env) as stack:
-            start(stack, stop)
+            start(steps(stack), stop)
             if not stop.is_set():
                 print(summarize(stack), flush=True)
             return serve(stack, stop, parent)
@@ -37,9 +39,22 @@ def run(
         sys.exit(str(error))
 
 
-def start(stack: Stack, stop: threading.Event) -> None:
+def steps_of(stack: Stack) -> Steps:
+    """Return the steps that start everything, in order, with their names."""
+    return [
+        ("database and admin key", stack.prepare),
+        ("sandbox (a local AWS)", stack.start_sandbox),
+        ("CloudFormation templates", stack.publish),
+        ("background worker", stack.start_worker),
+        ("web", stack.start_web),
+        ("receiver of webhooks", stack.start_receiver),
+        ("a first customer's onboarding link", stack.onboard),
+    ]
+
+
+def start(steps: Steps, stop: threading.Event) -> None:
     """Run the steps, and print each one's name. Ctrl-C takes effect between two steps."""
-    for name, step in stack.steps():
+    for name, step in steps:
         if stop.is_set():
             return
         print(f"starting  {name} …", flush=True)

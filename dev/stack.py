@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -67,18 +67,6 @@ class Stack:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-
-    def steps(self) -> list[tuple[str, Callable[[], object]]]:
-        """Return the steps that start everything, in order, with their names."""
-        return [
-            ("database and admin key", self.prepare),
-            ("sandbox (a local AWS)", self.start_sandbox),
-            ("CloudFormation templates", self.publish),
-            ("background worker", self.start_worker),
-            ("web", self.start_web),
-            ("receiver of webhooks", self.start_receiver),
-            ("a first customer's onboarding link", self.onboard),
-        ]
 
     def prepare(self) -> None:
         """Check ports, data folder and database, the cheapest check first."""

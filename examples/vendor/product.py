@@ -16,7 +16,7 @@ from flask import Flask, abort, redirect, render_template, request, session, url
 from flask.typing import ResponseReturnValue
 
 DEPUTY_URL, API_KEY = os.environ["DEPUTY_URL"], os.environ["DEPUTY_API_KEY"]
-WEBHOOK_SECRET = os.environ["DEPUTY_WEBHOOK_SECRET"]
+WEBHOOK_SECRET = os.environ["WEBHOOK_SECRET"]
 PRODUCT_URL = os.environ["PRODUCT_URL"]
 
 app = Flask(__name__)
