@@ -12,59 +12,22 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from app import metrics
-from app.ids import AccountId, RoleArn
+from app.ids import AccountId, Broker, RoleArn
 from app.settings import checks as check
 from app.settings.declarations import collect_settings, groups_of, read_setting, setting
 from app.settings.likely_mistakes import likely_mistakes
 from app.settings.return_urls import ReturnUrl, return_urls
 from app.settings.vendor_look import Logo, accent, logo
 
-_PRINCIPAL = re.compile(
-    r"arn:(?P<partition>aws(?:-[a-z0-9]+)*):iam::(?P<account>[0-9]{12}):(?P<kind>role|user)"
-    r"/(?P<path>(?:[!-.0-~]+/)*)(?P<name>[\w+=,.@-]{1,64})",
-    re.ASCII,
-)
-
 ROUTINE_SHARE = 0.5  # the part of the STS budget that routine proofs may use
 
 
 class ConfigError(Exception):
     """One or more settings are missing or invalid. The message has one line for each of them."""
-
-
-class Broker(NamedTuple):
-    """The vendor's AWS principal that customers' roles trust.
-
-    It is an IAM role or, less often, an IAM user.
-    """
-
-    arn: str
-    partition: str
-    account_id: AccountId
-    is_role: bool
-    name: str
-
-    @classmethod
-    def parse(cls, text: str) -> "Broker":
-        """Accept the ARN of a role or a user.
-
-        Raises ValueError for any other text.
-        """
-        arn = _PRINCIPAL.fullmatch(text)
-        if arn is None:
-            raise ValueError("must be the ARN of an IAM role or an IAM user.")
-        # Trust policies compare the ARN with ArnEquals, which reads * and ? as wildcards and ${…}
-        # as a variable. IAM accepts all three in paths.
-        if re.search("[*?$]", text):
-            raise ValueError(
-                "must not hold *, ? or $: in trust policies they would let in other principals."
-            )
-        account_id = AccountId(arn["account"])
-        return cls(text, arn["partition"], account_id, arn["kind"] == "role", arn["name"])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import re
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import NewType
+from typing import NamedTuple, NewType
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
@@ -36,6 +36,11 @@ _ROLE_ARN = re.compile(
 )
 # Other regex dialects write named groups differently, so this pattern has none.
 ROLE_ARN_PATTERN = re.sub(r"\?P<\w+>", "?:", _ROLE_ARN.pattern)
+_PRINCIPAL = re.compile(
+    r"arn:(?P<partition>aws(?:-[a-z0-9]+)*):iam::(?P<account>[0-9]{12}):(?P<kind>role|user)"
+    r"/(?P<path>(?:[!-.0-~]+/)*)(?P<name>[\w+=,.@-]{1,64})",
+    re.ASCII,
+)
 _ROLE_ARN_MAX = 2048
 _PATH_MAX = 512
 _SESSION_NAME = re.compile(r"deputy-([0-9a-f]{32})-[0-9a-f]{24}", re.ASCII)
@@ -124,6 +129,37 @@ class RoleArn:
 
     def __str__(self) -> str:
         return self.text
+
+
+class Broker(NamedTuple):
+    """The vendor's AWS principal that customers' roles trust.
+
+    It is an IAM role or, less often, an IAM user.
+    """
+
+    arn: str
+    partition: str
+    account_id: AccountId
+    is_role: bool
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Broker":
+        """Accept the ARN of a role or a user.
+
+        Raises ValueError for any other text.
+        """
+        arn = _PRINCIPAL.fullmatch(text)
+        if arn is None:
+            raise ValueError("must be the ARN of an IAM role or an IAM user.")
+        # Trust policies compare the ARN with ArnEquals, which reads * and ? as wildcards and ${…}
+        # as a variable. IAM accepts all three in paths.
+        if re.search("[*?$]", text):
+            raise ValueError(
+                "must not hold *, ? or $: in trust policies they would let in other principals."
+            )
+        account_id = AccountId(arn["account"])
+        return cls(text, arn["partition"], account_id, arn["kind"] == "role", arn["name"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,8 +109,11 @@ REQUESTS: tuple[tuple[str, str, Any], ...] = (
     ("GET", "/readyz", None),
     ("GET", "/openapi.json", None),
     ("GET", "/onboard/static/{file}", None),
+    ("GET", "/onboard/look/{file}", None),
     ("GET", "/onboard/{link}", None),
     ("GET", "/onboard/{link}/status", None),
+    ("GET", "/onboard/{link}/review", None),
+    ("GET", "/onboard/{link}/review.json", None),
     ("GET", "/onboard/{link}/connections", None),
     ("POST", "/onboard/{link}/connections", {}),
     ("POST", "/onboard/{link}/connections/{connection}/verify", {}),
@@ -219,8 +222,7 @@ def _cpu(work: Callable[[], object]) -> float:
 
 def _read(policy: object) -> object:
     # Imported lazily: the bench's own process needs none of the service.
-    from app.config import Broker  # noqa: PLC0415
-    from app.ids import AccountId  # noqa: PLC0415
+    from app.ids import AccountId, Broker  # noqa: PLC0415
     from app.proofs.trust_policy import read  # noqa: PLC0415
 
     broker = Broker.parse("arn:aws:iam::111122223333:role/DeputyBroker")

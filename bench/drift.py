@@ -10,8 +10,8 @@ import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-from app.config import Broker, Config
-from app.ids import new_id
+from app.config import Config
+from app.ids import Broker, new_id
 from app.store.models.states import Interval, next_slot
 from bench.goals import DRIFT
 from bench.stage import Stage

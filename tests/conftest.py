@@ -29,12 +29,12 @@ from sqlalchemy import make_url
 
 from app.audit import Event
 from app.aws import sts
-from app.config import Broker, Config
+from app.config import Config
 from app.factory import create_app
 from app.identity import api_keys
 from app.identity.key_uses import KeyUses
 from app.identity.principals import ALL_SCOPES
-from app.ids import new_id
+from app.ids import Broker, new_id
 from app.limits import refusals
 from app.limits.rates import TokenBucket
 from app.onboarding.page_links import Links

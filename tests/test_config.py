@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from app.config import Broker, Config, ConfigError
+from app.config import Config, ConfigError
 from app.factory import create_app
+from app.ids import Broker
 from app.settings.checks import OWN_PATHS, looks_random
 from app.settings.declarations import collect_settings
 from tests.conftest import make_config

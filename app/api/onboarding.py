@@ -40,7 +40,7 @@ from app.api.kit.schemas import (
     string,
     uuid,
 )
-from app.config import Broker
+from app.ids import Broker
 from app.onboarding import kit as onboarding
 from app.onboarding.page_links import CONNECTIONS_SHOWN, LINK_DAYS, LINK_DAYS_MAX, LINK_SECONDS_MIN
 from app.settings.checks import DAY, REGION

@@ -36,9 +36,9 @@ from app.aws.own_role import RoleSession, session_policy
 from app.aws.query import Budget, QueryApi
 from app.aws.role_view import Right, RoleSettings, RoleView
 from app.cache.sealing import derive_key
-from app.config import Broker
 from app.ids import (
     AccountId,
+    Broker,
     ExternalId,
     Grant,
     RoleArn,

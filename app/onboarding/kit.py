@@ -14,10 +14,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import joinedload, lazyload
 
 from app.aws import templates
-from app.config import Broker, Config, ConfigError
+from app.config import Config, ConfigError
 from app.connections.kit_names import KitNames, names_of, new_names
 from app.errors import ValidationFailedError
 from app.identity import Principal, tenant_of
+from app.ids import Broker
 from app.onboarding import kit_scripts
 from app.onboarding.kit_scripts import KitRole
 from app.onboarding.publication import Publication, Rendered, SetVersions

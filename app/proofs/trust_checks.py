@@ -15,8 +15,7 @@ from datetime import MAXYEAR, MINYEAR, UTC, datetime
 
 from app.aws.errors import Refused
 from app.aws.role_view import RoleSettings
-from app.config import Broker
-from app.ids import EXTERNAL_ID_PATTERN, Grant
+from app.ids import EXTERNAL_ID_PATTERN, Broker, Grant
 from app.proofs.proof import NOT_TRIED, ProofCheck, ProofFinding, ProofWarning, check_of
 from app.proofs.trust_policy import Reading, read
 from app.rotation.switch import RotationPlan

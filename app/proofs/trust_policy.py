@@ -21,8 +21,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, filterfalse
 from typing import NamedTuple
 
-from app.config import Broker
-from app.ids import AccountId
+from app.ids import AccountId, Broker
 from app.proofs.policy_statements import (
     EXTERNAL_ID,
     LIKE,

@@ -5,7 +5,8 @@ from string import ascii_letters, digits
 
 import pytest
 
-from app.config import Broker, ConfigError
+from app.config import ConfigError
+from app.ids import Broker
 from tests.attacks.evidence import on_sqlite
 from tests.onboarding.conftest import opened
 from tests.support.cast import Api, World

@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl, quote
 
 from app.aws.sts import ProofNames, Session, Sts
-from app.config import Broker
+from app.ids import Broker
 
 ACCOUNT = "444455556666"
 EXPIRES = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -24,8 +24,7 @@ from app.aws.breaker import Breaker
 from app.aws.errors import Misconfigured, Refused, StsError, Unavailable
 from app.aws.own_role import session_policy
 from app.aws.sts import INERT_POLICY
-from app.config import Broker
-from app.ids import EXTERNAL_ID_PATTERN, Grant, RoleArn, new_external_id, new_id
+from app.ids import EXTERNAL_ID_PATTERN, Broker, Grant, RoleArn, new_external_id, new_id
 from dev.stack import free_port
 from tests.aws.fake_sts import (
     ACCOUNT,

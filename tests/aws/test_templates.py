@@ -22,8 +22,8 @@ from app.aws.templates import (
     render,
     render_organization,
 )
-from app.config import Broker
 from app.factory import create_app
+from app.ids import Broker
 from app.permissions import permission_sets
 from sandbox.vendor import TEMPLATE_BUCKET, VENDOR_ACCOUNT
 from tests.conftest import make_config, with_settings

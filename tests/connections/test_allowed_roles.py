@@ -6,9 +6,9 @@ from uuid import UUID
 
 import pytest
 
-from app.config import Broker
 from app.connections.allowed_roles import allowed_role
 from app.errors import ValidationFailedError
+from app.ids import Broker
 from tests.conftest import with_settings
 
 TENANT = UUID("01890000-0000-7000-8000-0000deadbeef")

@@ -9,10 +9,9 @@ from contextlib import closing
 
 import pytest
 
-from app.config import Broker
 from app.factory import create_app
 from app.identity.principals import ALL_SCOPES
-from app.ids import new_id
+from app.ids import Broker, new_id
 from sandbox.vendor import VENDOR_ACCOUNT
 from tests.conftest import OPERATOR, make_config
 from tests.support.cast import Api, Customer, World, path_of, root_client

@@ -60,6 +60,7 @@ LEFT = {
     "DEPUTY_PERMISSION_SETS": "part of the vendor's image, which sets it",
     "DEPUTY_DEFAULT_PERMISSION_SET": "the same",
     "DEPUTY_ROLE_PREFIX": "broker.yaml's default",
+    "DEPUTY_IMPORTED_ROLE_NAMES": "for those who bring customers over",
     "DEPUTY_VENDOR_ACCOUNT_IDS": "broker.yaml's default",
     "DEPUTY_VENDOR_NAME_ASCII": "made from the name",
     "DEPUTY_VENDOR_URL": "optional",

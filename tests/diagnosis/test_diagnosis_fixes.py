@@ -5,10 +5,10 @@ import yaml
 
 from app.aws.errors import Misconfigured, Refused, Unavailable
 from app.aws.role_view import RoleSettings, RoleView
-from app.config import Broker
 from app.diagnosis.role_rights import Gap
 from app.diagnosis.steps import Evidence, for_the_tenant, steps
 from app.health.checks import failed, warning
+from app.ids import Broker
 from app.proofs.canary import Sight
 from tests.conftest import make_config
 

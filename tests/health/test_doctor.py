@@ -16,10 +16,10 @@ from sqlalchemy import make_url
 from app.aws import vendor_resources
 from app.cli import commands as cli
 from app.clock import now
-from app.config import Broker, Config, ConfigError
+from app.config import Config, ConfigError
 from app.factory import create_app
 from app.health.heartbeats import Heartbeat
-from app.ids import first_id_at, new_id
+from app.ids import Broker, first_id_at, new_id
 from app.store.database import SYSTEM, Database
 from app.store.models import AuditEvent, Connection, Trigger
 from dev.stack import ROOT

@@ -251,7 +251,17 @@ def test_a_link_is_revoked_beside_a_flood_of_messages_with_its_token(besieged):
             "RoleArn": f"arn:aws:iam::{account}:role/deputy-x",
         }
         message = Request(
-            "Create", stack, "aws", account, str(number), "R", "P", "https://x", properties, {}
+            "us-east-1",
+            "Create",
+            stack,
+            "aws",
+            account,
+            str(number),
+            "R",
+            "P",
+            "https://x",
+            properties,
+            {},
         )
         inbox._register(inbox._check(message))
 

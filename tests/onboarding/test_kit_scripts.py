@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from cfnlint.decode import decode
 
-from app.config import Broker
+from app.ids import Broker
 from app.onboarding import kit_scripts
 from app.onboarding.kit import trust_policy
 from app.onboarding.kit_scripts import KitRole

@@ -16,8 +16,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from app.config import Broker
-from app.ids import new_external_id
+from app.ids import Broker, new_external_id
 from app.proofs.trust_policy import read
 
 MOST = 8_192  # characters of a trust policy, without white space

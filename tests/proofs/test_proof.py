@@ -18,9 +18,8 @@ from sqlalchemy import select
 from app.aws.errors import Misconfigured, Refused, Unavailable
 from app.aws.sts import OwnProbe
 from app.clock import now
-from app.config import Broker
 from app.errors import ConflictError
-from app.ids import Grant, RoleArn, new_external_id, new_id
+from app.ids import Broker, Grant, RoleArn, new_external_id, new_id
 from app.permissions.permission_sets import PermissionSets
 from app.proofs import verification
 from app.proofs.canary import Canary

@@ -9,8 +9,7 @@ import yaml
 
 from app.aws.errors import Refused, StsError, Unavailable
 from app.aws.role_view import RoleSettings
-from app.config import Broker
-from app.ids import Grant, RoleArn, new_external_id, new_id
+from app.ids import Broker, Grant, RoleArn, new_external_id, new_id
 from app.onboarding.kit import trust_policy as kit_policy
 from app.proofs.policy_statements import Globs
 from app.proofs.proof import ProofCheck, ProofFinding, ProofWarning, check_of

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from hypothesis import event, given, settings, strategies as st
 
-from app.config import Broker
+from app.ids import Broker
 from app.onboarding.kit import trust_policy as kit_policy
 from app.proofs.trust_policy import Reading, read
 from sandbox.policy import Caller, Grant, Kind, Request, UnsupportedPolicy, evaluate_resource
