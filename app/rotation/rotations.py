@@ -328,9 +328,11 @@ def _retire_imports(db: Session, actor: Actor, tenant_id: UUID) -> None:
 def _verified(tenant_id: UUID) -> ColumnElement[bool]:
     """Return the condition for the tenant's verified connections that a rotation waits for.
 
-    It does not wait for those with an imported External ID, which it does not replace.
+    It does not wait for those with an imported External ID, unless an emergency has withdrawn that.
     """
-    imported = select(ExternalIdRow.id).where(ExternalIdRow.tenant_id == tenant_id, IMPORTED)
+    imported = select(ExternalIdRow.id).where(
+        ExternalIdRow.tenant_id == tenant_id, IMPORTED, ExternalIdRow.withdrawn_at.is_(None)
+    )
     return and_(
         Connection.tenant_id == tenant_id,
         Connection.status == ConnectionStatus.VERIFIED,

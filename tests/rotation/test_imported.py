@@ -5,6 +5,7 @@ import json
 import secrets
 
 import pytest
+from bs4 import BeautifulSoup
 
 from app.imports.import_file import COLUMNS
 from tests.cli.conftest import Cli
@@ -106,6 +107,36 @@ def test_the_kit_and_the_list_show_the_move(tenant, imported):
 
 
 @on_sqlite
+def test_the_page_shows_the_move_as_an_update(tenant, imported):
+    connection, old = imported()
+    links = f"/v1/tenants/{tenant.made['id']}/onboarding-links"
+    url = tenant.world.admin("POST", links, {}, expect=201)["url"]
+
+    def page():
+        visitor = tenant.world.admin.app.test_client()
+        shown = visitor.get("/onboard/" + url.rpartition("/")[2])
+        return BeautifulSoup(shown.text, "html.parser")
+
+    first = page()
+    assert first.select_one("#summary").text == (
+        "Connected. A new External ID is to be added: see below."
+    )
+    assert json.loads(first.select_one("#imported-1").text) == [old, tenant.first_id]
+    assert "was withdrawn" not in first.select_one("#imported").text
+    following = tenant.start(emergency=True)["next_external_id"]
+    withdrawn = page()
+    assert withdrawn.select_one("#summary").text == (
+        "Your External ID was withdrawn: update your role to restore access."
+    )
+    assert json.loads(withdrawn.select_one("#imported-1").text) == [old, following]
+    assert "was withdrawn" in withdrawn.select_one("#imported").text
+    tenant.update_role(connection)
+    tenant.verify(connection)
+    tenant.after(minutes=2)
+    assert page().select_one("#imported") is None
+
+
+@on_sqlite
 def test_an_imported_id_retires_with_its_last_pair(tenant, imported):
     connection, old = imported()
     tenant.world.admin("DELETE", _path(connection), expect=204)
@@ -132,6 +163,7 @@ def test_an_emergency_stops_issuing_with_an_imported_id(tenant, imported):
     connection, _ = imported()
     tenant.start(emergency=True)
     assert tenant.get(connection)["issues"] is False
+    assert tenant.state() == ("open", 0, 1)
     tenant.update_role(connection)
     tenant.verify(connection)
     tenant.after(minutes=2)
