@@ -23,7 +23,8 @@ EXTERNAL_ID_PREFIX = "dpy-"  # reserved: no imported External ID begins with it
 EXTERNAL_ID_MAX = 1224  # AWS's limit for sts:ExternalId, in characters
 # AWS's own pattern for the parameter ExternalId of AssumeRole
 IMPORTED_EXTERNAL_ID = re.compile(rf"[\w+=,.@:/-]{{2,{EXTERNAL_ID_MAX}}}", re.ASCII)
-_FOREIGN_MIN = 16  # random characters
+_FOREIGN_ENDS = 20  # characters at each end of one of Deputy's
+_FOREIGN_DIGITS = 16  # random characters for an imported one
 ACCOUNT_ID = re.compile(r"[0-9]{12}", re.ASCII)
 ROLE_NAME_MAX = 64
 TENANT_DIGITS = 8  # the digits of a tenant's id in the names of its role and its stack
@@ -185,17 +186,20 @@ def new_external_id() -> ExternalId:
 
 
 def foreign_external_id(own: ExternalId) -> ExternalId:
-    """Return a foreign External ID for a proof: `own` with its middle replaced.
+    """Return a foreign External ID for a proof, which was never given to anybody.
 
-    Nobody was ever given this External ID. It has three tenths of `own` at each end. A trust
+    For one of Deputy's, it has the same length, and the same first and last 20 characters. A trust
     policy that compares only a prefix, a suffix or a pattern of `?` accepts it. One call with it
-    therefore detects all three mistakes. A short `own` was imported. Then the foreign one is
-    longer, so that it can't be guessed.
+    therefore detects all three mistakes.
+
+    For an imported one, which may be short, it begins with all but the last character and ends with
+    all but the first one. So it detects every prefix, every suffix and every `*part*`, but no
+    pattern of `?`.
     """
-    kept = len(own) * 3 // 10
-    begins, middle, ends = own[:kept], own[kept : len(own) - kept], own[len(own) - kept :]
-    digits = max(len(middle), _FOREIGN_MIN)
+    is_ours = own.startswith(EXTERNAL_ID_PREFIX)
+    kept = _FOREIGN_ENDS if is_ours else min(len(own) - 1, (EXTERNAL_ID_MAX - _FOREIGN_DIGITS) // 2)
+    digits = len(own) - 2 * kept if is_ours else _FOREIGN_DIGITS
     while True:
-        other = secrets.token_hex(digits)[:digits]
-        if other != middle:
-            return ExternalId(f"{begins}{other}{ends}")
+        foreign = f"{own[:kept]}{secrets.token_hex(digits)[:digits]}{own[-kept:]}"
+        if foreign != own:
+            return ExternalId(foreign)

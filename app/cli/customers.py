@@ -5,16 +5,15 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import groupby
-from operator import attrgetter
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from uuid import UUID
 
 import click
 
 from app.cli.operator import Noun, Row, confirm, operator, services
-from app.imports.import_file import FileSummary, ImportFileError, ImportRow, read_rows
+from app.imports.import_file import FileSummary, ImportFileError, ImportRow, customers_in
 from app.imports.imports import CustomerReport, RowOutcome
 from app.imports.weaknesses import weaknesses
 
@@ -56,29 +55,41 @@ def import_command(file: str, links: str | None, *, dry_run: bool, yes: bool) ->
     A customer whose External ID is missing, reserved or another customer's too gets a new one, and
     an onboarding link, so that its role can be updated. docs/migrate.md tells the whole move.
     """
+    links_file = _LinksFile(Path(links or f"{file}.links.csv"))
+    with _opened(file) as content:
+        summary = FileSummary.of(content)
+        if not (dry_run or yes):
+            about = {"file": file, "rows": summary.rows, "customers": summary.customers}
+            confirm(about, "Import these customers?")
+        if not dry_run:
+            links_file.check()
+    return _reports(file, summary, links_file, dry_run=dry_run)
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[BinaryIO]:
+    """Open the file, and turn what is wrong with it into one line."""
     try:
-        summary = FileSummary.of(Path(file))
+        with open(path, "rb") as file:  # noqa: PTH123
+            yield file
+    except OSError as error:
+        raise click.ClickException(f"{path} can't be read: {error.strerror or error}.") from error
     except ImportFileError as error:
         raise click.ClickException(str(error)) from error
-    if not (dry_run or yes):
-        about = {"file": file, "rows": summary.rows, "customers": summary.customers}
-        confirm(about, "Import these customers?")
-    links_file = _LinksFile(Path(links or f"{file}.links.csv"))
-    return _reports(Path(file), summary, links_file, dry_run=dry_run)
 
 
 def _reports(
-    file: Path, summary: FileSummary, links: "_LinksFile", *, dry_run: bool
+    path: str, summary: FileSummary, links: "_LinksFile", *, dry_run: bool
 ) -> Iterator[list[Row]]:
     counts, before = Counter[str](), ""
-    for _, group in groupby(read_rows(file), attrgetter("reference")):
-        rows = list(group)
-        report = services.imports.add(operator, rows, summary, dry_run=dry_run)
-        if report.needs_link and not dry_run:
-            links.add(rows[0], *report.needs_link)
-        yield list(_shown(rows, report, before))
-        counts.update(row.outcome.value for row in report.rows)
-        before = rows[-1].external_id
+    with _opened(path) as file:
+        for rows in customers_in(file):
+            report = services.imports.add(operator, rows, summary, dry_run=dry_run)
+            if report.needs_link and not dry_run:
+                links.add(rows[0], *report.needs_link)
+            yield list(_shown(rows, report, before))
+            counts.update(row.outcome.value for row in report.rows)
+            before = rows[-1].external_id
     done = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
     click.echo(f"{'Would be' if dry_run else 'Rows'}: {done or 'none'}.", err=True)
     if links.count:
@@ -89,8 +100,7 @@ def _reports(
 
 def _shown(rows: Sequence[ImportRow], report: CustomerReport, before: str) -> Iterator[Row]:
     for row, reported in zip(rows, report.rows, strict=True):
-        is_imported = reported.outcome is RowOutcome.IMPORTED
-        weak = list(weaknesses(row, before)) if is_imported else []
+        weak = list(weaknesses(row, before)) if reported.is_imported else []
         yield reported._asdict() | {"weak": weak}
 
 
@@ -100,20 +110,39 @@ class _LinksFile:
     def __init__(self, path: Path) -> None:
         self.path, self.count = path, 0
 
+    def check(self) -> None:
+        """Raise ClickException if a file is there that could not take the links."""
+        if self.path.exists() or self.path.is_symlink():
+            os.close(self._open())
+
     def add(self, row: ImportRow, tenant_id: UUID, permission_set: str) -> None:
-        """Create a link, and append it."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        """Create a link, and append it. Revoke it if it can't be written."""
+        with os.fdopen(self._open(), "a", encoding="utf-8", newline="") as file:
+            link, url = services.links.create(operator, tenant_id, permission_set=permission_set)
+            writer = csv.writer(file)
+            try:
+                if not os.fstat(file.fileno()).st_size:
+                    writer.writerow(("reference", "name", "url", "expires_at"))
+                writer.writerow((row.reference, row.name, url, link.expires_at.isoformat()))
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError as error:
+                services.links.revoke(operator, tenant_id, link.id)
+                raise click.ClickException(f"{self.path}: {error.strerror}.") from error
+        self.count += 1
+
+    def _open(self) -> int:
+        # Without O_NONBLOCK, a named pipe would wait for a reader
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
             descriptor = os.open(self.path, flags, 0o600)
         except OSError as error:
             raise click.ClickException(f"{self.path}: {error.strerror}.") from error
-        with os.fdopen(descriptor, "a", encoding="utf-8", newline="") as file:
-            about = os.fstat(descriptor)
-            if stat.S_IMODE(about.st_mode) & 0o077 or about.st_uid != os.geteuid():
-                raise click.ClickException(f"{self.path} can be read by others: chmod 600 it.")
-            link, url = services.links.create(operator, tenant_id, permission_set=permission_set)
-            writer = csv.writer(file)
-            if not about.st_size:
-                writer.writerow(("reference", "name", "url", "expires_at"))
-            writer.writerow((row.reference, row.name, url, link.expires_at.isoformat()))
-        self.count += 1
+        about = os.fstat(descriptor)
+        is_private = not stat.S_IMODE(about.st_mode) & 0o077 and about.st_uid == os.geteuid()
+        if not stat.S_ISREG(about.st_mode) or not is_private:
+            os.close(descriptor)
+            raise click.ClickException(
+                f"{self.path} must be a file that you alone can read. Use chmod 600, or --links."
+            )
+        return descriptor

@@ -9,15 +9,15 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, islice
 from operator import attrgetter
-from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from app import strict_json
 
 COLUMNS = ("reference", "name", "external_id", "role_arn", "permission_set")
 ROWS_MAX = 100_000
+CUSTOMER_ROWS_MAX = 1_000  # imported in one transaction, for which other writers wait on SQLite
 _LINE_MAX = 16 * 1024  # bytes
 
 
@@ -40,23 +40,27 @@ class ImportRow(NamedTuple):
     problem: str = ""
 
 
-def read_rows(path: Path) -> Iterator[ImportRow]:
-    """Yield the rows of a file. Raises ImportFileError."""
-    number = 0
-    try:
-        with path.open("rb") as file:
-            first = _line(file, 1)
-            file.seek(0)
-            is_json = first.lstrip(b"\xef\xbb\xbf \t").startswith(b"{")
-            for row in _json_rows(file) if is_json else _csv_rows(file):
-                number += 1
-                if number > ROWS_MAX:
-                    raise ImportFileError(
-                        f"The file has more than {ROWS_MAX} rows: divide it between two customers."
-                    )
-                yield row
-    except OSError as error:
-        raise ImportFileError(f"The file can't be read: {error.strerror}.") from error
+def read_rows(file: BinaryIO) -> Iterator[ImportRow]:
+    """Yield the rows of a file, from its beginning. Raises ImportFileError."""
+    file.seek(0)
+    is_json = _line(file, 1).lstrip(b"\xef\xbb\xbf \t").startswith(b"{")
+    file.seek(0)
+    for number, row in enumerate(_json_rows(file) if is_json else _csv_rows(file), 1):
+        if number > ROWS_MAX:
+            raise ImportFileError(f"The file has more than {ROWS_MAX} rows: divide it in two.")
+        yield row
+
+
+def customers_in(file: BinaryIO) -> Iterator[list[ImportRow]]:
+    """Yield the rows of each customer together. Raises ImportFileError."""
+    for _, rows in groupby(read_rows(file), attrgetter("reference")):
+        customer = list(islice(rows, CUSTOMER_ROWS_MAX + 1))
+        if len(customer) > CUSTOMER_ROWS_MAX:
+            raise ImportFileError(
+                f"From line {customer[0].line} on, a customer has more than {CUSTOMER_ROWS_MAX}"
+                " rows: put some of them into another file."
+            )
+        yield customer
 
 
 def _line(file: BinaryIO, number: int) -> bytes:
@@ -81,6 +85,7 @@ def _csv_rows(file: BinaryIO) -> Iterator[ImportRow]:
         if sorted(header) != sorted(COLUMNS):
             raise ImportFileError(
                 f"The first line must name these columns, in any order: {','.join(COLUMNS)}."
+                " Or each line must be a JSON object with these names."
             )
         begins = reader.line_num + 1
         for values in reader:
@@ -95,7 +100,7 @@ def _csv_row(line: int, header: list[str], values: list[str]) -> ImportRow:
     if len(values) != len(header):
         problem = f"The row has {len(values)} columns instead of {len(header)}."
         named = dict(zip(header, values, strict=False))
-        return ImportRow(line, named.get("reference", "").strip(), problem=problem)
+        return ImportRow(line, _text(named.get("reference")), problem=problem)
     return _row(line, dict(zip(header, values, strict=True)))
 
 
@@ -122,15 +127,22 @@ def _json_row(line: int, text: str) -> ImportRow:
 
 
 def _text(value: Any) -> str:
-    return value.strip() if isinstance(value, str) else ""
+    """Return a text without white space around it. Any other value, or not UTF-8, is empty."""
+    return value.strip() if isinstance(value, str) and _is_utf8(value) else ""
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _row(line: int, values: dict[str, Any]) -> ImportRow:
     row = ImportRow(line, **{name: _text(values.get(name)) for name in COLUMNS})
-    try:
-        "".join(row[1:]).encode()
-    except UnicodeEncodeError:
-        return ImportRow(line, problem="The row is not UTF-8.")
+    if not all(_is_utf8(value or "") for value in values.values()):
+        return ImportRow(line, row.reference, problem="The row is not UTF-8.")
     return row
 
 
@@ -141,34 +153,57 @@ class FileSummary:
     rows: int = 0
     customers: int = 0
     _scattered: set[bytes] = field(default_factory=set)
+    _beside_unknown: set[bytes] = field(default_factory=set)
     # By the digest of an External ID: that of the only reference that has it; None: several have it
     _owners: dict[bytes, bytes | None] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, path: Path) -> "FileSummary":
+    def of(cls, file: BinaryIO) -> "FileSummary":
         """Read the whole file. Raises ImportFileError."""
         summary, references = cls(), set[bytes]()
-        for reference, rows in groupby(read_rows(path), attrgetter("reference")):
-            owner = _digest(reference)
-            if owner in references and reference:
-                summary._scattered.add(owner)
-            references.add(owner)
-            for row in rows:
-                summary.rows += 1
-                if row.external_id:
-                    key = _digest(row.external_id)
-                    same = summary._owners.setdefault(key, owner) == owner
-                    summary._owners[key] = owner if same else None
+        before = _digest("")
+        for rows in customers_in(file):
+            reference = _digest(rows[0].reference)
+            if not rows[0].reference:
+                summary._beside_unknown.add(before)
+            elif before == _digest("") and summary.rows:
+                summary._beside_unknown.add(reference)
+            if rows[0].reference and reference in references:
+                summary._scattered.add(reference)
+            references.add(reference)
+            summary._count(rows, reference)
+            before = reference
         summary.customers = len(references)
         return summary
+
+    def _count(self, rows: list[ImportRow], reference: bytes) -> None:
+        for row in rows:
+            self.rows += 1
+            if row.external_id:
+                key = _digest(row.external_id)
+                same = self._owners.setdefault(key, reference) == reference
+                self._owners[key] = reference if same else None
 
     def is_scattered(self, reference: str) -> bool:
         """Return whether other customers' rows stand between the rows of this one."""
         return _digest(reference) in self._scattered
 
+    def is_beside_unknown(self, reference: str) -> bool:
+        """Return whether a row without a reference is beside those of this customer.
+
+        It may be this customer's.
+        """
+        return bool(reference) and _digest(reference) in self._beside_unknown
+
     def is_shared(self, external_id: str) -> bool:
-        """Return whether several customers have this External ID."""
-        return self._owners.get(_digest(external_id)) is None
+        """Return whether several customers have this External ID.
+
+        Raises ImportFileError for one that was not in the file when it was read first.
+        """
+        key = _digest(external_id)
+        if key not in self._owners:
+            raise ImportFileError("The file was changed meanwhile.")
+        return self._owners[key] is None
 
 
 def _digest(text: str) -> bytes:

@@ -24,7 +24,7 @@ from app.audit.details import ImportedConnection
 from app.config import Config
 from app.connections import allowed_roles
 from app.connections.connections import add_pending, to_role
-from app.errors import AppError, ConflictError, ValidationFailedError
+from app.errors import AppError, ConflictError, StoreUnavailableError, ValidationFailedError
 from app.identity import OperatorPrincipal, live_links, tenant_of
 from app.ids import EXTERNAL_ID_MAX, EXTERNAL_ID_PREFIX, IMPORTED_EXTERNAL_ID, RoleArn
 from app.imports.import_file import FileSummary, ImportRow
@@ -57,13 +57,17 @@ class RowOutcome(enum.StrEnum):
 
 
 class RowReport(NamedTuple):
-    """The report for a row. `status`: that of its connection, if there is one."""
+    """The report for a row.
+
+    `status`: that of its connection, if there is one. `is_imported`: that has the imported ID.
+    """
 
     line: int
     reference: str
     outcome: RowOutcome
     status: ConnectionStatus | None
     detail: str
+    is_imported: bool = False
 
 
 class CustomerReport(NamedTuple):
@@ -119,16 +123,13 @@ class Imports:
                     report = customer.add(db)
                     if dry_run:
                         db.rollback()
+            except StoreUnavailableError:
+                raise
             except AppError as error:
                 refused[customer.line] = _words(error)
             else:
                 return report
-        others = f"Line {min(refused)} of this customer is refused."
-        reports = []
-        for row in rows:
-            detail = refused.get(row.line, others)
-            reports.append(RowReport(row.line, row.reference, RowOutcome.REFUSED, None, detail))
-        return CustomerReport(reports)
+        return CustomerReport(_refusals(rows, refused))
 
     def _check(self, row: ImportRow, first: ImportRow, summary: FileSummary) -> _CheckedRow:
         """Check what a row says, without the database. Raises AppError."""
@@ -139,6 +140,16 @@ class Imports:
         role = allowed_roles.allowed_role(self._config, row.role_arn, imported=True)
         permission_set = self._sets.choose(row.permission_set or None)
         return _CheckedRow(row, role, permission_set, _why_unusable(row, summary))
+
+
+def _refusals(rows: Sequence[ImportRow], refused: dict[int, str]) -> list[RowReport]:
+    """Return the report for each row of a customer. `refused`: why, by the line."""
+    others = f"Line {min(refused)} of this customer is refused."
+    reports = []
+    for row in rows:
+        detail = refused.get(row.line, others)
+        reports.append(RowReport(row.line, row.reference, RowOutcome.REFUSED, None, detail))
+    return reports
 
 
 def _problems(row: ImportRow, first: ImportRow, summary: FileSummary) -> dict[str, str]:
@@ -152,6 +163,9 @@ def _problems(row: ImportRow, first: ImportRow, summary: FileSummary) -> dict[st
         problems["name"] = f"Line {first.line} gives this customer another name."
     if summary.is_scattered(row.reference):
         problems["reference"] = "Rows of other customers stand between the rows of this one."
+    elif summary.is_beside_unknown(row.reference):
+        beside = "A row without one is beside it, and may be this customer's."
+        problems.setdefault("reference", beside)
     if row.external_id and not IMPORTED_EXTERNAL_ID.fullmatch(row.external_id):
         problems["external_id"] = (
             f"Must be 2 to {EXTERNAL_ID_MAX} letters, digits or any of _+=,.@:/-, as in AWS."
@@ -192,8 +206,9 @@ class _Customer:
             self.line = checked.row.line
             outcome, connection, detail = self._import(db, tenant, checked)
             status = connection.status if connection else None
+            is_imported = bool(connection and connection.imported_id)
             row = checked.row
-            reports.append(RowReport(row.line, row.reference, outcome, status, detail))
+            reports.append(RowReport(row.line, row.reference, outcome, status, detail, is_imported))
             if connection and _needs_new_id(connection):
                 renewed.append(connection)
         if renewed and not db.scalars(live_links().where(Tenant.id == tenant.id).limit(1)).first():
@@ -201,15 +216,27 @@ class _Customer:
         return CustomerReport(reports)
 
     def _tenant(self, db: Session) -> Tenant:
-        """Lock the tenant with this reference, or create it. Raises SuspendedError."""
+        """Lock the tenant with this reference, or create it. Raises ConflictError."""
         first = self.rows[0].row
         live = select(Tenant.id).filter_by(reference=first.reference, deleted_at=None)
         tenant_id = db.scalar(live)
         if tenant_id is None:
+            self._ensure_not_deleted(db, first.reference)
             return add_tenant(db, self.operator, name=first.name, reference=first.reference)
         tenant = tenant_of(db, self.operator, tenant_id, lock=True)
-        tenant.ensure_active()
+        if tenant.reference != first.reference:  # it was changed before the tenant was locked
+            raise ConflictError("Its tenant's reference was changed meanwhile; import again.")
         return tenant
+
+    def _ensure_not_deleted(self, db: Session, reference: str) -> None:
+        """Raise ConflictError if these rows were imported before, and their tenant was deleted."""
+        values = [checked.row.external_id for checked in self.rows]
+        deleted = select(Tenant.id).join(ExternalIdRow, ExternalIdRow.tenant_id == Tenant.id)
+        deleted = deleted.where(Tenant.reference == reference, ExternalIdRow.value.in_(values))
+        if db.scalar(deleted.limit(1)) is not None:
+            raise ConflictError(
+                "This customer was deleted in Deputy. To begin anew, leave its external_id empty."
+            )
 
     def _import(
         self, db: Session, tenant: Tenant, checked: _CheckedRow
@@ -219,9 +246,11 @@ class _Customer:
         if existing is not None:
             if existing.status is ConnectionStatus.DELETED:
                 return RowOutcome.KNOWN, None, "Its connection was deleted."
-            return RowOutcome.KNOWN, existing, _progress(existing)
+            return RowOutcome.KNOWN, existing, _progress(existing, checked.row)
+        tenant.ensure_active()
         imported, unusable = None, checked.unusable
         if not unusable:
+            _ensure_no_emergency(db, tenant.id)
             imported = _imported_id(db, tenant.id, checked.row.external_id)
             unusable = "" if imported else _USED
         actor = self.operator.actor
@@ -248,6 +277,20 @@ class _Customer:
         return RowOutcome.NEW_ID, connection, f"{unusable} {_NEEDS_LINK}"
 
 
+def _ensure_no_emergency(db: Session, tenant_id: UUID) -> None:
+    """Raise ConflictError while an emergency has withdrawn the tenant's External IDs.
+
+    An imported one would be issued with all the same.
+    """
+    withdrawn = select(ExternalIdRow.id).where(
+        ExternalIdRow.tenant_id == tenant_id,
+        ExternalIdRow.withdrawn_at.is_not(None),
+        ExternalIdRow.state != ExternalIdState.RETIRED,
+    )
+    if db.scalar(withdrawn.limit(1)) is not None:
+        raise ConflictError("An emergency rotation is open: its External IDs are withdrawn.")
+
+
 def _imported_id(db: Session, tenant_id: UUID, value: str) -> ExternalIdRow | None:
     """Return the row of the tenant's imported External ID, and add it if it is new.
 
@@ -272,10 +315,10 @@ def _needs_new_id(connection: Connection) -> bool:
     return is_ours and connection.verified_at is None
 
 
-def _progress(connection: Connection) -> str:
-    """Return a sentence on what the proofs said since the import."""
-    if connection.external_id_row.origin is ExternalIdOrigin.IMPORTED:
-        with_id = "It has the imported External ID."
-    else:
-        with_id = "It has an External ID of Deputy's."
+def _progress(connection: Connection, row: ImportRow) -> str:
+    """Return what the proofs said since the import."""
+    with_id = "It has an External ID of Deputy's."
+    if connection.imported_id:
+        is_same = connection.imported_id == row.external_id
+        with_id = f"It has {'the' if is_same else 'another'} imported External ID."
     return " ".join(filter(None, (with_id, connection.why)))

@@ -355,7 +355,8 @@ class Links:
         if not role_arn.startswith("arn:"):
             raise ValidationFailedError(role_arn="Enter a role ARN or a 12-digit account ID.")
         # Checked before the database, because PostgreSQL refuses some characters as text
-        role = allowed_roles.allowed_role(self._config, role_arn)
+        # Also an imported one: a connection that exists is proven, and `create` refuses a new one
+        role = allowed_roles.allowed_role(self._config, role_arn, imported=True)
         with self._db.read() as db:
             query = connections.to_role(tenant_id, role).where(live_of(tenant_id))
             existing = db.scalars(query).one_or_none()

@@ -4,11 +4,13 @@ import csv
 import json
 import stat
 import tracemalloc
+from unittest.mock import Mock
 
 import pytest
 from sqlalchemy import func, select
 
-from app.imports.import_file import COLUMNS, FileSummary, read_rows
+from app.errors import StoreUnavailableError
+from app.imports.import_file import COLUMNS, FileSummary, customers_in
 from app.store.models import Connection, ExternalIdRow, OnboardingLink, Tenant
 from tests.cli.conftest import Cli
 from tests.conftest import IMPORTED_ROLE, VENDOR_ACCOUNT, with_settings
@@ -102,7 +104,8 @@ def test_a_table_of_a_home_grown_system_comes_over(app, importing, tmp_path):
         assert reports[line]["outcome"] == "refused", name
         assert words in reports[line]["detail"], name
     outcomes = [report["outcome"] for report in reports.values()]
-    assert outcomes.count("imported") == 179
+    assert outcomes.count("imported") == 178
+    assert "beside it" in reports[181]["detail"], "the row without a reference may be its own"
     assert [reports[line]["outcome"] for line in (197, 198, 199, 200)] == ["new-id"] * 4
     scattered = "reference: Rows of other customers stand between the rows of this one."
     assert reports[3]["detail"] == reports[201]["detail"] == scattered
@@ -117,7 +120,7 @@ def test_a_table_of_a_home_grown_system_comes_over(app, importing, tmp_path):
     assert made == [
         count(app, table) for table in (Tenant, Connection, ExternalIdRow, OnboardingLink)
     ]
-    assert [report["outcome"] for report in again.values()].count("known") == 183
+    assert [report["outcome"] for report in again.values()].count("known") == 182
     assert again[2]["status"] == "pending"
     assert "It has the imported External ID." in again[2]["detail"]
 
@@ -130,6 +133,38 @@ def test_a_customer_comes_over_with_all_of_its_rows_or_none(app, importing, tmp_
     assert reports[2]["detail"] == "Line 3 of this customer is refused."
     assert reports[5]["detail"] == "name: Line 4 gives this customer another name."
     assert count(app, Tenant) == tenants
+
+
+def test_a_row_that_may_be_a_customers_refuses_that_customer(importing, tmp_path):
+    """All or nothing, also if it can't be told whose a row is."""
+    path = tmp_path / "c.csv"
+    rows = [row_of(21), row_of(22), row_of(22, role_arn=ROLE.format(7)), row_of(23), row_of(24)]
+    lines = write(path, rows).read_bytes().splitlines(keepends=True)
+    lines[3] = lines[3].replace(b"Customer 22", b"Caf\xe9")
+    lines.insert(5, b",Customer,,,\n")
+    path.write_bytes(b"".join(lines))
+    reports = importing(path, fails=1)
+    outcomes = {line: report["outcome"] for line, report in reports.items()}
+    assert outcomes == {2: "imported"} | dict.fromkeys(range(3, 8), "refused")
+    assert reports[4]["detail"] == "row: The row is not UTF-8."
+    assert "beside it" in reports[5]["detail"]
+    assert "beside it" in reports[7]["detail"]
+
+
+def test_a_customer_of_too_many_rows_is_refused_before_anything_is_imported(app, tmp_path):
+    tenants = count(app, Tenant)
+    rows = [row_of(25), *[row_of(n, reference="one", name="One") for n in range(1001)]]
+    refused = Cli(app).refused(f"customers import {write(tmp_path / 'c.csv', rows)} --yes")
+    assert "From line 3 on, a customer has more than 1000 rows" in refused
+    assert count(app, Tenant) == tenants
+
+
+def test_an_outage_is_no_refusal(app, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "app.imports.imports.add_tenant", Mock(side_effect=StoreUnavailableError("Not now."))
+    )
+    path = write(tmp_path / "c.csv", [row_of(26)])
+    assert Cli(app).refused(f"customers import {path} --yes") == "Error: Not now.\n"
 
 
 def test_what_only_the_database_refuses_undoes_the_customers_earlier_rows(
@@ -150,6 +185,7 @@ def test_ndjson_has_the_same_names(app, importing, tmp_path):
     lines = [
         json.dumps(row_of(41)),
         json.dumps({**row_of(42), "external_id": None}),
+        json.dumps(row_of(43)),
         '{"reference": "c-43", "reference": "c-44"}',
         '["c-45"]',
         json.dumps({**row_of(46), "colour": "red"}),
@@ -159,9 +195,9 @@ def test_ndjson_has_the_same_names(app, importing, tmp_path):
     path.write_text("\n".join(lines))
     reports = importing(path, fails=1)
     outcomes = [report["outcome"] for report in reports.values()]
-    assert outcomes == ["imported", "new-id", *["refused"] * 5]
-    assert '"colour" is none of reference' in reports[5]["detail"]
-    assert "name: must be text" in reports[6]["detail"]
+    assert outcomes == ["imported", "new-id", *["refused"] * 6]
+    assert '"colour" is none of reference' in reports[6]["detail"]
+    assert "name: must be text" in reports[7]["detail"]
 
 
 @pytest.mark.parametrize(
@@ -191,7 +227,10 @@ def test_an_id_of_another_tenant_is_never_paired_and_none_comes_back(
     assert "another customer's, or was retired" in report["detail"]
     [tenant] = admin("GET", "/v1/tenants?reference=c-51")["items"]
     admin("DELETE", f"/v1/tenants/{tenant['id']}", expect=204)
-    assert importing(path)[2]["outcome"] == "new-id"
+    report = importing(path, fails=1)[2]
+    assert report["detail"].startswith("This customer was deleted in Deputy."), "on purpose"
+    anew = write(tmp_path / "anew.csv", [row_of(51, external_id="")])
+    assert importing(anew)[2]["outcome"] == "new-id"
 
 
 def test_what_was_deleted_after_an_import_does_not_come_back(admin, importing, tmp_path):
@@ -259,7 +298,7 @@ def test_the_links_file_is_never_one_that_others_can_read(app, tmp_path):
     links.chmod(0o644)
     links_before = count(app, OnboardingLink)
     refused = Cli(app).refused(f"customers import {path} --yes --links {links}")
-    assert "can be read by others" in refused
+    assert "must be a file that you alone can read" in refused
     assert count(app, OnboardingLink) == links_before
     links.chmod(0o600)
     assert "1 onboarding links" in Cli(app).text(f"customers import {path} --yes --links {links}")
@@ -282,12 +321,12 @@ def many_rows(path):
 
 
 def test_ten_thousand_rows_are_read_in_bounded_memory(tmp_path):
-    path = many_rows(tmp_path / "c.csv")
-    tracemalloc.start()
-    summary = FileSummary.of(path)
-    assert sum(1 for _ in read_rows(path)) == summary.rows == 10_000
-    assert tracemalloc.get_traced_memory()[1] < 5_000_000
-    tracemalloc.stop()
+    with many_rows(tmp_path / "c.csv").open("rb") as file:
+        tracemalloc.start()
+        summary = FileSummary.of(file)
+        assert sum(map(len, customers_in(file))) == summary.rows == 10_000
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+        tracemalloc.stop()
 
 
 @pytest.mark.soak

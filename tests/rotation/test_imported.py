@@ -171,15 +171,30 @@ def test_an_emergency_stops_issuing_with_an_imported_id(tenant, imported):
 
 
 @on_sqlite
-def test_a_role_that_accepts_any_external_id_is_insecure_with_an_imported_one(tenant, imported):
-    connection, old = imported("acme-1")
+def test_a_role_that_compares_a_part_of_an_imported_id_is_insecure(tenant, imported):
+    """Also if it may not read itself, as most roles of older systems."""
+    connection, old = imported("acme-prod-12345")
     trust = accepting(tenant.trust, old)
-    condition = trust["Statement"][0]["Condition"]
-    for pattern in ("acme-*", "*-1", "????????????????????"):
-        condition["StringLike"] = {"sts:ExternalId": [pattern, old]}
-        condition.pop("StringEquals", None)
+    del trust["Statement"][0]["Condition"]["StringEquals"]
+    customer, name = tenant._customers[connection["id"]]
+    customer.forbid_reading_itself(name)
+    for pattern in ("acme-*", "acme-prod-1234*", "*-12345", "*prod*", "*cme-prod-12345"):
+        trust["Statement"][0]["Condition"]["StringLike"] = {"sts:ExternalId": pattern}
         tenant.update_role(connection, trust)
         assert tenant.verify(connection)["status"] == "insecure", pattern
+
+
+@on_sqlite
+def test_an_import_during_an_emergency_is_refused(deployed, tenant, imported, tmp_path):
+    """Its External ID would be issued with, though the emergency withdrew the others."""
+    imported()
+    tenant.start(emergency=True)
+    role_arn = Customer(tenant.world.aws).role("deputy-x", accepting(tenant.trust, "acme:late"))
+    reference = tenant.world.admin("GET", f"/v1/tenants/{tenant.made['id']}")["reference"]
+    row = {"reference": reference, "name": "Acme", "role_arn": role_arn}
+    row["external_id"] = "acme:late"
+    [report] = import_rows(deployed, tmp_path / "late.csv", row, fails=1)
+    assert "emergency" in report["detail"]
 
 
 @on_sqlite

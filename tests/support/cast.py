@@ -135,6 +135,10 @@ class Customer:
             iam.put_role_policy(RoleName=name, PolicyName="read-itself", PolicyDocument=policy)
         return role_arn
 
+    def forbid_reading_itself(self, name):
+        with closing(root_client(self._aws, "iam", self.account)) as iam:
+            iam.delete_role_policy(RoleName=name, PolicyName="read-itself")
+
     def retrust(self, name, trust):
         with closing(root_client(self._aws, "iam", self.account)) as iam:
             iam.update_assume_role_policy(RoleName=name, PolicyDocument=json.dumps(trust))
