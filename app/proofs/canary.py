@@ -126,14 +126,20 @@ class Canary:
         """Check that the role refuses the stranger with the right External ID.
 
         Returns None if no stranger is configured. The check is skipped unless the canary accepted
-        the stranger within the last minute. Raises the same errors as `ask_canary`.
+        the stranger within the last minute. A refusal by a role with an imported name does not
+        count: canary.yaml may lack the name, and then it is AWS that refuses the stranger. Raises
+        the same errors as `ask_canary`.
         """
         if not self.config.proofs.stranger_role_arn:
             return None
         stranger = self._look(sts).stranger if self.config.proofs.canary_role_arn else None
         if stranger is None:
             return check_of(states.STRANGER, "skipped")
-        return refusal(states.STRANGER, partial(sts.probe_as_stranger, stranger), grant)
+        check = refusal(states.STRANGER, partial(sts.probe_as_stranger, stranger), grant)
+        is_imported_name = not grant.role_arn.name.startswith(self.config.aws.role_prefix)
+        if is_imported_name and check.outcome == "passed":
+            return check._replace(outcome="skipped", detail=_NAME_NOT_TESTED)
+        return check
 
     def finding(self, sts: Sts) -> HealthFinding:
         """Return the canary's finding for readiness. Raises the same errors as `ask_canary`."""
@@ -193,6 +199,12 @@ class Canary:
             if db.scalar(ours.order_by(AuditEvent.id.desc()).limit(1)) != action:
                 action.record(db, _PROBER, details)
         self._recorded = sight
+
+
+_NAME_NOT_TESTED = (
+    "The role refuses another principal of ours, but our own test of this check does not cover a"
+    " role of this name. The role needs no change."
+)
 
 
 def _sight(sts: Sts) -> Sight:

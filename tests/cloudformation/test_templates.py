@@ -293,21 +293,32 @@ def test_the_stack_set_follows_the_organisation_and_one_account_stops_no_other(o
 # The vendor's side.
 
 
-def test_the_broker_may_assume_roles_with_the_prefix_and_no_others(broker_resources):
+def test_the_broker_may_assume_roles_with_the_prefix_or_an_imported_name_and_no_others(
+    broker_resources,
+):
+    """By one statement, which the canary tests."""
     allowed = policy_of(broker_resources, "assume-customers-roles")["Statement"][0]
+    with_prefix = (
+        "arn:${AWS::Partition}:iam::*:role/${RolePrefix}*"
+        "|arn:${AWS::Partition}:iam::*:role/*/${RolePrefix}*"
+    )
+    named = "|arn:*:iam::*:role/${Names}|arn:*:iam::*:role/*/${NamesInPaths}"
+    names = {
+        "Names": {"Fn::Join": ["|arn:*:iam::*:role/", {"Ref": "ImportedRoleNames"}]},
+        "NamesInPaths": {"Fn::Join": ["|arn:*:iam::*:role/*/", {"Ref": "ImportedRoleNames"}]},
+    }
+    with_names = {"Fn::Sub": [with_prefix + named, names]}
+    resources = {"Fn::If": ["HasImportedRoles", with_names, {"Fn::Sub": with_prefix}]}
     assert allowed == {
         "Sid": "AssumeCustomersRoles",
         "Effect": "Allow",
         "Action": "sts:AssumeRole",
-        "Resource": [
-            {"Fn::Sub": "arn:${AWS::Partition}:iam::*:role/${RolePrefix}*"},
-            {"Fn::Sub": "arn:${AWS::Partition}:iam::*:role/*/${RolePrefix}*"},
-        ],
+        "Resource": {"Fn::Split": ["|", resources]},
     }
 
 
 def test_the_broker_may_assume_no_role_of_the_vendors_own(broker_resources):
-    _, _, *denied = policy_of(broker_resources, "assume-customers-roles")["Statement"]
+    _, *denied = policy_of(broker_resources, "assume-customers-roles")["Statement"]
     assert {(s["Effect"], s["Action"]) for s in denied} == {("Deny", "sts:AssumeRole")}
     assert [(s["Resource"], s.get("Condition")) for s in denied] == [
         ("*", {"StringEquals": {"aws:ResourceAccount": {"Ref": "AWS::AccountId"}}}),
@@ -523,10 +534,8 @@ def test_the_stranger_trusts_the_broker_alone(canary):
 
 def test_the_stranger_may_what_the_broker_may_and_the_canary_nothing(canary, broker_resources):
     [policy] = canary["Resources"]["Stranger"]["Properties"]["Policies"]
-    allowed, imported, *denied = policy["PolicyDocument"]["Statement"]
-    of_broker = policy_of(broker_resources, "assume-customers-roles")["Statement"]
-    brokers, brokers_imported, *brokers_denied = of_broker
-    assert imported == brokers_imported
+    allowed, *denied = policy["PolicyDocument"]["Statement"]
+    brokers, *brokers_denied = policy_of(broker_resources, "assume-customers-roles")["Statement"]
     assert allowed == {name: brokers[name] for name in ("Effect", "Action", "Resource")}
     account = BROKERS_ROOT["Fn::Sub"][1]["Account"]
     assert [(one["Effect"], one["Resource"], one.get("Condition")) for one in denied] == [

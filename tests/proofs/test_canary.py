@@ -22,7 +22,7 @@ from app.ids import RoleArn
 from app.proofs.canary import Canary, Sight, _sight
 from app.proofs.proof import ProofFinding
 from app.store.models import Verdict
-from tests.conftest import StoppedClock, make_config
+from tests.conftest import StoppedClock, make_config, with_settings
 from tests.support.cast import Customer, World, path_of, root_client, without_external_id
 from tests.support.databases import new_database
 from tests.support.flights import joins
@@ -506,6 +506,17 @@ def test_a_role_that_trusts_everybody_who_knows_the_external_id_is_insecure(
     )
     customer.retrust(role_arn.rpartition("/")[2], world.kit(tenant)["trust_policy"])
     assert world.verify(made)["status"] == "verified"
+
+
+def test_the_strangers_refusal_counts_only_for_names_that_the_canary_tests(
+    deployment, world, monkeypatch
+):
+    """A role with an imported name: canary.yaml may lack the name, and AWS refuses the stranger."""
+    config = with_settings(deployment.canary.config, role_prefix="another-")
+    monkeypatch.setattr(deployment.canary, "config", config)
+    made = world.proven()
+    assert len(stranger_calls(world, made)) == 1, "an acceptance would count"
+    assert outcomes(made)["stranger_refused"] == "skipped"
 
 
 def test_the_stranger_counts_only_if_the_canary_lets_it_in(deployment, world, canary_clock):
