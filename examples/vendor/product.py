@@ -33,7 +33,8 @@ def deputy(method: str, path: str, body: Any = None, *, once: str = "") -> Any:
     headers = {"Authorization": f"Bearer {API_KEY}"} | ({"Idempotency-Key": once} if once else {})
     url = f"{DEPUTY_URL}/v1{path}"
     answer = requests.request(method, url, json=body, headers=headers, timeout=30)
-    answer.raise_for_status()
+    if method != "DELETE" or answer.status_code != 404:  # 404: it is deleted already
+        answer.raise_for_status()
     return answer.json() if answer.content else None
 
 
@@ -44,6 +45,7 @@ def no_answer(_error: requests.RequestException) -> ResponseReturnValue:
 
 @app.get("/")
 def home() -> str:
+    session.setdefault("reference", str(uuid.uuid4()))  # the customer that signs up here
     return page()
 
 
@@ -61,10 +63,10 @@ def signed_up() -> dict[str, Any]:
 
 @app.post("/sign-up")
 def sign_up() -> ResponseReturnValue:
-    reference, name = str(uuid.uuid4()), request.form["name"].strip()[:200] or "A customer"
-    tenant = deputy("POST", "/tenants", {"name": name, "reference": reference}, once=reference)
-    customers[reference] = {"name": name, "tenant": tenant, "connections": {}}
-    session["reference"] = reference
+    reference, name = session.get("reference"), request.form["name"].strip()[:200]
+    if reference and name and reference not in customers:
+        tenant = deputy("POST", "/tenants", {"name": name, "reference": reference}, once=reference)
+        customers[reference] = {"name": name, "tenant": tenant, "connections": {}}
     return redirect(url_for("home"), 303)
 
 
@@ -74,7 +76,7 @@ def sign_up() -> ResponseReturnValue:
 @app.post("/connect")
 def connect() -> ResponseReturnValue:
     tenant_id = signed_up()["tenant"]["id"]
-    body = {"return_url": f"{PRODUCT_URL}/connected"}
+    body = {"return_url": f"{PRODUCT_URL}/connected", "expires_in": 3600}
     link = deputy("POST", f"/tenants/{tenant_id}/onboarding-links", body)
     return redirect(link["url"], 303)
 
