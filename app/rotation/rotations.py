@@ -191,7 +191,7 @@ def settle(db: Session, actor: Actor, tenant_id: UUID) -> None:
     if rotation is None:
         return
     if rotation.is_open:
-        waiting = select(Connection.id).where(_verified(tenant_id), ~_has_switched(rotation))
+        waiting = select(Connection.id).where(_awaited(tenant_id), ~_has_switched(rotation))
         if db.scalar(waiting.limit(1)) is not None:
             rotation.ready_at = None
         elif rotation.ready_at is None:
@@ -228,7 +228,7 @@ def _begin(db: Session, actor: Actor, tenant_id: UUID, earlier: Rotation | None)
         # Nothing is issued for connections that are paired with the retired External ID. So they
         # are due now: a proof can pair them with another one.
         stopped = Connection.external_id_id == earlier.external_id_id
-        _prove_verified(db, tenant_id, stopped, now())
+        _prove_awaited(db, tenant_id, stopped, now())
     current = current_external_id_id(db, tenant_id)
     new = ExternalIdRow(tenant_id=tenant_id, value=new_external_id(), state=ExternalIdState.NEXT)
     db.add(new)
@@ -245,14 +245,14 @@ def _begin(db: Session, actor: Actor, tenant_id: UUID, earlier: Rotation | None)
 
 def _try_within_the_hour(db: Session, tenant_id: UUID) -> None:
     soon = now() + HOURLY
-    _prove_verified(db, tenant_id, Connection.due_at > soon, soon)
+    _prove_awaited(db, tenant_id, Connection.due_at > soon, soon)
 
 
-def _prove_verified(
+def _prove_awaited(
     db: Session, tenant_id: UUID, which: ColumnElement[bool], due_at: datetime
 ) -> None:
     """Make the tenant's verified connections that match `which` due at `due_at`."""
-    verified = update(Connection).where(_verified(tenant_id), which)
+    verified = update(Connection).where(_awaited(tenant_id), which)
     db.execute(verified.values(due_at=due_at, due_for=Trigger.ROTATION))
 
 
@@ -325,7 +325,7 @@ def _retire_imports(db: Session, actor: Actor, tenant_id: UUID) -> None:
         actions.EXTERNAL_ID_RETIRED.record(db, actor, retirement, tenant_id)
 
 
-def _verified(tenant_id: UUID) -> ColumnElement[bool]:
+def _awaited(tenant_id: UUID) -> ColumnElement[bool]:
     """Return the condition for the tenant's verified connections that a rotation waits for.
 
     It does not wait for those with an imported External ID, unless an emergency has withdrawn that.
@@ -362,12 +362,12 @@ def _not_refused_twice(rotation: Rotation) -> Select[UUID]:
         ExternalIdCheck.external_id_id == rotation.external_id_id,
         ExternalIdCheck.refused_again_at.is_not(None),
     )
-    return select(Connection.id).where(_verified(rotation.tenant_id) | lost, ~refused_twice)
+    return select(Connection.id).where(_awaited(rotation.tenant_id) | lost, ~refused_twice)
 
 
 def _status(db: Session, rotation: Rotation) -> RotationStatus:
     counts = func.count(), func.count().filter(_has_switched(rotation))
-    verified = select(*counts).where(_verified(rotation.tenant_id))
+    verified = select(*counts).where(_awaited(rotation.tenant_id))
     total, switched = db.execute(verified).one()
     waiting = total - switched
     state = rotation.state(waiting)

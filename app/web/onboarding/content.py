@@ -165,7 +165,7 @@ def _trust_policy_command(shown: Sequence[progress.Progress], kit: Kit) -> str |
     return filled(
         "trust-policy.sh.jinja",
         role_name=shown[0].role_name,
-        trust_policy=kit.trust_policy,
+        trust_policy=kit.update.trust_policy,
         region=kit.region,  # selects the partition, and serves an AWS CLI without a default
     )
 
