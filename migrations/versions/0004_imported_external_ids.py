@@ -16,10 +16,23 @@ _REFUSE_UPDATE = """
     CREATE TRIGGER external_ids_refuse_update BEFORE UPDATE OF value, tenant_id ON external_ids
     FOR EACH ROW EXECUTE FUNCTION deputy_refuse('an External ID is never changed or reassigned')
 """
+_REFUSE_RETURN = {
+    "postgresql": """
+        CREATE TRIGGER external_ids_refuse_return BEFORE UPDATE OF state ON external_ids FOR EACH
+        ROW WHEN (OLD.state = 'retired' AND NEW.state <> 'retired')
+        EXECUTE FUNCTION deputy_refuse('a retired External ID stays retired')
+    """,
+    "sqlite": """
+        CREATE TRIGGER external_ids_refuse_return BEFORE UPDATE OF state ON external_ids
+        WHEN OLD.state = 'retired' AND NEW.state <> 'retired'
+        BEGIN SELECT RAISE(ABORT, 'a retired External ID stays retired'); END
+    """,
+}
 
 
 def upgrade() -> None:
     _alter(80, 1224, _BEFORE, _STATES)
+    op.execute(_REFUSE_RETURN[op.get_bind().dialect.name])
     op.create_index(
         "ix_external_ids_imported",
         "external_ids",
@@ -32,6 +45,8 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_index("ix_external_ids_imported", "external_ids")
+    on_table = " ON external_ids" if op.get_bind().dialect.name == "postgresql" else ""
+    op.execute(f"DROP TRIGGER external_ids_refuse_return{on_table}")
     _alter(1224, 80, _STATES, _BEFORE)
 
 

@@ -138,6 +138,13 @@ def test_an_external_id_is_unique_over_all_time(rows):
                 rows.external_id(rows.tenant(), value=value, state=again)
 
 
+def test_a_retired_external_id_stays_retired(rows):
+    for state in {*ExternalIdState} - {ExternalIdState.RETIRED}:
+        row = rows.external_id(rows.tenant(), state=ExternalIdState.RETIRED)
+        with refused("a retired External ID stays retired"):
+            rows.change(ExternalIdRow, row, state=state)
+
+
 def test_a_tenant_has_one_current_and_one_next_and_as_many_retired_ones_as_it_takes(rows):
     states, tenant = ExternalIdState, rows.tenant()
     upcoming = rows.external_id(tenant, state=states.NEXT)

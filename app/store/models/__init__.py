@@ -2,7 +2,7 @@
 
 - A composite foreign key refuses to pair a role with another tenant's External ID (invariant 3).
 - No External ID is ever used twice, and no tenant has two current External IDs (invariant 4).
-  Triggers refuse to change or delete an External ID.
+  Triggers refuse to change or delete an External ID, and to use a retired one again.
 - Triggers refuse to change an audit event, and to delete one before its retention ends.
 - A tenant and a role ARN identify one row: a live connection, or the tombstone of a deleted one
   (invariant 12).
