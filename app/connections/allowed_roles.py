@@ -39,7 +39,10 @@ def allowed_role(config: Config, text: str, *, imported: bool = False) -> RoleAr
     if imported and role.name in config.aws.imported_role_names:
         return role
     if not role.name.startswith(config.aws.role_prefix):
-        raise RoleNotAllowedError(f"The role's name must start with {config.aws.role_prefix}")
+        named = ", or be in DEPUTY_IMPORTED_ROLE_NAMES" if imported else ""
+        raise RoleNotAllowedError(
+            f"The role's name must start with {config.aws.role_prefix}{named}"
+        )
     return role
 
 

@@ -53,13 +53,19 @@ def new_names(
     return _names(config, tenant_id, suffix)
 
 
+def is_named_by_kit(config: Config, tenant_id: UUID, role_arn: str) -> bool:
+    """Return whether the kit gave the role its name. Imported roles have names of their own."""
+    beginning = kit_role_name(config.aws.role_prefix, tenant_id)
+    return RoleArn.parse(role_arn).name.startswith(beginning)
+
+
 def names_of(config: Config, tenant_id: UUID, role_arn: str, new: KitNames) -> KitNames:
     """Return the names of a role that exists. `new`: those of a new role.
 
     A role that the kit did not name gets the stacks' names of a new role.
     """
     name = RoleArn.parse(role_arn).name
-    beginning = kit_role_name(config.aws.role_prefix, tenant_id)
-    if name.startswith(beginning):
+    if is_named_by_kit(config, tenant_id, role_arn):
+        beginning = kit_role_name(config.aws.role_prefix, tenant_id)
         return _names(config, tenant_id, name.removeprefix(beginning))
     return new._replace(role=name)

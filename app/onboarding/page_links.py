@@ -12,6 +12,7 @@ what to delete in the customer's account.
 import re
 import secrets
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import NamedTuple
@@ -25,7 +26,7 @@ from app.clock import now
 from app.config import Config
 from app.connections import allowed_roles, connections
 from app.connections.kit_names import names_of, new_names
-from app.errors import ConflictError, NotFoundError, ValidationFailedError
+from app.errors import ConflictError, NotFoundError, RoleNotAllowedError, ValidationFailedError
 from app.identity import (
     LinkPrincipal,
     Maker,
@@ -38,7 +39,7 @@ from app.identity import (
     tenant_of,
 )
 from app.identity.families import Ending, Making
-from app.ids import ACCOUNT_ID, kit_role_name
+from app.ids import ACCOUNT_ID, RoleArn, kit_role_name
 from app.limits.rates import Rates
 from app.limits.table import LINKS
 from app.onboarding.kit import Onboarding
@@ -339,6 +340,16 @@ class Links:
             )
             db.delete(connection)
 
+    def _role(self, role_arn: str) -> RoleArn:
+        """Parse the ARN of a role that a customer entered.
+
+        An imported role may be entered, to prove its connection again. `Connections.create` refuses
+        a new connection to such a role.
+        """
+        with suppress(RoleNotAllowedError):
+            return allowed_roles.allowed_role(self._config, role_arn, imported=True)
+        return allowed_roles.allowed_role(self._config, role_arn)
+
     def connect(self, visit: Visit, text: str) -> Connection:
         """Return the tenant's connection to this role, with a fresh proof. Create it if necessary.
 
@@ -355,8 +366,7 @@ class Links:
         if not role_arn.startswith("arn:"):
             raise ValidationFailedError(role_arn="Enter a role ARN or a 12-digit account ID.")
         # Checked before the database, because PostgreSQL refuses some characters as text
-        # Also an imported one: a connection that exists is proven, and `create` refuses a new one
-        role = allowed_roles.allowed_role(self._config, role_arn, imported=True)
+        role = self._role(role_arn)
         with self._db.read() as db:
             query = connections.to_role(tenant_id, role).where(live_of(tenant_id))
             existing = db.scalars(query).one_or_none()

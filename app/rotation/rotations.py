@@ -6,6 +6,7 @@ verified connection waits to switch. The old External ID retires when every role
 (invariant 14; docs/architecture.md).
 """
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -124,6 +125,21 @@ class Rotations:
             tenant_of(db, principal, tenant_id)
             rotation = latest(db, tenant_id)
             return None if rotation is None else _status(db, rotation)
+
+    def accepted(self, connections: Sequence[Connection]) -> dict[UUID, datetime]:
+        """Return since when the roles accept an External ID to which they have not switched yet.
+
+        The keys are the ids of those of the connections whose roles do.
+        """
+        if not connections:
+            return {}
+        of_these = ExternalIdCheck.connection_id.in_([each.id for each in connections])
+        checks, times = select(ExternalIdCheck).where(of_these), dict[UUID, datetime]()
+        with self._db.read() as db:
+            for check in db.scalars(checks):
+                if check.accepted_at:
+                    times[check.connection_id] = check.accepted_at
+        return times
 
     def complete(self, principal: Principal, tenant_id: UUID) -> RotationStatus:
         """Make the next External ID the current one, and the old one a retiring one.

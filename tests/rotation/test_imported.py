@@ -121,19 +121,42 @@ def test_the_page_shows_the_move_as_an_update(tenant, imported):
     assert first.select_one("#summary").text == (
         "Connected. A new External ID is to be added: see below."
     )
-    assert json.loads(first.select_one("#imported-1").text) == [old, tenant.first_id]
+    assert json.loads(first.select_one("#imported-1").text) == [tenant.first_id, old]
     assert "was withdrawn" not in first.select_one("#imported").text
     following = tenant.start(emergency=True)["next_external_id"]
     withdrawn = page()
     assert withdrawn.select_one("#summary").text == (
         "Your External ID was withdrawn: update your role to restore access."
     )
-    assert json.loads(withdrawn.select_one("#imported-1").text) == [old, following]
+    assert json.loads(withdrawn.select_one("#imported-1").text) == [following, old]
     assert "was withdrawn" in withdrawn.select_one("#imported").text
-    tenant.update_role(connection)
+    assert "accepts the new one" not in withdrawn.text
+    tenant.update_role(connection, accepting(tenant.trust, old, following))
     tenant.verify(connection)
+    assert "The role accepts the new one since" in page().select_one("#imported").text
     tenant.after(minutes=2)
     assert page().select_one("#imported") is None
+
+
+@on_sqlite
+def test_no_page_tells_a_customer_to_replace_what_an_older_system_needs(tenant, deployed, tmp_path):
+    """A role with a name of its own, whose External ID could not be imported."""
+    role_arn = Customer(tenant.world.aws).role("deputy-older", accepting(tenant.trust, "old"))
+    row = {"reference": tenant.made["id"], "name": "Acme", "role_arn": role_arn}
+    [report] = import_rows(deployed, tmp_path / "c.csv", row)
+    assert report["outcome"] == "new-id"
+    with (tmp_path / "c.csv.links.csv").open() as file:
+        [link] = csv.DictReader(file)
+    tenant.after()
+    visitor = deployed.test_client()
+    path = "/onboard/" + link["url"].rpartition("/")[2]
+    advice = BeautifulSoup(visitor.get(path).text, "html.parser").select_one(".advice")
+    assert "Leave what an older system of Example Vendor needs." in " ".join(advice.text.split())
+    assert "replace everything" not in advice.text
+    assert advice.select_one("#trust-command") is None
+    assert visitor.get(f"{path}/review.json").get_json()["other_roles"] == [role_arn]
+    review = BeautifulSoup(visitor.get(f"{path}/review").text, "html.parser")
+    assert role_arn in review.select_one("#other-roles").text
 
 
 @on_sqlite

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from flask import render_template, request
 
+from app.connections.kit_names import is_named_by_kit
 from app.connections.listing import ListPosition
 from app.http.current import services
 from app.onboarding.kit import Kit
@@ -98,7 +99,7 @@ def live_part(visit: Visit, kit: Kit) -> dict[str, Any]:
     connected = set(counts) == {ConnectionStatus.VERIFIED} and not any(row.topic for row in shown)
     rotation = _rotation_under_way(visit)
     updates = _updates_of(visit, listed.items)
-    imported = [connection for connection in listed.items if connection.imported_id]
+    imported = [each for each in listed.items if each.imported_id]
     tasks = [words for words, rows in ((_UPDATES, updates), (_NEW_ID, imported)) if rows]
     summary = progress.headline(counts, shown)
     if tasks or rotation:
@@ -114,6 +115,7 @@ def live_part(visit: Visit, kit: Kit) -> dict[str, Any]:
         rest=listed.rest,
         updates=updates,
         imported=imported,
+        accepted=services.rotations.accepted(imported),
         kit=kit,
         rotation=rotation,
         command=_trust_policy_command(shown, kit),
@@ -158,9 +160,18 @@ def _updates_of(visit: Visit, connections: Sequence[Connection]) -> list[SetUpda
     return list(updates.values())
 
 
+def has_own_name(connection: Connection) -> bool:
+    """Return whether the kit did not name the role. An older system may still need that role."""
+    return not is_named_by_kit(services.config, connection.tenant_id, connection.role_arn)
+
+
 def _trust_policy_command(shown: Sequence[progress.Progress], kit: Kit) -> str | None:
-    """Return the command that sets the trust policy of the only role; None if there are more."""
-    if len(shown) != 1:
+    """Return the command that sets the trust policy of the only role.
+
+    Returns None if there are more roles, or if the kit did not make the role: the command would
+    take away what an older system needs.
+    """
+    if len(shown) != 1 or has_own_name(shown[0].connection):
         return None
     return filled(
         "trust-policy.sh.jinja",

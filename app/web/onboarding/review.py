@@ -15,6 +15,7 @@ from app.permissions.set_fields import JsonObject, texts
 from app.settings.checks import DAY, SESSION_MIN
 from app.web.onboarding import content
 
+_OTHER_ROLES = 25
 _UNITS = ((DAY, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
@@ -146,7 +147,19 @@ def review_of(visit: Visit) -> dict[str, Any]:
         "parameters": permission_set.parameters,
         "trust_policy": kit.trust_policy,
         "answers": _answers(config, kit),
+        "other_roles": _other_roles(visit),
     }
+
+
+def _other_roles(visit: Visit) -> list[str]:
+    """Return the ARNs of roles that the kit did not make, at most 25 of them.
+
+    What is said here about the kit's role may not be true of them.
+    """
+    listed = services.listing.list_by_urgency(
+        visit.principal, visit.tenant.id, limit=_OTHER_ROLES, start=None
+    )
+    return [each.role_arn for each in listed.items if content.has_own_name(each)]
 
 
 def _permissions(permission_set: PermissionSet, kit: Kit) -> list[JsonObject]:
