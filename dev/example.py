@@ -8,7 +8,8 @@ import sys
 from urllib.parse import urlsplit
 
 from dev import run
-from dev.stack import CLIENT, ROOT, Stack
+from dev.run_settings import StackError
+from dev.stack import CLIENT, ROOT, Stack, ensure_free
 
 EXAMPLE = ROOT / "examples" / "vendor"
 # What the product's API key may do, and nothing else
@@ -18,9 +19,16 @@ SCOPES = ["tenants:write", "connections:read", "connections:write", "credentials
 class ExampleStack(Stack):
     """The processes of `make run`, and the product instead of a first customer."""
 
+    def prepare(self) -> None:
+        url = urlsplit(self.product_url)
+        if url.scheme != "http" or url.port is None:
+            raise StackError("DEPUTY_RETURN_URLS must be the product's: http://localhost:<port>/")
+        ensure_free(url.port, "DEPUTY_RETURN_URLS=http://localhost:…/ make example")
+        super().prepare()
+
     @property
     def product_url(self) -> str:
-        return self.environment["DEPUTY_RETURN_URLS"].split(",")[0].rstrip("/")
+        return self._given["DEPUTY_RETURN_URLS"].split(",")[0].rstrip("/")
 
     def start_product(self) -> None:
         """Create the product's API key and webhook endpoint, and start it with only these."""
@@ -48,13 +56,19 @@ def steps_of(stack: ExampleStack) -> run.Steps:
     return [*steps, ("the product", stack.start_product)]
 
 
-def settings() -> dict[str, str]:
-    """Return the settings in deputy.env. Paths in it begin at the checkout."""
+def settings(product_url: str | None) -> dict[str, str]:
+    """Return the settings in deputy.env. Paths in it begin at the checkout.
+
+    `product_url`: DEPUTY_RETURN_URLS from the environment, which moves the product.
+    """
     values = {}
     for line in (EXAMPLE / "deputy.env").read_text().splitlines():
         name, is_setting, value = line.partition("=")
         if is_setting and not name.startswith("#"):
             values[name] = str(ROOT / value) if value.startswith("examples/") else value
+    if product_url:
+        for name, value in values.items():
+            values[name] = value.replace(values["DEPUTY_RETURN_URLS"], product_url)
     return values
 
 
@@ -72,4 +86,5 @@ Ctrl-C stops everything. docs/integrate.md goes through the product's code."""
 
 
 if __name__ == "__main__":
-    sys.exit(run.run(ExampleStack, settings() | os.environ, steps_of, summary))
+    environment = settings(os.environ.get("DEPUTY_RETURN_URLS")) | os.environ
+    sys.exit(run.run(ExampleStack, environment, steps_of, summary))

@@ -70,8 +70,8 @@ class Stack:
 
     def prepare(self) -> None:
         """Check ports, data folder and database, the cheapest check first."""
-        _ensure_free("PORT", self.settings.port)
-        _ensure_free("SANDBOX_PORT", self.settings.sandbox_port)
+        ensure_free(self.settings.port, "PORT=… make run")
+        ensure_free(self.settings.sandbox_port, "SANDBOX_PORT=… make run")
         self._take_data_dir()
         if self.embedded:
             for old in self.settings.data.glob("deputy.sqlite3*"):
@@ -349,7 +349,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _ensure_free(name: str, port: int) -> None:
+def ensure_free(port: int, other: str) -> None:
+    """Raise StackError for a taken port. `other`: how to choose another one."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -358,7 +359,7 @@ def _ensure_free(name: str, port: int) -> None:
             reason = f"can't be used ({error.strerror})"
             if error.errno == errno.EADDRINUSE:
                 reason = "is taken"
-            raise StackError(f"Port {port} {reason}; choose another: {name}=… make run") from error
+            raise StackError(f"Port {port} {reason}; choose another: {other}") from error
 
 
 def end_with_parent() -> None:

@@ -65,7 +65,10 @@ def verified(run: dict[str, str], tenant_id: str) -> None:
 
 
 def webhooks(run: dict[str, str], tenant_id: str) -> None:
-    print("\n".join(demo.await_webhook(Path(run["receiver_log"]), tenant_id)))
+    log = Path(run["receiver_log"])
+    if not log.exists():
+        sys.exit("Only make run has a receiver of webhooks.")
+    print("\n".join(demo.await_webhook(log, tenant_id)))
 
 
 _COMMANDS: dict[str, Callable[..., None]] = {

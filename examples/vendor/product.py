@@ -58,6 +58,12 @@ def signed_up() -> dict[str, Any]:
     return customers.get(session.get("reference", "")) or abort(redirect(url_for("home"), 303))
 
 
+@app.get("/support")
+@app.get("/privacy")
+def about() -> str:
+    return page(message="Deputy's page links here, as VENDOR_URL, SUPPORT_URL and PRIVACY_URL say.")
+
+
 # A customer signs up: it becomes a tenant, with an External ID of its own.
 
 
@@ -119,7 +125,8 @@ def job() -> ResponseReturnValue:
             aws = deputy_client.session(tenant_id, connection_id, region_name="us-east-1")
             names = [bucket["Name"] for bucket in aws.client("s3").list_buckets()["Buckets"]]
         except (deputy_client.DeputyError, ClientError, BotoCoreError) as error:
-            names = [f"no access: {error}"]
+            app.logger.warning("no access to %s: %s", connection["account_id"], error)
+            names = ["no access at the moment"]
         buckets[connection["account_id"]] = names
     return page(buckets=buckets)
 
