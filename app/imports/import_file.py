@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 from app import strict_json
 
 COLUMNS = ("reference", "name", "external_id", "role_arn", "permission_set")
+_NEEDED = {"reference", "name", "role_arn"}  # the other columns may be left out
 ROWS_MAX = 100_000
 CUSTOMER_ROWS_MAX = 1_000  # imported in one transaction, for which other writers wait on SQLite
 _LINE_MAX = 16 * 1024  # bytes
@@ -82,7 +83,7 @@ def _csv_rows(file: BinaryIO) -> Iterator[ImportRow]:
     reader = csv.reader(_lines(file), strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
-        if sorted(header) != sorted(COLUMNS):
+        if not _NEEDED <= {*header} <= {*COLUMNS} or len(header) != len({*header}):
             raise ImportFileError(
                 f"The first line must name these columns, in any order: {','.join(COLUMNS)}."
                 " Or each line must be a JSON object with these names."

@@ -321,4 +321,5 @@ def _progress(connection: Connection, row: ImportRow) -> str:
     if connection.imported_id:
         is_same = connection.imported_id == row.external_id
         with_id = f"It has {'the' if is_same else 'another'} imported External ID."
-    return " ".join(filter(None, (with_id, connection.why)))
+    why = (connection.why or "").replace("see verification", "`connections diagnose` says why")
+    return f"{with_id} {why}".strip()

@@ -180,6 +180,12 @@ def test_what_only_the_database_refuses_undoes_the_customers_earlier_rows(
     assert count(app, Connection) == connections
 
 
+def test_columns_that_may_be_empty_may_be_left_out(importing, tmp_path):
+    path = tmp_path / "c.csv"
+    path.write_text(f"name,role_arn,reference\nOnly,{ROLE.format(300_000_000_049)},c-49\n")
+    assert importing(path)[2]["outcome"] == "new-id"
+
+
 def test_ndjson_has_the_same_names(app, importing, tmp_path):
     path = tmp_path / "customers.ndjson"
     lines = [
@@ -205,6 +211,8 @@ def test_ndjson_has_the_same_names(app, importing, tmp_path):
     [
         ("reference;name\n", "The first line must name these columns"),
         ("", "The first line must name these columns"),
+        ("reference,name,role_arn,colour\n", "The first line must name these columns"),
+        ("reference,name,external_id\n", "The first line must name these columns"),
         (f'{",".join(COLUMNS)}\n"a', "Line 2 is not CSV"),
         (f"{','.join(COLUMNS)}\n{'x' * 20_000}", "Line 2 is longer than 16384 bytes"),
     ],
