@@ -15,8 +15,11 @@ ENTRIES_MAX = 20
 _PORTS = {"http": "80", "https": "443"}
 # The parameters that the page adds
 LINK, STATUS = "deputy_link", "status"
-# In a path, %2E, %2F, %5C and %25 could become a `..` segment at the second reading.
-_IN_PATH = r"[A-Za-z0-9._~!$&'()*+,=:@-]|%(?!2[EeFf5]|5[Cc]|[01]|7[Ff])[0-9A-Fa-f]{2}"
+# In a path, %2E, %2F, %5C and %25 could become a `..` segment at the second reading, and so could
+# dots with %20 or %3B behind them. Some programs read characters beyond ASCII as dots and slashes.
+_IN_PATH = (
+    r"[A-Za-z0-9._~!$&'()*+,=:@-]|%(?!2[05EeFf]|3[Bb]|5[Cc]|[0189A-Fa-f]|7[Ff])[0-9A-Fa-f]{2}"
+)
 _IN_QUERY = r"[A-Za-z0-9._~!$&'()*+,=:@/?-]|%(?![01]|7[Ff])[0-9A-Fa-f]{2}"
 _URL = re.compile(
     r"(?P<scheme>https?)://(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:(?P<port>[0-9]{1,5}))?"
@@ -68,7 +71,7 @@ class ReturnUrl(NamedTuple):
 def allowed(text: str, entries: Iterable[ReturnUrl]) -> ReturnUrl:
     """Return a return URL in its parts. Raises ValueError if no entry of RETURN_URLS allows it."""
     url = ReturnUrl.parse(text)
-    names = {name for name, _ in parse_qsl(url.query, keep_blank_values=True)}
+    names = {_as_read(name) for name, _ in parse_qsl(url.query, keep_blank_values=True)}
     if taken := sorted(names & {LINK, STATUS}):
         raise ValueError(f"must not have the parameter {taken[0]}: the page adds it.")
     if not any(url.is_below(entry) for entry in entries):
@@ -76,6 +79,11 @@ def allowed(text: str, entries: Iterable[ReturnUrl]) -> ReturnUrl:
             "must have the origin of an entry of DEPUTY_RETURN_URLS, and a path below the entry's."
         )
     return url
+
+
+def _as_read(name: str) -> str:
+    """Return a parameter's name as lenient frameworks read it: `Deputy.Link[]` is deputy_link."""
+    return re.sub("[ .+-]", "_", name.partition("[")[0].strip().lower())
 
 
 def _entries(text: str) -> Iterator[ReturnUrl]:
