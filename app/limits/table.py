@@ -277,7 +277,7 @@ MESSAGES_AT_ONCE = Limit(
     "messages of this tenant's stacks that are handled",
     _TENANT,
     "concurrent",
-    20,
+    4,  # on PostgreSQL they wait for the tenant's lock, and others behind them in their batch
     beyond="delivered again later",
 )
 MESSAGES_AGAIN = Limit(
@@ -285,7 +285,7 @@ MESSAGES_AGAIN = Limit(
     "messages of this tenant's stacks that are delivered again",
     _TENANT,
     "process",
-    30,  # about what one background worker handles
+    20,  # about what one background worker handles of a tenant's
     "per second",
     burst=0,
     beyond="a longer delay",
