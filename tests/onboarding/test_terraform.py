@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.permissions import permission_sets
+from tests.attacks.evidence import on_sqlite
 from tests.support.terraform import Configuration, formatted, mirror
 
 MODULE = Path(__file__).parents[2] / "terraform"
@@ -38,6 +39,7 @@ def test_the_module_and_its_example_are_in_the_form_of_terraform_fmt():
         assert formatted(text) == text
 
 
+@on_sqlite  # Terraform sees no difference between databases
 @pytest.mark.usefixtures("_provider")
 def test_the_example_makes_a_role_that_deputy_proves(world, customer, iam, tmp_path):
     kit = world.kit(tenant := world.tenant())
@@ -66,6 +68,7 @@ def test_the_examples_policy_is_the_permission_sets():
     assert asked == f"inventory@{permission_set.version}"
 
 
+@on_sqlite  # Terraform sees no difference between databases
 @pytest.mark.usefixtures("_provider")
 def test_the_kits_file_makes_a_role_that_deputy_proves(world, customer, tmp_path):
     kit = world.kit(tenant := world.tenant())
