@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 from app.errors import StoreUnavailableError
 from app.imports.import_file import COLUMNS, FileSummary, customers_in
 from app.store.models import Connection, ExternalIdRow, OnboardingLink, Tenant
+from tests.attacks.evidence import on_sqlite
 from tests.cli.conftest import Cli
 from tests.conftest import IMPORTED_ROLE, VENDOR_ACCOUNT, with_settings
 
@@ -135,6 +136,7 @@ def test_a_customer_comes_over_with_all_of_its_rows_or_none(app, importing, tmp_
     assert count(app, Tenant) == tenants
 
 
+@on_sqlite
 def test_a_row_that_may_be_a_customers_refuses_that_customer(importing, tmp_path):
     """All or nothing, also if it can't be told whose a row is."""
     path = tmp_path / "c.csv"
@@ -151,6 +153,7 @@ def test_a_row_that_may_be_a_customers_refuses_that_customer(importing, tmp_path
     assert "beside it" in reports[7]["detail"]
 
 
+@on_sqlite
 def test_a_customer_of_too_many_rows_is_refused_before_anything_is_imported(app, tmp_path):
     tenants = count(app, Tenant)
     rows = [row_of(25), *[row_of(n, reference="one", name="One") for n in range(1001)]]
@@ -159,6 +162,7 @@ def test_a_customer_of_too_many_rows_is_refused_before_anything_is_imported(app,
     assert count(app, Tenant) == tenants
 
 
+@on_sqlite
 def test_an_outage_is_no_refusal(app, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "app.imports.imports.add_tenant", Mock(side_effect=StoreUnavailableError("Not now."))
@@ -180,12 +184,14 @@ def test_what_only_the_database_refuses_undoes_the_customers_earlier_rows(
     assert count(app, Connection) == connections
 
 
+@on_sqlite
 def test_columns_that_may_be_empty_may_be_left_out(importing, tmp_path):
     path = tmp_path / "c.csv"
     path.write_text(f"name,role_arn,reference\nOnly,{ROLE.format(300_000_000_049)},c-49\n")
     assert importing(path)[2]["outcome"] == "new-id"
 
 
+@on_sqlite
 def test_ndjson_has_the_same_names(app, importing, tmp_path):
     path = tmp_path / "customers.ndjson"
     lines = [
@@ -206,6 +212,7 @@ def test_ndjson_has_the_same_names(app, importing, tmp_path):
     assert "name: must be text" in reports[7]["detail"]
 
 
+@on_sqlite
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -253,6 +260,7 @@ def test_what_was_deleted_after_an_import_does_not_come_back(admin, importing, t
     assert admin("GET", connections)["items"] == []
 
 
+@on_sqlite
 def test_only_an_import_may_use_the_imported_names(app, world, customer, tmp_path, monkeypatch):
     services, row = app.extensions["deputy"], row_of(71)
     config = with_settings(services.config, imported_role_names=frozenset({IMPORTED_ROLE}))
@@ -277,6 +285,7 @@ def test_only_an_import_may_use_the_imported_names(app, world, customer, tmp_pat
     )
 
 
+@on_sqlite
 def test_weak_ids_are_named(importing, tmp_path):
     rows = [
         row_of(81, external_id="acme-81", name="Acme"),
@@ -299,6 +308,7 @@ def test_weak_ids_are_named(importing, tmp_path):
     ]
 
 
+@on_sqlite
 def test_the_links_file_is_never_one_that_others_can_read(app, tmp_path):
     path = write(tmp_path / "c.csv", [row_of(91, external_id="")])
     links = tmp_path / "links"
@@ -313,6 +323,7 @@ def test_the_links_file_is_never_one_that_others_can_read(app, tmp_path):
     assert links.read_text().count("/onboard/") == 1, "a second run makes the missing link"
 
 
+@on_sqlite
 def test_the_command_asks_first(app, tmp_path):
     path = write(tmp_path / "c.csv", [row_of(95)])
     done = Cli(app).raw(f"customers import {path}", answer="n\n")
