@@ -18,7 +18,7 @@ $(if $(WITHOUT_ARGS),$(error make $(firstword $(WITHOUT_ARGS)) takes no ARGS))
 
 help:
 	@echo "make run     Deputy and a local AWS on this machine (PORT, SANDBOX_PORT, DEPUTY_DATA_DIR, DEPUTY_BOOTSTRAP_KEY)"
-	@echo "make example a product that uses Deputy, with Deputy and a local AWS (docs/integrate.md)"
+	@echo "make example a product that uses Deputy, beside make run or with a Deputy of its own (docs/integrate.md)"
 	@echo "make publish publish changed permission sets beside make run, and restart Deputy with them"
 	@echo "make demo    every step in the terminal, against the running service or one that it starts"
 	@echo "make bench   the speed beside bare Flask and a peer; about 25 minutes (docs/performance.md)"

@@ -5,11 +5,13 @@ Deputy has the settings of examples/vendor/deputy.env, and variables of your own
 
 import os
 import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from dev import run
-from dev.run_settings import StackError
-from dev.stack import CLIENT, ROOT, Stack, ensure_free
+from dev.run_settings import Settings, StackError
+from dev.stack import CLIENT, ROOT, Stack, ensure_free, running
 
 EXAMPLE = ROOT / "examples" / "vendor"
 # What the product's API key may do, and nothing else
@@ -20,11 +22,14 @@ class ExampleStack(Stack):
     """The processes of `make run`, and the product instead of a first customer."""
 
     def prepare(self) -> None:
+        self._ensure_free()
+        super().prepare()
+
+    def _ensure_free(self) -> None:
         url = urlsplit(self.product_url)
         if url.scheme != "http" or url.port is None:
             raise StackError("DEPUTY_RETURN_URLS must be the product's: http://localhost:<port>/")
         ensure_free(url.port, "DEPUTY_RETURN_URLS=http://localhost:…/ make example")
-        super().prepare()
 
     @property
     def product_url(self) -> str:
@@ -49,6 +54,32 @@ class ExampleStack(Stack):
         command = ("-m", "flask", "--app", str(EXAMPLE / "product.py"), "run", "--port", port)
         self._spawn("product", *command, environment=environment)
         self._await("product", url)
+
+
+class BesideRun(ExampleStack):
+    """The product alone, beside the Deputy of a `make run` that uses this data folder."""
+
+    def prepare(self) -> None:
+        self._ensure_free()
+
+    def answer_publish_request(self) -> None:
+        """Leave it to `make run`."""
+
+
+def beside(note: Mapping[str, str], data: Path) -> Callable[..., BesideRun]:
+    """Return what makes the stack beside a running service. `note`: its addresses and its key."""
+    port, sandbox_port = (urlsplit(note[name]).port or 0 for name in ("url", "sandbox_url"))
+
+    def make(_settings: Settings, env: Mapping[str, str]) -> BesideRun:
+        own = Settings(port, sandbox_port, data)
+        return BesideRun(own, {**env, "DEPUTY_BOOTSTRAP_KEY": note["admin_key"]})
+
+    return make
+
+
+def product_alone(stack: ExampleStack) -> run.Steps:
+    stack.prepare()
+    return [("the product", stack.start_product)]
 
 
 def steps_of(stack: ExampleStack) -> run.Steps:
@@ -87,4 +118,8 @@ Ctrl-C stops everything. docs/integrate.md goes through the product's code."""
 
 if __name__ == "__main__":
     environment = settings(os.environ.get("DEPUTY_RETURN_URLS")) | os.environ
+    of_run = Settings.of_running(os.environ)
+    if note := running(of_run):
+        print("Deputy runs already: the product starts beside it.", flush=True)
+        sys.exit(run.run(beside(note, of_run.data), environment, product_alone, summary))
     sys.exit(run.run(ExampleStack, environment, steps_of, summary))

@@ -12,8 +12,9 @@ from playwright.sync_api import expect
 
 from dev.stack import ROOT, free_port
 from tests.conftest import in_a_browser
-from tests.dev.make_run import Run
+from tests.dev.make_run import LAST_LINE, PATIENCE, Run
 from tests.dev.test_click_through import launch
+from tests.support.waiting import until
 
 PAGE = (ROOT / "docs" / "integrate.md").read_text()
 PRODUCT = (ROOT / "examples" / "vendor" / "product.py").read_text()
@@ -91,6 +92,20 @@ def every_block_of_the_page_runs(example):
             check=False,
         )
         assert done.returncode == 0, f"{block}\n{done.stdout}{done.stderr}"
+
+
+def test_the_product_starts_beside_make_run(run):
+    product = f"http://localhost:{free_port()}"
+    with Run("example", run.data, DEPUTY_RETURN_URLS=f"{product}/") as example:
+        until(lambda: LAST_LINE in example.output, "the product is up", PATIENCE)
+        assert "Sign up" in requests.get(product, timeout=30).text
+        signed_up = requests.Session()
+        signed_up.get(product, timeout=30)
+        page = signed_up.post(f"{product}/sign-up", data={"name": "Beside"}, timeout=30)
+        assert "Your External ID" in page.text
+        assert example.interrupt() == 0
+    assert requests.get(f"{run.url}/readyz", timeout=30).json()["status"] == "ok"
+    assert (run.data / "run.json").exists()
 
 
 def test_the_product_is_as_short_as_the_page_says():
