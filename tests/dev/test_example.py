@@ -33,14 +33,7 @@ def example(tmp_path_factory) -> Iterator[Run]:
 
 
 @in_a_browser
-def test_the_page_is_true_for_a_customer_and_for_the_vendor(example, chromium):
-    """One test, because several workers would each start their own example."""
-    a_customer_signs_up_connects_comes_back_and_leaves(example, chromium)
-    the_product_refuses_strangers(example)
-    every_block_of_the_page_runs(example)
-
-
-def a_customer_signs_up_connects_comes_back_and_leaves(example, chromium):
+def test_a_customer_signs_up_connects_comes_back_and_leaves(example, chromium):
     with chromium.new_context() as browser:
         page = browser.new_page()
         page.goto(example.product)
@@ -63,16 +56,13 @@ def a_customer_signs_up_connects_comes_back_and_leaves(example, chromium):
         assert "Traceback" not in (example.data / "product.log").read_text()
 
 
-def the_product_refuses_strangers(example):
-    """Webhooks that are not Deputy's, and forms without a customer."""
+def test_the_product_refuses_strangers_and_every_block_of_the_page_runs(example):
+    """Strangers are webhooks that are not Deputy's, and forms without a customer."""
     url = example.product
     assert requests.post(f"{url}/webhooks/deputy", json={}, timeout=30).status_code == 400
     for form in ("connect", "job", "leave"):
         answer = requests.post(f"{url}/{form}", allow_redirects=False, timeout=30)
         assert (answer.status_code, answer.headers["Location"]) == (303, "/")
-
-
-def every_block_of_the_page_runs(example):
     kinds = [kind for kind, _ in BLOCKS]
     assert (kinds.count("sh"), kinds.count("python"), len(kinds)) == (4, 5, 9)
     assert BLOCKS[0] == ("sh", "make example\n")
