@@ -65,7 +65,7 @@ def names_of(config: Config, tenant_id: UUID, role_arn: str, new: KitNames) -> K
     A role that the kit did not name gets the stacks' names of a new role.
     """
     name = RoleArn.parse(role_arn).name
-    if is_named_by_kit(config, tenant_id, role_arn):
-        beginning = kit_role_name(config.aws.role_prefix, tenant_id)
-        return _names(config, tenant_id, name.removeprefix(beginning))
-    return new._replace(role=name)
+    if not is_named_by_kit(config, tenant_id, role_arn):
+        return new._replace(role=name)
+    beginning = kit_role_name(config.aws.role_prefix, tenant_id)
+    return _names(config, tenant_id, name.removeprefix(beginning))

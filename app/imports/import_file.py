@@ -149,7 +149,7 @@ def _row(line: int, values: dict[str, Any]) -> ImportRow:
 
 @dataclass
 class FileSummary:
-    """What is known of the whole file before its first customer is imported."""
+    """The facts about a whole file that the import of one customer needs."""
 
     rows: int = 0
     customers: int = 0

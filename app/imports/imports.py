@@ -48,7 +48,7 @@ _NEEDS_LINK = "It gets a new one, and a link; nothing is issued until its role a
 
 
 class RowOutcome(enum.StrEnum):
-    """What an import did with a row. `known`: an earlier import, or somebody else, did it."""
+    """The outcome of an import for one row. `known`: its connection was there already."""
 
     IMPORTED = "imported"
     NEW_ID = "new-id"

@@ -338,7 +338,7 @@ class Registration(Identified, TenantOwned, Base):
 
 
 class LinkStatus(enum.StrEnum):
-    """What has become of an onboarding link.
+    """The status of an onboarding link.
 
     A link is `connected` once a role that was connected through it is verified, even if the link
     has expired since.

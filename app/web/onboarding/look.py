@@ -49,7 +49,7 @@ class Picture(NamedTuple):
 
 
 class Look(NamedTuple):
-    """What the templates show of the vendor, with the names of the files.
+    """The look of the vendor in the templates, with the names of its files.
 
     `sites`: the words and the URLs of the footer.
     """

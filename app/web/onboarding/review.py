@@ -1,4 +1,4 @@
-"""What a customer's security reviewer asks, with its answers: for a page and for JSON.
+"""Answers to a customer's security reviewer, for a page and for JSON.
 
 Neither has the link's token or the registration token, so both can be forwarded as files.
 """
