@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from app import metrics
 from app.ids import AccountId, Broker, RoleArn
-from app.settings import checks as check
+from app.settings import valid_values as valid
 from app.settings.declarations import collect_settings, groups_of, read_setting, setting
 from app.settings.likely_mistakes import likely_mistakes
 from app.settings.return_urls import ReturnUrl, return_urls
@@ -34,15 +34,15 @@ class ConfigError(Exception):
 class VendorConfig:
     """The vendor's name and look, its permission sets, and addresses of its product."""
 
-    vendor_name: str = setting(check.vendor_name, "Your name, as customers see it.")
+    vendor_name: str = setting(valid.vendor_name, "Your name, as customers see it.")
     vendor_name_ascii: str | None = setting(
-        check.matches(check.VENDOR_NAME_ASCII),
+        valid.matches(valid.VENDOR_NAME_ASCII),
         "Your name in customers' AWS accounts, where AWS accepts ASCII alone.",
         None,
         unset="made from the name",
     )
     permission_sets: Path | None = setting(
-        check.folder, "Folder of your own permission sets.", None, unset="the examples"
+        valid.folder, "Folder of your own permission sets.", None, unset="the examples"
     )
     default_permission_set: str | None = setting(
         str,
@@ -51,13 +51,13 @@ class VendorConfig:
         unset="`inventory`, or your only set",
     )
     vendor_url: str | None = setting(
-        check.http_url, "Address at which customers sign in to your product.", None
+        valid.http_url, "Address at which customers sign in to your product.", None
     )
     support_url: str | None = setting(
-        check.http_url, "Address of your support, in the footer of the onboarding page.", None
+        valid.http_url, "Address of your support, in the footer of the onboarding page.", None
     )
     privacy_url: str | None = setting(
-        check.http_url, "Address of your privacy policy, in the same footer.", None
+        valid.http_url, "Address of your privacy policy, in the same footer.", None
     )
     vendor_logo: Logo | None = setting(logo, "Your logo on the onboarding page.", None)
     vendor_color: str | None = setting(
@@ -73,7 +73,7 @@ class VendorConfig:
     @property
     def vendor_in_aws(self) -> str:
         """The vendor's name in templates, and in descriptions and tags of roles."""
-        return self.vendor_name_ascii or check.ascii_form(self.vendor_name)
+        return self.vendor_name_ascii or valid.ascii_form(self.vendor_name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,7 @@ class AwsConfig:
     """The settings about AWS: region, broker, bucket, topic and queue, and limits for roles."""
 
     region: str = setting(
-        check.region,
+        valid.region,
         "Region whose STS is used, and the default region of launch links.",
         variable="AWS_REGION",
     )
@@ -91,43 +91,43 @@ class AwsConfig:
         variable="DEPUTY_BROKER_PRINCIPAL_ARN",
     )
     template_bucket: str = setting(
-        check.matches(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"),
+        valid.matches(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"),
         "S3 bucket in `AWS_REGION` to which templates are published.",
     )
     role_prefix: str = setting(
-        check.matches(r"[\w+=,.@-]{0,50}"),
+        valid.matches(r"[\w+=,.@-]{0,50}"),
         "Prefix of customers' role names; others are refused.",
         "deputy-",
     )
     imported_role_names: frozenset[str] = setting(
-        check.role_names,
+        valid.role_names,
         "Names without that prefix that imported roles may have.",
         frozenset(),
         unset="none",
     )
     max_session_seconds: int = setting(
-        check.between(check.SESSION_MIN, check.SESSION_MAX),
+        valid.between(valid.SESSION_MIN, valid.SESSION_MAX),
         "Longest session, in seconds.",
-        check.ROLE_CHAINING_MAX,
+        valid.ROLE_CHAINING_MAX,
     )
     # from_environment adds the broker's account
     vendor_account_ids: frozenset[AccountId] = setting(
-        check.account_ids,
+        valid.account_ids,
         "More AWS accounts of yours, in which no role is ever assumed.",
         frozenset(),
     )
     registration_topic_arns: tuple[str, ...] = setting(
-        check.topics,
+        valid.topics,
         "SNS topics through which customers' stacks register their roles, one in each region.",
         (),
         variable="DEPUTY_REGISTRATION_TOPIC_ARN",
         unset="none",
     )
     registration_queue_url: str | None = setting(
-        check.http_url, "SQS queue in which the background worker receives registrations.", None
+        valid.http_url, "SQS queue in which the background worker receives registrations.", None
     )
     console_url: str | None = setting(
-        check.console_url, "AWS console that launch links open.", None, unset="AWS's own"
+        valid.console_url, "AWS console that launch links open.", None, unset="AWS's own"
     )
 
     @property
@@ -143,7 +143,7 @@ class AwsConfig:
     def registration_queue_region(self) -> str:
         """The region in the queue's URL, or `region` for a URL that is not AWS's own."""
         host = urlsplit(self.registration_queue_url or "").hostname or ""
-        regions = (label for label in host.split(".") if re.fullmatch(check.REGION, label))
+        regions = (label for label in host.split(".") if re.fullmatch(valid.REGION, label))
         return next(regions, self.region)
 
 
@@ -152,21 +152,21 @@ class ServiceConfig:
     """The settings about this service: its address, its proxies and its log."""
 
     public_url: str = setting(
-        check.public_url,
+        valid.public_url,
         "Address of this service, with which onboarding links begin.",
         "http://localhost:8000",
     )
     proxy_hops: int = setting(
-        check.between(0, 10), "Proxies in front that append to `X-Forwarded-For`.", 0
+        valid.between(0, 10), "Proxies in front that append to `X-Forwarded-For`.", 0
     )
     body_seconds: int = setting(
-        check.between(1, 60), "Seconds for a request's header, and again for its body.", 10
+        valid.between(1, 60), "Seconds for a request's header, and again for its body.", 10
     )
     bootstrap_key: str | None = setting(
         str, "API key that `keys bootstrap` installs.", None, secret=True
     )
-    webhook_allowed_networks: tuple[check.Network, ...] = setting(
-        check.networks,
+    webhook_allowed_networks: tuple[valid.Network, ...] = setting(
+        valid.networks,
         "Networks of your own for your webhook endpoints: private addresses, http and any port.",
         (),
         unset="none",
@@ -175,7 +175,7 @@ class ServiceConfig:
         metrics.address, "Address at which Prometheus reads metrics.", None
     )
     log_level: str = setting(
-        check.matches("DEBUG|INFO|WARNING|ERROR"), "Lowest level of messages in the log.", "INFO"
+        valid.matches("DEBUG|INFO|WARNING|ERROR"), "Lowest level of messages in the log.", "INFO"
     )
 
     @property
@@ -188,23 +188,23 @@ class ServiceConfig:
 class DatabaseConfig:
     """The database, the shared cache, the message broker, the secret keys, and the retention."""
 
-    database_url: str = setting(check.database_url, "Database of all processes.", secret=True)
+    database_url: str = setting(valid.database_url, "Database of all processes.", secret=True)
     secret_keys: tuple[str, ...] = setting(
-        check.secret_keys,
+        valid.secret_keys,
         "Keys that sign cursors and tokens, and encrypt cached sessions.",
         secret=True,
     )
     cache_url: str | None = setting(
-        check.cache_url,
+        valid.cache_url,
         "Redis or Valkey in which all processes share sessions and rate limits.",
         None,
         secret=True,
     )
     celery_url: str | None = setting(
-        check.celery_url, "Celery's message broker, which carries urgent proofs.", None, secret=True
+        valid.celery_url, "Celery's message broker, which carries urgent proofs.", None, secret=True
     )
     audit_retention_days: int = setting(
-        check.retention_days, "Days for which audit events are kept; 0 keeps all.", 400
+        valid.retention_days, "Days for which audit events are kept; 0 keeps all.", 400
     )
 
 
@@ -213,13 +213,13 @@ class ProofConfig:
     """How often connections are proven, and which of the vendor's own roles are used for it."""
 
     reprove_every: int = setting(
-        check.between(5, check.WEEK), "Seconds between two proofs of a connection.", 3600
+        valid.between(5, valid.WEEK), "Seconds between two proofs of a connection.", 3600
     )
     proof_max_age: int = setting(
-        check.between(5, check.WEEK), "Seconds for which a proof allows issuing.", check.DAY
+        valid.between(5, valid.WEEK), "Seconds for which a proof allows issuing.", valid.DAY
     )
     sts_budget: int = setting(
-        check.between(1, 10_000), "Calls to STS for proofs in the background, per second.", 100
+        valid.between(1, 10_000), "Calls to STS for proofs in the background, per second.", 100
     )
     canary_role_arn: RoleArn | None = setting(
         RoleArn.parse, "Role of yours with which Deputy tests its proofs.", None
@@ -257,37 +257,37 @@ class LimitConfig:
     """The settings of rate limits and quotas."""
 
     issue_rate: int = setting(
-        check.between(1, 100_000), "Requests for credentials, per API key and second.", 200
+        valid.between(1, 100_000), "Requests for credentials, per API key and second.", 200
     )
     tenant_issue_rate: int = setting(
-        check.between(1, 500_000),
+        valid.between(1, 500_000),
         "Requests for credentials, per tenant and second.",
         0,
         unset="5 times `DEPUTY_ISSUE_RATE`",
     )
     tenant_miss_rate: int = setting(
-        check.between(1, 10_000), "Calls to STS for sessions, per tenant and second.", 100
+        valid.between(1, 10_000), "Calls to STS for sessions, per tenant and second.", 100
     )
     tenant_revokes: int = setting(
-        check.between(1, 100),
+        valid.between(1, 100),
         "Keys and links created, keys replaced and suspensions ended by a tenant's keys, per"
         " second.",
         5,
     )
     connection_rate: int = setting(
-        check.between(1, 6_000), "Roles tried over HTTP, per tenant and minute.", 120
+        valid.between(1, 6_000), "Roles tried over HTTP, per tenant and minute.", 120
     )
     link_rate: int = setting(
-        check.between(1, 1_000),
+        valid.between(1, 1_000),
         "Roles entered, checks asked for and searches ended, per onboarding link and hour.",
         20,
     )
-    max_connections: int = setting(check.between(1, 1_000_000), "Connections, per tenant.", 10_000)
+    max_connections: int = setting(valid.between(1, 1_000_000), "Connections, per tenant.", 10_000)
     tenant_keys: int = setting(
-        check.between(1, 100_000), "Live API keys that are bound to one tenant.", 1_000
+        valid.between(1, 100_000), "Live API keys that are bound to one tenant.", 1_000
     )
     tenant_links: int = setting(
-        check.between(1, 10_000), "Live onboarding links of one tenant.", 200
+        valid.between(1, 10_000), "Live onboarding links of one tenant.", 200
     )
 
     def __post_init__(self) -> None:
@@ -312,7 +312,7 @@ class TemplateConfig:
     @classmethod
     def from_environment(cls) -> Self:
         """Read the settings of this class. Raises ConfigError that names every invalid variable."""
-        return cls.of(**_read_values(cls, check.role_chaining, check.ascii_name))
+        return cls.of(**_read_values(cls, valid.role_chaining, valid.ascii_name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -335,7 +335,7 @@ class Config(TemplateConfig):
     def from_environment(cls) -> Self:
         """Read all settings. Raises ConfigError that names every invalid variable."""
         values = _read_values(
-            cls, check.role_chaining, check.registration, check.ascii_name, check.canary
+            cls, valid.role_chaining, valid.registration, valid.ascii_name, valid.canary
         )
         variables = [declared.variable for declared in collect_settings(cls).values()]
         mistakes = tuple(likely_mistakes(values, variables, os.environ))  # noqa: TID251

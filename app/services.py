@@ -23,7 +23,7 @@ from app.identity.api_keys import ApiKeys
 from app.identity.key_uses import KeyUses
 from app.imports.imports import Imports
 from app.issuing import authorization, issue, session_cache, session_origins
-from app.limits import quotas, rates, refusals, tenant_share
+from app.limits import quotas, rates, refusal_events, tenant_share
 from app.limits.table import KEYS
 from app.log import logger
 from app.onboarding import kit, page_links, publication, registrations
@@ -61,7 +61,7 @@ class Services:
         self.audit, self.idempotency = AuditLog(db), IdempotencyKeys(db)
         self.webhook_secrets = signing.Secrets(config.database.secret_keys)
         self.endpoints, self.redelivery, self.deliveries = _webhooks(self)
-        self.refusals = refusals.Refusals(self.audit)
+        self.refusals = refusal_events.Refusals(self.audit)
         self.key_uses, self.listing = KeyUses(db), listing.Listing(db, sets)
         self.api_keys = ApiKeys(db, self.key_uses, KEYS.with_setting(config), sets)
         self.tenants, self.rotations = tenants.Tenants(db), rotations.Rotations(db)

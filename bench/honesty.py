@@ -163,7 +163,7 @@ def _revoked(deputy: Deputy, sts: InstantSts, way: "Way", times: int) -> Late:
                 counts[answer.status] += 1
             if not earlier[200]:
                 raise BenchError(f"Nothing was served before a revoke: {load.served[:3]}")
-    # A key that is refused more than 200 times a second gets 429 (app/limits/refusals.py).
+    # A key that is refused more than 200 times a second gets 429 (app/limits/refusal_events.py).
     if odd := set(statuses) - {200, way.refusal, 429}:
         raise BenchError(
             f"After a revoke the answer is {way.refusal}, and here also {odd}: {statuses}"

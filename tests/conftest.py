@@ -35,10 +35,10 @@ from app.identity import api_keys
 from app.identity.key_uses import KeyUses
 from app.identity.principals import ALL_SCOPES
 from app.ids import Broker, new_id
-from app.limits import refusals
+from app.limits import refusal_events
 from app.limits.rates import TokenBucket
 from app.onboarding.page_links import Links
-from app.onboarding.registration_store import RegistrationTokens
+from app.onboarding.registration_tokens import RegistrationTokens
 from app.settings.declarations import groups_of
 from app.settings.return_urls import return_urls
 from dev.stack import ONLY_THESE_CREDENTIALS
@@ -312,7 +312,7 @@ def customer(aws) -> Customer:
 
 Event.row = checking(Event.row)
 # Before a service is made
-refusals.REFUSALS_OF_TENANT = refusals.REFUSALS_OF_TENANT._replace(most=1_000_000)
+refusal_events.REFUSALS_OF_TENANT = refusal_events.REFUSALS_OF_TENANT._replace(most=1_000_000)
 schedule_key_uses = KeyUses._schedule
 # A minute later, and when the process ends, the test's database is gone
 KeyUses._schedule = lambda _: None
@@ -321,11 +321,11 @@ KeyUses._schedule = lambda _: None
 @pytest.fixture(autouse=True)
 def every_refusal_is_recorded_singly(monkeypatch) -> None:
     """Tests share keys, and are refused more in a second than a program in life;
-    test_refusals.py has the bounds.
+    test_refusal_events.py has the bounds.
     """
     for name in ("REFUSALS", "REFUSALS_OF_KEY"):
-        limit = getattr(refusals, name)
-        monkeypatch.setattr(refusals, name, limit._replace(most=1_000_000))
+        limit = getattr(refusal_events, name)
+        monkeypatch.setattr(refusal_events, name, limit._replace(most=1_000_000))
 
 
 def _note_what_is_issued():

@@ -368,8 +368,8 @@ def test_a_grant_requires_all_of_its_parts():
 WRITERS = """
 app/audit/log.py record_restore  # the operator
 app/audit/months.py _step
-app/background/housekeeping.py _delete_old
-app/background/housekeeping.py _set_retention
+app/background/retention.py _delete_old
+app/background/retention.py _set_retention
 app/health/heartbeats.py beat
 app/health/heartbeats.py end
 app/idempotency/attempts.py _take_over  # the principal writes only afterwards

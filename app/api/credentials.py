@@ -33,7 +33,7 @@ from app.http.requests import (
 )
 from app.issuing.issue import DURATION_DEFAULT, Issued
 from app.services import Services
-from app.settings.checks import SESSION_MAX, SESSION_MIN
+from app.settings.valid_values import SESSION_MAX, SESSION_MIN
 
 _POLICY = {
     "Version": "2012-10-17",

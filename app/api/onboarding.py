@@ -43,8 +43,8 @@ from app.api.kit.schemas import (
 from app.ids import Broker
 from app.onboarding import kit as onboarding
 from app.onboarding.page_links import CONNECTIONS_SHOWN, LINK_DAYS, LINK_DAYS_MAX, LINK_SECONDS_MIN
-from app.settings.checks import DAY, REGION
 from app.settings.return_urls import LENGTH_MAX
+from app.settings.valid_values import DAY, REGION
 from app.store.models import ConnectionStatus, LinkStatus
 
 _TEMPLATE = "https://s3.eu-west-1.amazonaws.com/example-deputy-templates/templates/customer-role/inventory/0a1b.yaml"

@@ -46,7 +46,8 @@ from app.idempotency.attempts import Effect
 from app.ids import ACCOUNT_ID
 from app.rotation.rotations import RotationStatus
 from app.store.models import RotationState, Tenant, TenantStatus
-from app.tenants.tenants import ACCOUNTS_MAX, TenantFilter
+from app.tenants.declared_accounts import ACCOUNTS_MAX
+from app.tenants.tenants import TenantFilter
 
 _ACCOUNTS = doc([ACCOUNT], "The AWS accounts that its roles may be in; null: any. See docs/api.md.")
 _BAD_ACCOUNTS = 20  # most invalid accounts that an answer names

@@ -1,9 +1,9 @@
 """The audit log: who did what, when, to which connection, and with what outcome.
 
-Tenants see their events without the details of some actors (`_hide_actors`). The log never contains
-a secret. `Action.record` writes into the caller's transaction, so a change and its event are stored
-together or not at all. Issuances and refusals change nothing else. Their events are stored by group
-commit, in transactions of their own.
+Tenants see their events without the details of some actors (app/audit/visibility.py). The log
+never contains a secret. `Action.record` writes into the caller's transaction, so a change and its
+event are stored together or not at all. Issuances and refusals change nothing else. Their events
+are stored by group commit, in transactions of their own.
 """
 
 import secrets
@@ -15,6 +15,7 @@ from sqlalchemy import ARRAY, ColumnElement, Select, and_, func, literal, select
 
 from app.audit import Actor, Event, actions
 from app.audit.insert import AuditBatch
+from app.audit.visibility import hide_actors
 from app.concurrency.group_commit import GroupCommit
 from app.errors import NotFoundError, ValidationFailedError
 from app.ids import first_id_at
@@ -23,7 +24,6 @@ from app.store.models import (
     ISSUED,
     NOT_ISSUED,
     NOT_ISSUED_TO,
-    ApiKey,
     AuditEvent,
     Configuration,
     Connection,
@@ -35,11 +35,6 @@ ID_AND_TIME = timedelta(seconds=5)  # maximum difference of the time in an event
 PATIENCE = 1.5  # seconds that a request waits for a group commit
 _WINDOW = 5_000  # maximum of events that are read for a page whose filter has no index
 _FEED_HAS_ALL = "A feed has all API keys; leave out either after or api_key_id."
-# These kinds of actors, and its own API keys, a tenant sees with all details.
-_SHOWN = frozenset({"onboarding_link", "registration", "worker"})
-# A tenant sees these kinds of actors without their name, client address and reason. It sees nothing
-# of any other kind.
-_VENDORS = frozenset({"api_key", "operator"})
 
 
 class EventFilter(NamedTuple):
@@ -137,7 +132,7 @@ class AuditLog:
             if last is not None and events.after is None:
                 events = events._replace(after=UUID(int=last.int + 1))
             if tenant_scope is not None:
-                _hide_actors(db, tenant_scope, events.items)
+                hide_actors(db, tenant_scope, events.items)
             return events
 
 
@@ -158,34 +153,6 @@ def record_restore(db: Database, actor: Actor) -> datetime | None:
         reaches = newest.isoformat(timespec="seconds") if newest else None
         actions.DATABASE_RESTORED.record(session, actor, {"reaches": reaches})
         return newest
-
-
-def details_for_tenant(event: AuditEvent, *, is_own_key: bool) -> dict[str, Any]:
-    """Return the details that the event's tenant may see. `is_own_key`: its own API key acted."""
-    if event.actor_kind in _SHOWN or is_own_key:
-        return event.details
-    if event.actor_kind not in _VENDORS:
-        return {}
-    return event.details | {"reason": None} if "reason" in event.details else event.details
-
-
-def _hide_actors(db: Session, tenant_id: UUID, events: list[AuditEvent]) -> None:
-    """Remove from the events what a principal of this tenant may not see."""
-    keys = {
-        UUID(event.actor_id) for event in events if event.actor_kind == "api_key" and event.actor_id
-    }
-    query = select(ApiKey.id).where(ApiKey.id.in_(keys), ApiKey.tenant_id == tenant_id)
-    own = {("api_key", str(key_id)) for key_id in db.scalars(query)}
-    for event in events:
-        db.expunge(event)  # the changes below must not be stored
-        kind = event.actor_kind
-        is_own_key = (kind, event.actor_id) in own
-        event.details = details_for_tenant(event, is_own_key=is_own_key)
-        if kind in _SHOWN or is_own_key:
-            continue
-        event.actor_name, event.client_address = "the vendor", None
-        if kind not in _VENDORS:
-            event.actor_id = event.request_id = None
 
 
 # The columns with an index that also sorts by id. The first of them that is in a filter decides

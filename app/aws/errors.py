@@ -14,7 +14,7 @@ from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
 from app.log import logger
-from app.settings.checks import ROLE_CHAINING_MAX
+from app.settings.valid_values import ROLE_CHAINING_MAX
 
 # All errors of a call to AWS. Catch them only around calls and the parsing of their
 # answers, because some of them are also errors of our code.

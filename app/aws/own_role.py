@@ -21,7 +21,7 @@ from app.aws.query import QueryApi
 from app.aws.role_view import Decision, Right, RolePolicies, RoleSettings, RoleView, known_keys
 from app.ids import Grant, RoleArn
 from app.permissions.permission_sets import READS, SET_TAG, SIMULATION
-from app.settings.checks import ROLE_MAX_DEFAULT
+from app.settings.valid_values import ROLE_MAX_DEFAULT
 from app.strict_json import JsonObject
 
 _SIMULATE = SIMULATION.removeprefix("iam:")

@@ -49,7 +49,7 @@ from app.ids import (
     session_name,
 )
 from app.permissions.permission_sets import SIMULATION
-from app.settings.checks import ROLE_CHAINING_MAX, SESSION_MIN
+from app.settings.valid_values import ROLE_CHAINING_MAX, SESSION_MIN
 
 # A session under this policy can only call GetCallerIdentity, which AWS never denies (invariant 6).
 INERT_POLICY = json.dumps(

@@ -35,7 +35,7 @@ from app.config import TemplateConfig
 from app.errors import ConflictError
 from app.permissions.permission_sets import PermissionSet
 from app.permissions.set_files import without_reasons
-from app.settings.checks import ROLE_MAX_DEFAULT
+from app.settings.valid_values import ROLE_MAX_DEFAULT
 from app.strict_json import JsonObject
 
 _FOLDER = Path(__file__).parents[2] / "cloudformation"

@@ -24,7 +24,7 @@ from app.clock import YEARS, as_given, now
 from app.http.requests import address_of
 from app.ids import ACCESS_KEY_ID, RoleArn, first_id_at, key_id_in
 from app.issuing.session_origins import HAND_OUTS_MAX
-from app.settings.checks import SESSION_MAX
+from app.settings.valid_values import SESSION_MAX
 from app.store.models import AuditEvent
 from app.store.pages import every, pages
 

@@ -8,7 +8,7 @@ import click
 from app.cli.finding import TENANT
 from app.cli.operator import Noun, Row, operator, row_of, services
 from app.onboarding.page_links import LINK_DAYS, LINK_DAYS_MAX
-from app.settings.checks import DAY
+from app.settings.valid_values import DAY
 from app.store.pages import every
 
 links = Noun("links", help="Onboarding links. TENANT is an id, a reference or a name.")

@@ -27,7 +27,7 @@ from app.config import ConfigError
 from app.errors import AppError, NotFoundError, ValidationFailedError
 from app.identity import OperatorPrincipal
 from app.services import Services
-from app.settings.checks import is_line
+from app.settings.valid_values import is_line
 from app.store.models.tenant import NAME_MAX
 
 Row = dict[str, Any]

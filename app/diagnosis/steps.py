@@ -17,7 +17,7 @@ from app.diagnosis.role_rights import Cause, Gap
 from app.health.checks import HealthFinding
 from app.proofs.canary import Sight
 from app.proofs.proof import check_of
-from app.settings.checks import ROLE_CHAINING_MAX
+from app.settings.valid_values import ROLE_CHAINING_MAX
 from app.store.models.states import OWN
 
 Outcome = Literal["ok", "problem", "unknown", "skipped"]

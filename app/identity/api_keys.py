@@ -3,15 +3,8 @@
 A key's text is `dpk_<16 hex digits>_<43 characters>`. The digits identify the key's row. The 43
 characters are 256 random bits.
 
-A key creates, sees and revokes only keys that are not stronger. The scopes of those keys are a
-subset of its own. If it is bound to a tenant, they are bound to the same tenant. A key that it
-creates does not expire later than itself. Revoking a key revokes its family
-(app/identity/families.py). Replacing a key hands its family to the successor.
-
-A key with keys:delegate creates, sees and revokes keys with the scopes in its `may_give`. Those
-keys are bound to tenants that it or a predecessor created within the last 24 hours. A key creates,
-sees, replaces and revokes a key with keys:delegate only if its own scopes include that key's
-`may_give`.
+Revoking a key revokes its family (app/identity/families.py). Replacing a key hands its family to
+the successor. app/identity/delegation.py says which keys a key may create, see and revoke.
 """
 
 import hmac
@@ -21,19 +14,27 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import func, select
 
 from app.audit import actions
 from app.audit.details import KeyReference
 from app.clock import now
-from app.errors import ConflictError, ForbiddenError, ValidationFailedError
+from app.errors import ConflictError, ValidationFailedError
 from app.identity import ensure_room, families, one_or_not_found, tenant_of
+from app.identity.delegation import (
+    bounded_expiry,
+    delegated_tenants,
+    ensure_giveable,
+    ensure_may_end,
+    ensure_no_wider,
+    no_stronger,
+    one_visible,
+)
 from app.identity.families import FamilySummary, Making
 from app.identity.key_uses import KeyUses
 from app.identity.principals import (
     ALL_SCOPES,
     KEY,
-    MAKES_KEYS,
     ApiKeyPrincipal,
     Maker,
     OperatorPrincipal,
@@ -47,8 +48,8 @@ from app.identity.principals import (
     to_bits,
 )
 from app.ids import new_id
-from app.settings.checks import DAY, WEEK
 from app.settings.declarations import Limit
+from app.settings.valid_values import DAY, WEEK
 from app.store.database import Database, Session, until_committed
 from app.store.models import ApiKey
 from app.store.pages import Page, page, with_values
@@ -104,20 +105,20 @@ class ApiKeys:
         for an expiry that has passed or is later than the principal's own. Raises RateLimitedError
         when the tenant has TENANT_KEYS live keys.
         """
-        _ensure_giveable(principal, scopes, may_give, tenant_id)
+        ensure_giveable(principal, scopes, may_give, tenant_id)
         if permission_sets is None and principal.permission_sets is not None:
             permission_sets = sorted(principal.permission_sets)
         if not set(self._sets).issuperset(permission_sets or ()):
             message = f"Must be some of: {', '.join(sorted(self._sets))}."
             raise ValidationFailedError(permission_sets=message)
-        _ensure_no_wider(principal, permission_sets)
+        ensure_no_wider(principal, permission_sets)
         tenant_id = tenant_id or principal.tenant_scope
         key = ApiKey(
             name=name,
             scope_bits=to_bits(scopes),
             may_give_bits=to_bits(may_give),
             tenant_id=tenant_id,
-            expires_at=_bounded(expires_at, principal.expires_at),
+            expires_at=bounded_expiry(expires_at, principal.expires_at),
             permission_sets=permission_sets,
             made_by=principal.key_id,
         )
@@ -127,7 +128,7 @@ class ApiKeys:
 
     def list_keys(self, principal: Maker, *, limit: int, after: UUID | None) -> Page[ApiKey]:
         with self._db.read() as db:
-            query = _no_stronger(principal).where(key_is_live())
+            query = no_stronger(principal).where(key_is_live())
             return page(db, query, ApiKey.id, limit=limit, after=after)
 
     def get_key(self, principal: Maker, key_id: UUID) -> tuple[ApiKey, FamilySummary]:
@@ -137,7 +138,7 @@ class ApiKeys:
         a key that does not exist, is revoked, or is stronger than the principal's.
         """
         with self._db.read() as db:
-            key = one_or_not_found(db, _one_visible(principal, key_id))
+            key = one_or_not_found(db, one_visible(principal, key_id))
             return key, families.summarize_family(db, key)
 
     @until_committed
@@ -147,12 +148,12 @@ class ApiKeys:
         From the commit on, every request with one of these keys and links is refused. Raises
         NotFoundError, and ForbiddenError for a key that the principal may see but not revoke.
         """
-        query = _one_visible(principal, key_id)
+        query = one_visible(principal, key_id)
         with self._db.read() as db:  # a request for an absent key must not wait for locks
-            _ensure_may_end(db, principal, one_or_not_found(db, query))
+            ensure_may_end(db, principal, one_or_not_found(db, query))
         with self._db.write(families.ending(principal, query)) as db:
             key = one_or_not_found(db, query)
-            _ensure_may_end(db, principal, key)
+            ensure_may_end(db, principal, key)
             actions.KEY_REVOKED.record(
                 db,
                 principal.actor,
@@ -173,10 +174,10 @@ class ApiKeys:
         Raises NotFoundError and ForbiddenError like `revoke_key`, ConflictError for a key that was
         replaced already, and RateLimitedError when the tenant has twice TENANT_KEYS live keys.
         """
-        query = _one_visible(principal, key_id).where(key_is_live())
+        query = one_visible(principal, key_id).where(key_is_live())
         with self._db.write(families.replacing(principal, query)) as db:
             old = one_or_not_found(db, query)
-            _ensure_may_end(db, principal, old)
+            ensure_may_end(db, principal, old)
             if old.replaced_by is not None:
                 raise ConflictError("This key was replaced already; replace its successor.")
             successor = _successor(old, principal)
@@ -298,91 +299,7 @@ def _ensure_room(db: Session, principal: Maker, tenant_id: UUID | None, limit: L
         return
     tenant_of(db, principal, tenant_id, lock=True)
     if principal.delegate_id:  # checked last, because the wait for the lock may be long
-        delegated = families.delegated_tenants(principal.delegate_id)
+        delegated = delegated_tenants(principal.delegate_id)
         one_or_not_found(db, delegated.filter_by(id=tenant_id))
     live = select(func.count(ApiKey.id)).where(ApiKey.tenant_id == tenant_id, key_is_live())
     ensure_room(db, live, limit)
-
-
-def _ensure_may_end(db: Session, principal: Maker, key: ApiKey) -> None:
-    """Ensure that the principal may revoke or replace this key.
-
-    Raises ForbiddenError for a key with permission sets that the principal lacks. Raises it also
-    when the principal is bound to a tenant and the vendor created the key.
-    """
-    _ensure_no_wider(principal, key.permission_sets)
-    own = select(ApiKey.id).filter_by(id=key.made_by, tenant_id=principal.tenant_scope)
-    if not principal.is_vendor and db.scalar(own) is None:
-        raise ForbiddenError(
-            "The vendor made this key; only a key that is bound to no tenant can end it."
-        )
-
-
-def _ensure_no_wider(principal: Maker, permission_sets: list[str] | None) -> None:
-    mine = principal.permission_sets
-    if mine is not None and (permission_sets is None or not mine.issuperset(permission_sets)):
-        raise ForbiddenError("This API key covers fewer permission sets than that one.")
-
-
-def _ensure_giveable(
-    principal: Maker, scopes: frozenset[Scope], may_give: frozenset[Scope], tenant_id: UUID | None
-) -> None:
-    """Ensure that the principal may create a key with these scopes.
-
-    Raises ForbiddenError, and ValidationFailedError for a combination that no key can have.
-    """
-    if missing := (scopes | may_give) - principal.giveable_scopes:
-        raise ForbiddenError(
-            f"This API key can't give {', '.join(sorted(missing))} to another key."
-        )
-    if principal.delegate_id and tenant_id is None:
-        raise ForbiddenError(
-            "This API key makes only keys that are bound to a tenant: name it in tenant_id."
-        )
-    if Scope.KEYS_DELEGATE in scopes:
-        if Scope.KEYS_WRITE in scopes:
-            raise ValidationFailedError(
-                scopes="keys:delegate does not go together with keys:write: leave one of them out."
-            )
-        if tenant_id is not None:
-            raise ValidationFailedError(
-                tenant_id="A key with keys:delegate can't be bound to a tenant: leave it out."
-            )
-        if not may_give or may_give & MAKES_KEYS:
-            raise ValidationFailedError(
-                may_give=(
-                    "keys:delegate needs the scopes that it may give here, without keys:write and"
-                    " keys:delegate."
-                )
-            )
-    elif may_give:
-        raise ValidationFailedError(may_give="Only a key with the scope keys:delegate has this.")
-
-
-def _one_visible(principal: Maker, key_id: UUID) -> Select[ApiKey]:
-    """Select a key that the principal can see, even if the key has expired.
-
-    A replaced key expires earlier than the keys in its family.
-    """
-    return _no_stronger(principal).filter_by(id=key_id, revoked_at=None)
-
-
-def _no_stronger(principal: Maker) -> Select[ApiKey]:
-    others = to_bits(frozenset(Scope) - principal.giveable_scopes)
-    query = select(ApiKey).where(
-        ApiKey.scope_bits.bitwise_or(ApiKey.may_give_bits).bitwise_and(others) == 0
-    )
-    if principal.delegate_id:
-        return query.where(ApiKey.tenant_id.in_(families.delegated_tenants(principal.delegate_id)))
-    return query if principal.is_vendor else query.filter_by(tenant_id=principal.tenant_scope)
-
-
-def _bounded(expires_at: datetime | None, limit: datetime | None) -> datetime | None:
-    if expires_at is None:
-        return limit
-    if expires_at <= now():
-        raise ValidationFailedError(expires_at="This time has passed.")
-    if limit is not None and expires_at > limit:
-        message = f"At most {limit.isoformat()}, when the key in use expires."
-        raise ValidationFailedError(expires_at=message)
-    return expires_at

@@ -5,12 +5,11 @@ key belongs to its successor's family. So revoking the successor also revokes th
 that the old key creates in its grace period. The search for a family stops at a revoked key,
 because its family was revoked with it.
 
-Tenants that a key created stay when the key is revoked. A key with keys:delegate may create keys
-for tenants that it or a predecessor created. No other key of its family can create a tenant,
-because all of them are bound to one.
+Tenants that a key created stay when the key is revoked. No other key of its family can create a
+tenant, because all of them are bound to one.
 """
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -32,7 +31,6 @@ from app.store.models import (
 )
 from app.store.models.webhook import locked_endpoints
 
-DELEGATION_HOURS = 24  # how long a key with keys:delegate may create keys for a new tenant
 _SHOWN = 20  # maximum of keys in a FamilySummary
 _NAMED = 100  # maximum of key ids, and of link ids, in an audit event
 _BLIND: Any = {"synchronize_session": False}
@@ -120,19 +118,11 @@ def readable_registrations(key: ApiKey) -> Select[UUID]:
     if Scope.CONNECTIONS_READ in from_bits(key.scope_bits):
         return live if key.tenant_id is None else live.filter_by(id=key.tenant_id)
     if Scope.CONNECTIONS_READ in from_bits(key.may_give_bits):
-        return live.where(_tenants_of(key.id))
+        return live.where(created_tenants(key.id))
     return live.where(false())
 
 
-def delegated_tenants(key_id: UUID) -> Select[UUID]:
-    """Select the live tenants for which this key may create keys, if it has keys:delegate."""
-    since = now() - timedelta(hours=DELEGATION_HOURS)
-    return select(Tenant.id).where(
-        _tenants_of(key_id), Tenant.created_at > since, Tenant.deleted_at.is_(None)
-    )
-
-
-def _tenants_of(key_id: UUID) -> ColumnElement[bool]:
+def created_tenants(key_id: UUID) -> ColumnElement[bool]:
     """Return the condition for tenants that this key or a predecessor created.
 
     Revoked predecessors are included.

@@ -29,7 +29,7 @@ from app.identity import OperatorPrincipal, live_links, tenant_of
 from app.ids import EXTERNAL_ID_MAX, EXTERNAL_ID_PREFIX, IMPORTED_EXTERNAL_ID, RoleArn
 from app.imports.import_file import FileSummary, ImportRow
 from app.permissions.permission_sets import PermissionSet, PermissionSets
-from app.settings.checks import is_line
+from app.settings.valid_values import is_line
 from app.store.database import Database, Session
 from app.store.models import (
     Connection,

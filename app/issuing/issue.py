@@ -31,7 +31,7 @@ from app.ids import session_name
 from app.issuing.authorization import Authorization, VerifiedConnection, refused_about
 from app.issuing.session_cache import CacheKey, SessionCache, Source
 from app.limits import quotas, rates, table
-from app.settings.checks import SESSION_MIN
+from app.settings.valid_values import SESSION_MIN
 from app.store.database import SYSTEM, Database, Session as DbSession
 from app.store.models import Connection, Trigger
 

@@ -22,7 +22,7 @@ from app.ids import Broker
 from app.onboarding import kit_scripts
 from app.onboarding.kit_scripts import KitRole
 from app.onboarding.publication import Publication, Rendered, SetVersions
-from app.onboarding.registration_store import RegistrationTokens
+from app.onboarding.registration_tokens import RegistrationTokens
 from app.permissions.permission_sets import PermissionSet, PermissionSets, managed_policy_arn
 from app.store.database import Database, Session
 from app.store.models import Approval, Connection, live_of

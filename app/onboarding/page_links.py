@@ -45,7 +45,7 @@ from app.limits.table import LINKS
 from app.onboarding.kit import Onboarding
 from app.proofs import verification
 from app.settings import return_urls
-from app.settings.checks import DAY
+from app.settings.valid_values import DAY
 from app.store.database import Database, Session, until_committed
 from app.store.models import (
     Connection,

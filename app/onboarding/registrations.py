@@ -35,8 +35,8 @@ from app.health.heartbeats import QueueState
 from app.limits.rates import TokenBucket
 from app.limits.table import MESSAGES_AGAIN, MESSAGES_AT_ONCE
 from app.log import logger
-from app.onboarding.registration_store import (
-    CheckedMessage,
+from app.onboarding.registration_store import CheckedMessage
+from app.onboarding.registration_tokens import (
     RegistrationTokens,
     VoidMessage,
     VoidToken,

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from app.concurrency.gevent import resolve_name
-from app.settings.checks import Network
+from app.settings.valid_values import Network
 
 MAX_URL_LENGTH = 2048
 HTTPS_PORT = 443

@@ -6,7 +6,7 @@ from re import _parser  # type: ignore[attr-defined]  # how Python itself reads 
 from typing import Any
 
 from app.permissions.managed_policies import names
-from app.settings.checks import is_line
+from app.settings.valid_values import is_line
 
 VERSION_MAX = 999_999
 # Names that the kit's templates use. A test compares this list with the templates.

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
-from app.settings.checks import looks_random
+from app.settings.valid_values import looks_random
 
 # Variables that `make run` or deputy-client reads, and that may be in the same environment.
 _OTHERS = {

@@ -1,17 +1,11 @@
-"""Tenants: the vendor's customers. Each is created with an External ID of its own.
+"""Tenants: the vendor's customers. Each is created with an External ID of its own."""
 
-A tenant may declare a list of AWS accounts. Then it may have roles only in these accounts, whether
-an API key, an onboarding link or a stack's message adds the role. Otherwise the holder of a link
-could add a role in an account of their own, and the product would treat that account as the
-customer's. A tenant without a list may have roles in any account, and none counts as declared.
-"""
-
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 from uuid import UUID
 
-from sqlalchemy import Uuid, bindparam, select, text, update
+from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 
 from app.audit import actions
@@ -21,7 +15,7 @@ from app.errors import ConflictError
 from app.identity import Maker, OperatorPrincipal, tenant_of
 from app.identity.families import Ending
 from app.ids import new_external_id
-from app.store.database import Database, Session, as_json, until_committed
+from app.store.database import Database, Session, until_committed
 from app.store.models import (
     ApiKey,
     Connection,
@@ -30,7 +24,6 @@ from app.store.models import (
     ExternalIdRow,
     ExternalIdState,
     Tenant,
-    TenantAccount,
     TenantStatus,
     WebhookEndpoint,
     folded,
@@ -39,22 +32,9 @@ from app.store.models import (
 from app.store.models.tenant import AFTER_ALL_LETTERS
 from app.store.models.webhook import locked_endpoints
 from app.store.pages import Page, page, with_values
+from app.tenants.declared_accounts import count_accounts, declare, load_accounts
 
-ACCOUNTS_MAX = 10_000  # maximum number of accounts of one tenant
 _REFERENCE_TAKEN = "Another tenant has this reference."
-# All accounts are passed in one parameter. With a parameter for each, ten thousand accounts take
-# 0.25 s, and more on PostgreSQL.
-_EACH = {
-    "sqlite": "SELECT value FROM json_each(:accounts)",
-    "postgresql": "SELECT json_array_elements_text(CAST(:accounts AS json))",
-}
-_REPLACE_ACCOUNTS = (
-    "DELETE FROM tenant_accounts WHERE tenant_id = :tenant_id AND account_id NOT IN ({each})",
-    (
-        "INSERT INTO tenant_accounts (tenant_id, account_id) SELECT :tenant_id, each.* FROM"
-        " ({each}) AS each WHERE true ON CONFLICT DO NOTHING"
-    ),
-)
 
 
 class TenantFilter(NamedTuple):
@@ -66,48 +46,6 @@ class TenantFilter(NamedTuple):
     reference: str | None = None
     name: str | None = None
     statuses: tuple[TenantStatus, ...] = ()
-
-
-def declare(db: Session, tenant: Tenant, accounts: Iterable[str] | None) -> None:
-    """Replace the tenant's list of accounts. None allows any account.
-
-    The tenant's row must be locked, and its accounts loaded. Raises ConflictError if the new list
-    lacks the account of a live connection, because that connection would go on issuing.
-    """
-    declared = set(accounts or ())
-    if accounts is not None:
-        used = db.scalars(select(Connection.account_id).where(live_of(tenant.id)))
-        left_out = [account_id for account_id in used if account_id not in declared]
-        if left_out:
-            raise ConflictError(
-                f"The tenant has {len(left_out)} connections in accounts that this list leaves out;"
-                " delete them first, or add their accounts."
-            )
-    if declared != set(tenant.accounts or ()):
-        # Sorted, because inserting sorted rows into a b-tree takes half the time.
-        rows = {"tenant_id": tenant.id, "accounts": as_json(sorted(declared))}
-        for statement in _REPLACE_ACCOUNTS:
-            query = text(statement.format(each=_EACH[db.get_bind().dialect.name]))
-            db.execute(query.bindparams(bindparam("tenant_id", type_=Uuid())), rows)
-    tenant.declares_accounts = accounts is not None
-    tenant.accounts = None if accounts is None else sorted(declared)
-
-
-def _whole(db: Session, tenant: Tenant) -> Tenant:
-    """Load the tenant's accounts, which lists of tenants leave out, and return the tenant.
-
-    The query returns strings, because creating thousands of ORM objects would take 40 ms.
-    """
-    db.flush()
-    if tenant.declares_accounts:
-        query = select(TenantAccount.account_id).filter_by(tenant_id=tenant.id)
-        tenant.accounts = list(db.scalars(query.order_by(TenantAccount.account_id)))
-    return tenant
-
-
-def _count(tenant: Tenant) -> int | None:
-    """Return the number of accounts for an audit event. Thousands of ids would be too long."""
-    return None if tenant.accounts is None else len(tenant.accounts)
 
 
 def add_tenant(
@@ -135,7 +73,7 @@ def add_tenant(
     actions.TENANT_CREATED.record(
         db,
         principal.actor,
-        {"name": name, "reference": reference, "accounts": _count(tenant)},
+        {"name": name, "reference": reference, "accounts": count_accounts(tenant)},
         tenant.id,
     )
     db.flush()
@@ -182,7 +120,7 @@ class Tenants:
 
     def get(self, principal: Maker, tenant_id: UUID) -> Tenant:
         with self._db.read() as db:
-            return _whole(db, tenant_of(db, principal, tenant_id))
+            return load_accounts(db, tenant_of(db, principal, tenant_id))
 
     def change(self, principal: Maker, tenant_id: UUID, fields: dict[str, Any]) -> Tenant:
         """Change the given fields of a tenant: `name`, `reference` and `accounts`.
@@ -192,7 +130,7 @@ class Tenants:
         """
         try:
             with self._db.write(principal) as db:
-                tenant = _whole(db, tenant_of(db, principal, tenant_id, lock=True))
+                tenant = load_accounts(db, tenant_of(db, principal, tenant_id, lock=True))
                 principal.require_vendor()  # only the vendor may change a tenant
                 before, changes = tenant.accounts, dict[str, Any]()
                 for field, value in fields.items():
@@ -202,7 +140,7 @@ class Tenants:
                         setattr(tenant, field, value)
                         changes[field] = value
                 if tenant.accounts != before:
-                    changes["accounts"] = _count(tenant)
+                    changes["accounts"] = count_accounts(tenant)
                 if changes:
                     details = cast("TenantDescriptionChange", changes)
                     actions.TENANT_CHANGED.record(db, principal.actor, details, tenant_id)
@@ -225,7 +163,7 @@ class Tenants:
                 {"was": was, "status": tenant.status, "reason": reason},
                 tenant_id,
             )
-            return _whole(db, tenant)
+            return load_accounts(db, tenant)
 
     def resume(self, principal: Maker, tenant_id: UUID, *, reason: str) -> Tenant:
         """Resume issuing for the tenant.
@@ -244,7 +182,7 @@ class Tenants:
                 {"was": was, "status": tenant.status, "reason": reason},
                 tenant_id,
             )
-            return _whole(db, tenant)
+            return load_accounts(db, tenant)
 
     @until_committed
     def delete(self, principal: Maker, tenant_id: UUID) -> None:

@@ -24,7 +24,7 @@ from app.ids import new_id
 from app.limits import table
 from app.limits.tenant_share import TenantShare
 from app.outbound.addresses import DNS_SECONDS, AddressError, parse, resolve
-from app.settings.checks import DAY, WEEK
+from app.settings.valid_values import DAY, WEEK
 from app.store.database import Database, Lock, Session, until_committed
 from app.store.models import DisabledBecause, EndpointStatus, Tenant, WebhookEndpoint
 from app.store.pages import Page, page

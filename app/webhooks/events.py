@@ -13,7 +13,7 @@ import orjson
 from sqlalchemy import Select, exists, insert, or_, select, update
 
 from app.audit.actions import WEBHOOK_TYPES
-from app.audit.log import details_for_tenant
+from app.audit.visibility import details_for_tenant
 from app.clock import now
 from app.ids import first_id_at, new_id
 from app.store.database import Session

@@ -267,11 +267,11 @@ def test_a_key_of_a_tenant_that_is_refused_two_hundred_times_at_once_is_told_why
     world, monkeypatch
 ):
     """Its tenant's share has room for as many refusals as a key may have in a second
-    (app/limits/refusals.py), if they come over several seconds.
+    (app/limits/refusal_events.py), if they come over several seconds.
     """
     monkeypatch.setattr(world.services.tenant_share, "_peak", WITHOUT_PEAK)
-    monkeypatch.setattr("app.limits.refusals.REFUSALS", REFUSALS)
-    monkeypatch.setattr("app.limits.refusals.REFUSALS_OF_KEY", REFUSALS_OF_KEY)
+    monkeypatch.setattr("app.limits.refusal_events.REFUSALS", REFUSALS)
+    monkeypatch.setattr("app.limits.refusal_events.REFUSALS_OF_KEY", REFUSALS_OF_KEY)
     monkeypatch.setattr("app.audit.events.Event", partial(Event, at=now()))
     tenant = world.tenant()
     weak, path = world.key("audit:read", tenant=tenant), f"/v1/tenants/{tenant['id']}"

@@ -17,7 +17,7 @@ from app.aws.templates import render
 from app.config import Config, ConfigError
 from app.factory import create_app
 from app.permissions import permission_sets
-from app.settings.checks import VENDOR_NAME_ASCII, ascii_form, identifies_vendor, vendor_name
+from app.settings.valid_values import VENDOR_NAME_ASCII, ascii_form, identifies_vendor, vendor_name
 from tests.attacks.evidence import case, on_sqlite
 from tests.attacks.test_attack_links_and_templates import Loader
 from tests.conftest import with_settings

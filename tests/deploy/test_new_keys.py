@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import psycopg
 
-from app.onboarding.registration_store import RegistrationTokens
+from app.onboarding.registration_tokens import RegistrationTokens
 from app.store.database import Database
 from app.store.migrations import KNOWN, revision
 from dev.stack import ROOT

@@ -13,8 +13,8 @@ from app.config import Config
 from app.http.current import BODY_KIB
 from app.issuing.issue import DURATION_DEFAULT
 from app.onboarding.page_links import LINK_DAYS
-from app.settings.checks import SESSION_MIN
 from app.settings.declarations import collect_settings
+from app.settings.valid_values import SESSION_MIN
 from app.store.models.states import SEARCH_DAYS
 from dev import tables
 
@@ -54,6 +54,17 @@ def test_each_link_to_a_file_or_an_anchor_leads_somewhere(document):
         target = document.parent / file if file else document
         assert target.exists(), file
         assert not anchor or anchor in anchors(target), (file, anchor)
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_each_file_of_the_code_that_a_document_names_is_there(name):
+    """Architecture leaves `app/` out, and a table names a folder once."""
+    files = re.findall(r"`(?:app/)?([\w/]+\.py)`", (ROOT / name).read_text())
+    assert len(files) > 50
+    there = [
+        f"/{path.relative_to(ROOT)}" for path in ROOT.rglob("*.py") if ".venv" not in path.parts
+    ]
+    assert [file for file in files if not any(path.endswith(f"/{file}") for path in there)] == []
 
 
 def test_what_can_not_be_changed_later_is_linked_from_where_a_deployment_begins():

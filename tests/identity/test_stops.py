@@ -16,7 +16,7 @@ from app.errors import NotFoundError, SuspendedError, UnauthenticatedError
 from app.identity import owned, tenant_of
 from app.identity.principals import ALL_SCOPES
 from app.limits.table import VENDOR_REQUESTS
-from app.onboarding.registration_store import VoidToken
+from app.onboarding.registration_tokens import VoidToken
 from app.onboarding.registrations import Registrations
 from app.store.models import ApiKey, AuditEvent, Connection, OnboardingLink
 from app.store.models.deployment import deployment_id

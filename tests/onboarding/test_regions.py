@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from app.factory import create_app
-from app.settings.checks import topics
+from app.settings.valid_values import topics
 from dev.stack import ROOT, end_process
 from sandbox.organization import organization
 from sandbox.policy import Request, evaluate_service

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from app.aws.stack_messages import RegistrationQueue
 from app.cache.sealing import derive_key
-from app.onboarding.registration_store import RegistrationTokens, TokenIds, deployment_of
+from app.onboarding.registration_tokens import RegistrationTokens, TokenIds, deployment_of
 from app.store.database import Database
 from app.store.models.deployment import deployment_id
 from tests.conftest import with_settings

@@ -37,7 +37,7 @@ from app.store.models import (
     Tenant,
 )
 from app.store.models.states import Interval, StackState, Verdict
-from app.tenants.tenants import declare
+from app.tenants.declared_accounts import declare
 from sandbox.vendor import VENDOR_ACCOUNT
 from tests.attacks.evidence import on_postgresql
 from tests.conftest import with_settings

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.settings.checks import ascii_form
+from app.settings.valid_values import ascii_form
 
 
 @pytest.mark.parametrize(

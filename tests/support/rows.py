@@ -16,7 +16,7 @@ from sqlalchemy.pool import NullPool
 from app.clock import now
 from app.identity.principals import ALL_SCOPES, ApiKeyPrincipal, Scope
 from app.ids import RoleArn, new_external_id, new_id
-from app.onboarding.registration_store import RegistrationTokens
+from app.onboarding.registration_tokens import RegistrationTokens
 from app.store.database import SYSTEM
 from app.store.models import (
     Connection,

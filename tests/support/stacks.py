@@ -8,7 +8,7 @@ import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from app.onboarding.registration_store import VoidMessage
+from app.onboarding.registration_tokens import VoidMessage
 
 BUCKET = "cloudformation-custom-resource-response-useast1"
 HOST = f"{BUCKET}.s3.amazonaws.com"

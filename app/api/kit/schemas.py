@@ -17,7 +17,7 @@ from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, missing
 
 from app.clock import as_given
 from app.http.current import principal
-from app.settings.checks import is_line
+from app.settings.valid_values import is_line
 from app.strict_json import JsonObject
 
 _LONGEST = 4096  # characters or items, if the field has no limit of its own

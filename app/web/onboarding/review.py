@@ -12,7 +12,7 @@ from app.onboarding.kit import Kit
 from app.onboarding.page_links import Visit
 from app.permissions.permission_sets import READS_ITSELF, PermissionSet
 from app.permissions.set_fields import JsonObject, texts
-from app.settings.checks import DAY, SESSION_MIN
+from app.settings.valid_values import DAY, SESSION_MIN
 from app.web.onboarding import content
 
 _OTHER_ROLES = 25

@@ -1,4 +1,4 @@
-"""Housekeeping, every 15 minutes in each background worker.
+"""Retention of old rows: what housekeeping deletes, every 15 minutes in each background worker.
 
 Old registrations, heartbeats, deliveries of webhooks and requests with an Idempotency-Key are
 deleted. Audit events older than AUDIT_RETENTION_DAYS leave the log. Rotations are advanced.

@@ -18,7 +18,7 @@ from app.clock import now
 from app.errors import RateLimitedError, StoreUnavailableError
 from app.ids import new_id
 from app.limits import table
-from app.limits.refusals import Refusals
+from app.limits.refusal_events import Refusals
 from app.store.database import Database
 from app.store.models import AuditEvent
 from tests.support.databases import new_database
@@ -74,7 +74,7 @@ def stands_still(monkeypatch):
     """
     for name, amount in {"REFUSALS": 200, "REFUSALS_OF_KEY": 10, "REFUSALS_OF_TENANT": 20}.items():
         assert getattr(table, name).amount == amount
-        monkeypatch.setattr(f"app.limits.refusals.{name}", getattr(table, name))
+        monkeypatch.setattr(f"app.limits.refusal_events.{name}", getattr(table, name))
     monkeypatch.setattr(Refusals, "_flush_in_time", lambda _: None)
 
 
@@ -203,7 +203,7 @@ def logged(monkeypatch):
 
         exception = warning
 
-    monkeypatch.setattr("app.limits.refusals.logger", Log())
+    monkeypatch.setattr("app.limits.refusal_events.logger", Log())
     return lines
 
 
@@ -245,8 +245,8 @@ def test_the_end_of_the_process_waits_for_what_is_being_stored(processes, key, b
         store(rests)
 
     monkeypatch.setattr(refusals, "_store", slowly)
-    monkeypatch.setattr("app.limits.refusals.atexit.register", at_exit.add)
-    monkeypatch.setattr("app.limits.refusals.atexit.unregister", at_exit.discard)
+    monkeypatch.setattr("app.limits.refusal_events.atexit.register", at_exit.add)
+    monkeypatch.setattr("app.limits.refusal_events.atexit.unregister", at_exit.discard)
     for _ in range(12):
         refuse(processes[0], key, began)
     with ThreadPoolExecutor() as threads:

@@ -1,0 +1,46 @@
+"""What a tenant sees of its audit events: not all details of every actor.
+
+A tenant sees nothing of a kind of actor that is not listed here.
+"""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select
+
+from app.store.database import Session
+from app.store.models import ApiKey, AuditEvent
+
+# These kinds of actors, and its own API keys, a tenant sees with all details.
+_SHOWN = frozenset({"onboarding_link", "registration", "worker"})
+# A tenant sees these kinds of actors without their name, client address and reason. It sees nothing
+# of any other kind.
+_VENDORS = frozenset({"api_key", "operator"})
+
+
+def details_for_tenant(event: AuditEvent, *, is_own_key: bool) -> dict[str, Any]:
+    """Return the details that the event's tenant may see. `is_own_key`: its own API key acted."""
+    if event.actor_kind in _SHOWN or is_own_key:
+        return event.details
+    if event.actor_kind not in _VENDORS:
+        return {}
+    return event.details | {"reason": None} if "reason" in event.details else event.details
+
+
+def hide_actors(db: Session, tenant_id: UUID, events: list[AuditEvent]) -> None:
+    """Remove from the events what a principal of this tenant may not see."""
+    keys = {
+        UUID(event.actor_id) for event in events if event.actor_kind == "api_key" and event.actor_id
+    }
+    query = select(ApiKey.id).where(ApiKey.id.in_(keys), ApiKey.tenant_id == tenant_id)
+    own = {("api_key", str(key_id)) for key_id in db.scalars(query)}
+    for event in events:
+        db.expunge(event)  # the changes below must not be stored
+        kind = event.actor_kind
+        is_own_key = (kind, event.actor_id) in own
+        event.details = details_for_tenant(event, is_own_key=is_own_key)
+        if kind in _SHOWN or is_own_key:
+            continue
+        event.actor_name, event.client_address = "the vendor", None
+        if kind not in _VENDORS:
+            event.actor_id = event.request_id = None

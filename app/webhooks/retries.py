@@ -1,0 +1,154 @@
+"""Outcomes of attempts: when a failed one is retried, and when an endpoint waits or is disabled."""
+
+import random
+import re
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import select
+
+from app.audit import WORKER, actions
+from app.clock import now
+from app.log import logger
+from app.outbound.door import HttpAnswer
+from app.store.database import Session
+from app.store.models import (
+    DeliveryStatus,
+    DisabledBecause,
+    EndpointStatus,
+    WebhookDelivery,
+    WebhookEndpoint,
+)
+from app.store.models.webhook import locked_endpoints
+from app.webhooks.claims import DeliveryClaim
+from app.webhooks.endpoints import disable
+
+# Seconds from one attempt to the next, by the specification of Standard Webhooks
+RETRIES = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
+_JITTER = 0.1  # a wait is up to this part longer or shorter
+_RETRY_AFTER_MAX = 86_400
+_PROBE_SECONDS = 1800  # maximum from one attempt to a failing endpoint to the next
+_FAILING = timedelta(days=5)  # without a success, until an endpoint is disabled
+_SLOW_MS = 1000
+_ATTEMPTS = 20  # most attempts that a delivery's log keeps
+_SHOWN = 1024  # bytes of an answer that the log keeps
+_GONE = 410
+_DOWN = (429, 502, 503, 504)
+_SUBJECTS = 8  # whose events are refused until an endpoint counts as down
+
+
+class Outcome(NamedTuple):
+    """The outcome of an attempt. `error`: one word, or None if there was an answer."""
+
+    claim: DeliveryClaim
+    at: datetime
+    ms: int
+    answer: HttpAnswer | None = None
+    error: str | None = None
+
+    @property
+    def is_success(self) -> bool:
+        return self.answer is not None and 200 <= self.answer.status < 300
+
+    def row(self) -> dict[str, Any]:
+        """Return the attempt as the delivery's log keeps it."""
+        return {
+            "at": self.at.isoformat(),
+            "status_code": self.answer and self.answer.status,
+            "ms": self.ms,
+            "error": self.error,
+            "answer": self.answer and _readable(self.answer.body[:_SHOWN]),
+        }
+
+
+def _readable(answer: bytes) -> str:
+    """Return the text without control characters, which JSON would write with six bytes each."""
+    text = answer.decode(errors="replace")
+    return "".join(each if each.isprintable() or each == "\n" else "\ufffd" for each in text)
+
+
+def store(db: Session, outcomes: Sequence[Outcome]) -> None:
+    endpoint_ids = {outcome.claim.endpoint_id for outcome in outcomes}
+    locked = db.scalars(locked_endpoints(WebhookEndpoint.id.in_(endpoint_ids)))
+    endpoints = {endpoint.id: endpoint for endpoint in locked}
+    ids = [outcome.claim.delivery_id for outcome in outcomes]
+    rows = db.scalars(select(WebhookDelivery).where(WebhookDelivery.id.in_(ids)))
+    deliveries = {delivery.id: delivery for delivery in rows}
+    for outcome in outcomes:
+        endpoint = endpoints.get(outcome.claim.endpoint_id)
+        delivery = deliveries.get(outcome.claim.delivery_id)
+        if endpoint is None or delivery is None:  # housekeeping deleted them meanwhile
+            continue
+        delivery.claimed_until = None
+        earlier = [attempt | {"answer": None} for attempt in delivery.attempts[1 - _ATTEMPTS :]]
+        delivery.attempts = [*earlier, outcome.row()]
+        endpoint.due_at = now()
+        if outcome.is_success:
+            delivery.status, delivery.next_attempt_at = DeliveryStatus.DELIVERED, None
+        elif delivery.status is not DeliveryStatus.DELIVERED:
+            _fail(endpoint, delivery, outcome)
+        if outcome.claim.url != endpoint.url:
+            continue  # it was changed meanwhile, and the outcome says nothing about the new one
+        if outcome.is_success:
+            endpoint.forget_failures()
+            endpoint.last_success_at, endpoint.is_slow = outcome.at, outcome.ms > _SLOW_MS
+        else:
+            _note_failure(db, endpoint, outcome)
+
+
+def _fail(endpoint: WebhookEndpoint, delivery: WebhookDelivery, outcome: Outcome) -> None:
+    delivery.tries += 1
+    if endpoint.status is not EndpointStatus.ENABLED or delivery.tries > len(RETRIES):
+        delivery.status, delivery.next_attempt_at = DeliveryStatus.FAILED, None
+    else:
+        delivery.next_attempt_at = _later(RETRIES[delivery.tries - 1], outcome.answer)
+
+
+def _note_failure(db: Session, endpoint: WebhookEndpoint, outcome: Outcome) -> None:
+    """Make the endpoint wait, and disable it if it has failed for too long."""
+    if endpoint.status is not EndpointStatus.ENABLED:
+        return
+    endpoint.failing_since = endpoint.failing_since or outcome.at
+    endpoint.refused = _refused(endpoint, outcome)
+    # Attempts that began before the wait count once: four at a time would make it half an hour
+    if endpoint.probe_at is None or outcome.at >= endpoint.probe_at:
+        endpoint.failures += 1
+        seconds = min(RETRIES[min(endpoint.failures, len(RETRIES)) - 1], _PROBE_SECONDS)
+        endpoint.probe_at = _later(seconds, outcome.answer)
+    long_ago = now() - _FAILING
+    if outcome.answer is not None and outcome.answer.status == _GONE:
+        _disable(db, endpoint, DisabledBecause.GONE)
+    elif endpoint.failing_since < long_ago > (endpoint.last_success_at or endpoint.created_at):
+        _disable(db, endpoint, DisabledBecause.FAILING)
+
+
+def _refused(endpoint: WebhookEndpoint, outcome: Outcome) -> list[str] | None:
+    """Return the subjects whose events the endpoint refused; None if it seems to be down.
+
+    One tenant's events that the endpoint can't handle must not delay the events of the others.
+    """
+    if outcome.answer is None or outcome.answer.status in _DOWN:
+        return None
+    refused = {*(endpoint.refused or ()), str(outcome.claim.subject)}
+    return sorted(refused) if len(refused) <= _SUBJECTS else None
+
+
+def _disable(db: Session, endpoint: WebhookEndpoint, because: DisabledBecause) -> None:
+    disable(endpoint, because)
+    logger.warning("webhook_endpoint.disabled", endpoint_id=str(endpoint.id), because=because)
+    actions.ENDPOINT_DISABLED.record(
+        db,
+        WORKER,
+        {"webhook_endpoint_id": str(endpoint.id), "because": because},
+        endpoint.tenant_id,
+    )
+
+
+def _later(seconds: float, answer: HttpAnswer | None) -> datetime:
+    """Return the time of the next attempt: after `seconds`, or after the answer's Retry-After."""
+    text = answer.headers.get("retry-after", "") if answer else ""
+    seconds *= random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311  no secret
+    if re.fullmatch("[0-9]{1,9}", text):
+        seconds = max(seconds, min(int(text), _RETRY_AFTER_MAX))
+    return now() + timedelta(seconds=seconds)
