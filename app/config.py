@@ -23,8 +23,6 @@ from app.settings.likely_mistakes import likely_mistakes
 from app.settings.return_urls import ReturnUrl, return_urls
 from app.settings.vendor_look import Logo, accent, logo
 
-ROUTINE_SHARE = 0.5  # the part of the STS budget that routine proofs may use
-
 
 class ConfigError(Exception):
     """One or more settings are missing or invalid. The message has one line for each of them."""
@@ -232,24 +230,6 @@ class ProofConfig:
     def own_roles(self) -> tuple[RoleArn | None, RoleArn | None]:
         """The vendor's own roles that proofs use: the canary and the stranger."""
         return self.canary_role_arn, self.stranger_role_arn
-
-    @property
-    def proofs_a_second(self) -> int:
-        """The number of proofs per second that the STS budget allows.
-
-        A proof makes five calls to STS, or six if a stranger is configured. Few proofs make one
-        more call.
-        """
-        return max(1, self.sts_budget // (6 if self.stranger_role_arn else 5))
-
-    @property
-    def routine_proofs_a_second(self) -> float:
-        """The number of routine proofs per second that ROUTINE_SHARE of the STS budget allows.
-
-        A routine proof makes three calls to STS, or four if a stranger is configured. The added
-        0.3 allows for routine proofs that need a full proof.
-        """
-        return self.sts_budget * ROUTINE_SHARE / (4.3 if self.stranger_role_arn else 3.3)
 
 
 @dataclass(frozen=True, kw_only=True)

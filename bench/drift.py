@@ -12,7 +12,8 @@ from datetime import UTC, datetime, timedelta
 
 from app.config import Config
 from app.ids import Broker, new_id
-from app.store.models.states import Interval, next_slot
+from app.proofs.proof_interval import routine_proofs_a_second
+from app.store.models.proof_schedule import Interval, next_slot
 from bench.goals import DRIFT
 from bench.stage import Stage
 
@@ -36,7 +37,7 @@ def measure(stage: Stage) -> None:
         sts_budget=_BUDGET,
     )
     interval = Interval.for_connections(
-        config.proofs.reprove_every, _CONNECTIONS, config.proofs.routine_proofs_a_second
+        config.proofs.reprove_every, _CONNECTIONS, routine_proofs_a_second(config.proofs)
     )
     hours = sorted(_unnoticed(interval))
     p99 = hours[int(len(hours) * 0.99)]

@@ -14,7 +14,7 @@ from typing import Any
 
 from cfnlint.decode import decode  # type: ignore[import-untyped]
 
-from app.permissions.action_data import actions_named
+from app.permissions.action_checks import actions_named
 from app.permissions.wildcards import all_actions, all_resources
 
 CLOUDFORMATION = Path(__file__).parents[1] / "cloudformation"

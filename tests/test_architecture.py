@@ -338,9 +338,9 @@ def test_one_place_makes_sts_clients():
     assert sts_clients(TREES) == ["app/aws/sts.py"]
     # query.py has the service that sts.py names
     assert sorted(clients_of_any_kind(TREES)) == CLIENTS.split()
-    assert importers(TREES, "app.aws.query") == ["app/aws/own_role.py", "app/aws/sts.py"]
+    assert importers(TREES, "app.aws.query") == ["app/aws/role_reader.py", "app/aws/sts.py"]
     # A session of a role's is never seen elsewhere
-    assert importers(TREES, "app.aws.own_role") == ["app/aws/sts.py"]
+    assert importers(TREES, "app.aws.role_reader") == ["app/aws/sts.py"]
 
 
 def test_only_a_stored_connection_makes_a_grant():

@@ -6,9 +6,9 @@ from uuid import UUID
 from marshmallow import fields, validate
 
 from app.api.kit.blueprint import Blueprint, JsonObject, changing, paged, principal, services
+from app.api.kit.pages import PageQuery, page_of
 from app.api.kit.schemas import (
     Answer,
-    PageQuery,
     Strict,
     date_time,
     described,
@@ -16,7 +16,6 @@ from app.api.kit.schemas import (
     line,
     nested,
     number,
-    page_of,
     seconds,
     string,
     uuid,

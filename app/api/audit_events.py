@@ -6,17 +6,16 @@ from typing import Any
 from marshmallow import fields
 
 from app.api.kit.blueprint import Blueprint, JsonObject, filters_of, paged, principal, services
+from app.api.kit.pages import PageQuery, page_of
 from app.api.kit.schemas import (
     UUID_EXAMPLE,
     Answer,
-    PageQuery,
     date_time,
     doc,
     matching,
     nested,
     nullable_string,
     one_of,
-    page_of,
     string,
     uuid,
 )

@@ -15,6 +15,7 @@ from app.api.kit.blueprint import (
     principal,
     services,
 )
+from app.api.kit.pages import PageQuery, page_of
 from app.api.kit.schemas import (
     ACCOUNT,
     EXTERNAL_ID,
@@ -23,7 +24,6 @@ from app.api.kit.schemas import (
     Answer,
     AsStored,
     Empty,
-    PageQuery,
     Reason,
     Statuses,
     Strict,
@@ -38,7 +38,6 @@ from app.api.kit.schemas import (
     nullable_string,
     number,
     one_of,
-    page_of,
     status,
     string,
     uuid,

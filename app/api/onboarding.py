@@ -16,13 +16,13 @@ from app.api.kit.blueprint import (
     principal,
     services,
 )
+from app.api.kit.pages import PageQuery, page_of
 from app.api.kit.schemas import (
     ACCOUNT,
     EXTERNAL_ID,
     NEXT_EXTERNAL_ID,
     ROLE,
     Answer,
-    PageQuery,
     Strict,
     date_time,
     doc,
@@ -33,7 +33,6 @@ from app.api.kit.schemas import (
     nested,
     nullable_string,
     number,
-    page_of,
     policy,
     seconds,
     status,

@@ -15,6 +15,7 @@ from app.api.kit.blueprint import (
     services,
 )
 from app.api.kit.openapi import example_of
+from app.api.kit.pages import PageQuery, page_of
 from app.api.kit.schemas import (
     ACCOUNT,
     EXTERNAL_ID,
@@ -23,7 +24,6 @@ from app.api.kit.schemas import (
     Answer,
     AsStored,
     Empty,
-    PageQuery,
     Reason,
     Statuses,
     Strict,
@@ -36,7 +36,6 @@ from app.api.kit.schemas import (
     nested,
     nullable_string,
     number,
-    page_of,
     status,
     string,
     uuid,

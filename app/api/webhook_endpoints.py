@@ -7,10 +7,10 @@ from uuid import UUID
 from marshmallow import fields, validate
 
 from app.api.kit.blueprint import Blueprint, JsonObject, changing, paged, principal, services
+from app.api.kit.pages import PageQuery, page_of
 from app.api.kit.schemas import (
     Answer,
     Empty,
-    PageQuery,
     Strict,
     date_time,
     doc,
@@ -20,7 +20,6 @@ from app.api.kit.schemas import (
     nullable_string,
     number,
     one_of,
-    page_of,
     seconds,
     string,
     uuid,

@@ -1,4 +1,4 @@
-"""The values that app/aws/own_role.py reads of a role, as plain data."""
+"""The values that app/aws/role_reader.py reads of a role, as plain data."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple

@@ -32,8 +32,8 @@ from botocore.session import get_session
 from cachetools import TTLCache
 
 from app.aws.errors import AWS_ERRORS, Misconfigured, Refused, StsError, Unavailable, is_silence
-from app.aws.own_role import RoleSession, session_policy
 from app.aws.query import Budget, QueryApi
+from app.aws.role_reader import RoleSession, session_policy
 from app.aws.role_view import Right, RoleSettings, RoleView
 from app.cache.sealing import derive_key
 from app.ids import (

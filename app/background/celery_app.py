@@ -28,6 +28,7 @@ from app.background.worker import THREADS, Part, companions, stop_all
 from app.config import Config
 from app.health.checks import HealthFinding, failed, ok, skipped
 from app.health.vendor_checks import work_queue
+from app.proofs.proof_interval import proofs_a_second
 from app.proofs.proof_queue import Claim
 from app.services import Services
 from app.webhooks.retention import seal_again
@@ -110,7 +111,7 @@ def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
 
     @celery.task(name="deputy.due", shared=False)  # type: ignore[untyped-decorator]
     def due() -> None:
-        for claim in services().proof_queue.claim(config.proofs.proofs_a_second):
+        for claim in services().proof_queue.claim(proofs_a_second(config.proofs)):
             prove.delay(*claim)  # Celery's JSON has ids and times too
 
     @celery.task(name="deputy.prove", shared=False)  # type: ignore[untyped-decorator]

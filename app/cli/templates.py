@@ -28,7 +28,7 @@ def _ensure_good(config: TemplateConfig) -> None:
     """Raise ClickException that lists every mistake of the permission sets."""
     try:
         # Imported lazily: other commands need not load AWS's list of actions
-        from app.permissions import action_data  # noqa: PLC0415
+        from app.permissions import action_checks  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise click.ClickException(_NO_ACTIONS) from error
 
@@ -38,7 +38,7 @@ def _ensure_good(config: TemplateConfig) -> None:
         files, folder, config.vendor.default_permission_set, config.aws.role_prefix
     )
     for file in files:
-        mistakes += action_data.mistakes_in(file)
+        mistakes += action_checks.mistakes_in(file)
     if mistakes:
         raise click.ClickException(
             "\n".join(["The permission sets have mistakes:", *sorted(mistakes)])

@@ -10,7 +10,6 @@ table into docs/api.md. Limits are counted in three ways:
 
 import math
 
-from app.config import ROUTINE_SHARE
 from app.settings.declarations import Limit
 
 _KEY, _LINK, _TENANT = "API key", "onboarding link", "tenant"
@@ -60,6 +59,7 @@ BACKGROUND_CALLS = Limit(
     "per second",
     patience=_FOREVER,
 )
+ROUTINE_SHARE = 0.5  # the part of the STS budget that routine proofs may use
 ROUTINE_CALLS = BACKGROUND_CALLS._replace(
     name="routine", what="calls to STS for routine proofs", share=ROUTINE_SHARE
 )

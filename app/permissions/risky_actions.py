@@ -1,6 +1,6 @@
 """Tables of risky actions, in lower case.
 
-AWS's access levels do not identify these actions. app/permissions/action_data.py adds the actions
+AWS's access levels do not identify these actions. app/permissions/action_checks.py adds the actions
 with the access level "Permissions management".
 """
 

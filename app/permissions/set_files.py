@@ -1,7 +1,7 @@
 """Read the files of permission sets, and find the mistakes in them.
 
 Each mistake is a line with the file, the field and the correction. All mistakes of a folder are
-reported at once. app/permissions/action_data.py adds the mistakes that only AWS's list of actions
+reported at once. app/permissions/action_checks.py adds the mistakes that only AWS's list of actions
 can show.
 """
 

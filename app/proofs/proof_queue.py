@@ -10,8 +10,6 @@ proofs of proven roles. Tenants share each claim, so one tenant's thousands of r
 the proofs of another tenant. Within a share, the connections that have been due longest come first.
 """
 
-import threading
-import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,11 +21,11 @@ from sqlalchemy import ColumnElement, Row, Select, and_, func, select, true, upd
 
 from app.audit import WORKER
 from app.clock import now
-from app.config import Config
 from app.errors import AccountClosedError, ConflictError, NotFoundError, SuspendedError
 from app.health.checks import HealthFinding, ok, warning
 from app.identity import SystemPrincipal
 from app.log import logger
+from app.proofs.proof_interval import ProofInterval
 from app.proofs.verification import Verification
 from app.store.database import SYSTEM, Database, Session
 from app.store.models import (
@@ -39,7 +37,7 @@ from app.store.models import (
     TenantStatus,
     Trigger,
 )
-from app.store.models.states import Interval, next_slot
+from app.store.models.proof_schedule import next_slot
 
 LEASE = timedelta(minutes=2)  # longer than a proof takes, with its wait for the STS budget
 _AT_REST = (ConnectionStatus.SUSPENDED, ConnectionStatus.DELETED)
@@ -56,49 +54,8 @@ _ROWS = 8  # one query reads this many times the size of a claim
 # Maximum number of queries for a claim. The first may return rows of one tenant only. Each further
 # query leaves out the tenants of the earlier ones.
 _LOOKS = 4
-_COUNTED_EVERY = 60.0  # seconds between two counts of the connections
 
 _Row = Row[UUID, UUID]  # connection id, tenant id
-
-
-class ProofInterval:
-    """Computes the interval from the number of connections, counted once a minute.
-
-    Safe to share among threads.
-    """
-
-    def __init__(self, db: Database, config: Config) -> None:
-        self._db = db
-        self._proofs_a_second = config.proofs.routine_proofs_a_second
-        self._interval = Interval(config.proofs.reprove_every, config.proofs.reprove_every)
-        self._until = 0.0
-        self._counting = threading.Lock()
-
-    def current(self) -> Interval:
-        """Return the current interval. Raises StoreUnavailableError.
-
-        It reads the database, so call it outside of transactions.
-        """
-        with self._counting:
-            if time.monotonic() >= self._until:
-                self._count()
-            return self._interval
-
-    def _count(self) -> None:
-        routine = select(func.count()).where(IN_ROUTINE, Connection.due_at.is_not(None))
-        with self._db.read(long=True) as db:
-            connections = db.scalar(routine) or 0
-        before = self._interval
-        interval = Interval.for_connections(before.configured, connections, self._proofs_a_second)
-        if interval.seconds not in {before.seconds, interval.configured}:
-            logger.warning(
-                "proofs.slowed",
-                seconds=interval.seconds,
-                wanted=interval.configured,
-                connections=connections,
-            )
-        self._interval = interval
-        self._until = time.monotonic() + _COUNTED_EVERY
 
 
 class Claim(NamedTuple):

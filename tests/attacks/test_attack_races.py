@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from app.aws.own_role import session_policy
+from app.aws.role_reader import session_policy
 from app.aws.sts import INERT_POLICY
 from app.identity import api_keys as keys
 from app.ids import RoleArn

@@ -5,7 +5,7 @@ and never issues.
 import json
 import re
 
-from app.aws.own_role import session_policy
+from app.aws.role_reader import session_policy
 from app.aws.sts import INERT_POLICY
 from app.ids import RoleArn
 from tests.attacks.evidence import (

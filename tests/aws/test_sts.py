@@ -22,7 +22,7 @@ from urllib3.exceptions import ConnectTimeoutError, ProtocolError, ReadTimeoutEr
 
 from app.aws.breaker import Breaker
 from app.aws.errors import Misconfigured, Refused, StsError, Unavailable
-from app.aws.own_role import session_policy
+from app.aws.role_reader import session_policy
 from app.aws.sts import INERT_POLICY
 from app.ids import EXTERNAL_ID_PATTERN, Broker, Grant, RoleArn, new_external_id, new_id
 from dev.stack import free_port

@@ -13,7 +13,7 @@ from app import services as composition
 from app.connections.listing import ConnectionFilter, ListPosition, Urgency
 from app.ids import new_id
 from app.store.models import Connection, ConnectionStatus as S, Proof, Verdict
-from app.store.models.states import Interval
+from app.store.models.proof_schedule import Interval
 from tests.conftest import make_config
 from tests.support.databases import new_database
 from tests.support.rows import ADMIN

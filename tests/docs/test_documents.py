@@ -15,7 +15,7 @@ from app.issuing.issue import DURATION_DEFAULT
 from app.onboarding.page_links import LINK_DAYS
 from app.settings.declarations import collect_settings
 from app.settings.valid_values import SESSION_MIN
-from app.store.models.states import SEARCH_DAYS
+from app.store.models.proof_schedule import SEARCH_DAYS
 from dev import tables
 
 ROOT = Path(__file__).parents[2]

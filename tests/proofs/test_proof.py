@@ -24,7 +24,7 @@ from app.permissions.permission_sets import PermissionSets
 from app.proofs import verification
 from app.proofs.canary import Canary
 from app.proofs.proof import AWS_SILENT, ProofCheck, prove, prove_routinely
-from app.proofs.proof_queue import ProofInterval
+from app.proofs.proof_interval import ProofInterval
 from app.rotation.switch import RotationPlan
 from app.store.database import SYSTEM
 from app.store.models import (

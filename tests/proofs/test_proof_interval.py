@@ -12,10 +12,10 @@ import structlog
 from app.clock import now
 from app.ids import RoleArn, new_id
 from app.limits.rates import Rates
-from app.proofs.proof_queue import ProofInterval
+from app.proofs.proof_interval import ProofInterval, proofs_a_second, routine_proofs_a_second
 from app.services import Services
 from app.store.models import Connection, Trigger
-from app.store.models.states import Interval
+from app.store.models.proof_schedule import Interval
 from dev.stack import ROOT
 from tests.conftest import make_config
 from tests.support.own_services import own_services
@@ -81,14 +81,14 @@ def test_half_of_a_budget_of_100_carries_as_many_an_hour_as_the_guide_says(stran
         "sqlite://", sts_budget=100, stranger_role_arn=stranger and RoleArn.parse(stranger)
     )
     carried = [
-        Interval.for_connections(3600, number, config.proofs.routine_proofs_a_second).seconds
+        Interval.for_connections(3600, number, routine_proofs_a_second(config.proofs)).seconds
         for number in (most, most + 1000)
     ]
     assert carried == [3600, 4500]
     assert f"{most:,} connections an hour" in (ROOT / "docs" / "monitoring.md").read_text().replace(
         "\n", " "
     )
-    assert config.proofs.proofs_a_second == urgent
+    assert proofs_a_second(config.proofs) == urgent
 
 
 def test_routine_claims_are_the_longest_due_and_urgent_ones_are_others(services, late_connections):

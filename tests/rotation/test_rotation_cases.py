@@ -14,7 +14,7 @@ from app.ids import new_external_id
 from app.rotation.switch import plan_rotation
 from app.store.database import SYSTEM
 from app.store.models import Connection
-from app.store.models.states import Interval
+from app.store.models.proof_schedule import Interval
 from tests.rotation.conftest import accepting
 from tests.support.cast import path_of, without_external_id
 

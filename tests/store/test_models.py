@@ -30,7 +30,8 @@ from app.store.models import (
     Trigger,
     Verdict,
 )
-from app.store.models.states import Interval, after_proof
+from app.store.models.proof_schedule import Interval
+from app.store.models.states import after_proof
 
 WHY = Suspension("operator", bound=False, reason="x")
 NOW = datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)

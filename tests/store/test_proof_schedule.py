@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from app.ids import new_id
-from app.store.models.states import SETTLING, Interval, first_after, next_search, next_slot
+from app.store.models.proof_schedule import SETTLING, Interval, first_after, next_search, next_slot
 
 SINCE = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 HOUR = timedelta(hours=1)

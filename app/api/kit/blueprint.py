@@ -17,9 +17,9 @@ from werkzeug.routing import UnicodeConverter, UUIDConverter
 from app import VERSION, strict_json
 from app.api.kit import idempotency, openapi, problems
 from app.api.kit.authentication import Guard, requires
-from app.api.kit.cursors import filters_of, paged  # noqa: F401  for resources
 from app.api.kit.idempotency import Again
 from app.api.kit.openapi import View
+from app.api.kit.pages import filters_of, paged  # noqa: F401  for resources
 from app.config import Config
 from app.http.current import changing, principal, services, whole_body  # noqa: F401  for resources
 from app.identity.principals import Scope

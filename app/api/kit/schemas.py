@@ -1,4 +1,4 @@
-"""The kinds of fields, and the bodies, queries and pages that all resources share.
+"""The kinds of fields, and the bodies and queries that all resources share.
 
 Each resource's own schemas are in its module in app/api. A request with an unknown field is
 refused, and the OpenAPI document says so. Answers may gain fields in later releases, so the

@@ -35,19 +35,16 @@ from app.store.models.base import (
     row_in,
     same_tenant,
 )
+from app.store.models.proof_schedule import SETTLING, Interval, ProofSchedule, first_after
 from app.store.models.role_sets import RoleSets
 from app.store.models.states import (
     SEE_VERIFICATION,
-    SETTLING,
     ConnectionStatus,
-    Interval,
     Proof,
-    ProofSchedule,
     StackState,
     Trigger,
     Verdict,
     after_proof,
-    first_after,
 )
 from app.store.models.suspension import Suspendable, Suspension
 from app.store.models.tenant import (

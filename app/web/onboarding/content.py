@@ -19,7 +19,7 @@ from app.permissions.difference import difference
 from app.permissions.permission_sets import PermissionSet
 from app.rotation.rotations import RotationStatus
 from app.store.models import Connection, ConnectionStatus, RotationState
-from app.store.models.states import SEARCH_DAYS
+from app.store.models.proof_schedule import SEARCH_DAYS
 from app.web.onboarding import progress
 from app.web.onboarding.look import Look, look_of
 

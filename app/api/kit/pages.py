@@ -1,18 +1,48 @@
 """Pages of lists, and their signed cursors."""
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
 from flask import request
 from itsdangerous import BadSignature, URLSafeSerializer
+from marshmallow import Schema, fields, validate
 
+from app.api.kit.schemas import Answer, Strict, component_of, digits, nullable_string, string
 from app.errors import MalformedRequestError
 from app.http.current import principal, services
 from app.limits.tenant_share import MS_PER_ROW
 from app.store.pages import Page
 from app.strict_json import JsonObject
+
+_ROWS_AT_ONCE = 10
+_CURSOR = "IjAxOWMxZjZlLThhMDAtN2MzYi05ZDQxLTVmMGU3YTJiNmMxOCI.aBcD1234"
+
+
+class PageQuery(Strict):
+    limit = digits(50, load_default=50, validate=validate.Range(1, 200))
+    cursor = string(_CURSOR, "next_cursor of the page before.", validate=validate.Length(1, 500))
+
+
+class Rows(fields.List[Any]):
+    """The rows of a list. After every few rows the process can serve other requests."""
+
+    def _serialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        rows = []
+        for number, row in enumerate(value, start=1):
+            rows.append(self.inner._serialize(row, *args, **kwargs))  # noqa: SLF001  as List does
+            if number % _ROWS_AT_ONCE == 0:
+                time.sleep(0)
+        return rows
+
+
+def page_of(item: type[Schema]) -> type[Schema]:
+    """Return the schema of one page of a list."""
+    cursor = nullable_string(_CURSOR, "null on the last page.")
+    members = {"items": Rows(fields.Nested(item)), "next_cursor": cursor}
+    return type(f"{component_of(item)}Page", (Answer,), members)
 
 
 def filters_of(query: JsonObject) -> JsonObject:

@@ -9,7 +9,7 @@ import pytest
 
 from app.aws.breaker import Breaker
 from app.aws.errors import Refused, Unavailable
-from app.aws.own_role import session_policy
+from app.aws.role_reader import session_policy
 from app.aws.role_view import Decision, RolePolicies, RoleSettings
 from app.aws.sts import Sts
 from app.ids import Grant, RoleArn, new_external_id, new_id
