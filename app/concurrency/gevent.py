@@ -4,12 +4,11 @@ A web process runs all of its requests in one thread. In commands, tests and bac
 which use plain threads, the same functions work without gevent.
 """
 
-import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
-from functools import cache
+from functools import cached_property
 from typing import Any, TypeVar
 
 import gevent
@@ -18,48 +17,31 @@ from gevent.threadpool import ThreadPool
 
 Result = TypeVar("Result")
 
-_THREADS = 10
-_RESOLVERS = 16  # threads that resolve names which somebody else chose
 
-
-@cache
-def _threads() -> ThreadPool:
-    """Return Deputy's thread pool, which is not the one of gevent's hub.
+class Threads:
+    """A pool of threads for blocking calls, apart from the pool of gevent's hub.
 
     gevent resolves host names in the hub's pool. A DNS server that does not answer occupies all
     threads of that pool for many seconds.
     """
-    return ThreadPool(_THREADS)
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+
+    @cached_property
+    def _pool(self) -> ThreadPool:  # made in the process that uses it
+        return ThreadPool(self._most)
+
+    def run(self, work: Callable[..., Result], *args: Any) -> Result:
+        """Run a blocking call in a thread, so that other requests continue."""
+        if not _is_gevents():
+            return work(*args)
+        future: Future[Result] = Future()
+        self._pool.apply(_settle, (future, work, args))
+        return future.result()
 
 
-def off_hub(work: Callable[..., Result], *args: Any) -> Result:
-    """Run a blocking call (a file lock, an fsync) in a thread, so that other requests continue."""
-    return _apply(_threads(), work, args) if _is_gevents() else work(*args)
-
-
-def _apply(threads: ThreadPool, work: Callable[..., Result], args: Any) -> Result:
-    future: Future[Result] = Future()
-    threads.apply(_settle, (future, work, args))
-    return future.result()
-
-
-def resolve_name(name: str, port: int) -> list[Any]:
-    """Return what getaddrinfo returns for TCP.
-
-    Somebody else chose the name, and its DNS server may not answer for long. So it has threads of
-    its own, and neither AWS's names nor SQLite's lock wait for them.
-    """
-    arguments = name, port, socket.AF_UNSPEC, socket.SOCK_STREAM, socket.IPPROTO_TCP
-    if not _is_gevents():
-        return socket.getaddrinfo(*arguments)
-    blocking: Any = gevent.monkey.get_original("socket", "getaddrinfo")
-    answers: list[Any] = _apply(_resolvers(), blocking, arguments)
-    return answers
-
-
-@cache
-def _resolvers() -> ThreadPool:
-    return ThreadPool(_RESOLVERS)
+off_hub = Threads(10).run  # for a file lock or an fsync
 
 
 def spawn(work: Callable[..., Result], *args: Any) -> "Future[Result]":

@@ -7,16 +7,22 @@ saved and again when it is used. The request goes to the address that was judged
 """
 
 import re
+import socket
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from app.concurrency.gevent import resolve_name
+import gevent.monkey
+
+from app.concurrency.gevent import Threads
 from app.settings.valid_values import Network
 
 MAX_URL_LENGTH = 2048
 HTTPS_PORT = 443
+# Somebody else chose the names, and their DNS servers may not answer for long. So they have threads
+# of their own, and neither AWS's names nor SQLite's lock wait for them.
+_RESOLVERS = Threads(16)
 DNS_SECONDS = 5.0  # that a caller of `resolve` should wait
 # IANA's registry of special-purpose IPv4 addresses, multicast, and one address that is public by
 # its number: Azure answers virtual machines there.
@@ -141,6 +147,14 @@ def _addresses_of(destination: Destination) -> list[IPv4Address | IPv6Address]:
         return [ip_address(answer[4][0]) for answer in answers]
     except (OSError, UnicodeError):
         return []
+
+
+def resolve_name(name: str, port: int) -> list[Any]:
+    """Return what getaddrinfo returns for TCP."""
+    blocking: Any = gevent.monkey.get_original("socket", "getaddrinfo")
+    return _RESOLVERS.run(
+        blocking, name, port, socket.AF_UNSPEC, socket.SOCK_STREAM, socket.IPPROTO_TCP
+    )
 
 
 def _is_public(address: IPv4Address | IPv6Address) -> bool:

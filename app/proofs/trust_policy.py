@@ -22,7 +22,7 @@ from itertools import chain, filterfalse
 from typing import NamedTuple
 
 from app.ids import AccountId, Broker
-from app.proofs.policy_statements import (
+from app.proofs.policy_conditions import (
     EXTERNAL_ID,
     LIKE,
     NO,
@@ -30,16 +30,13 @@ from app.proofs.policy_statements import (
     UNKNOWN,
     USER_ID,
     YES,
-    Comparison,
-    Globs,
     KeyValues,
     RequestAnswers,
     Requests,
-    Statement,
     is_pattern,
     is_session_of,
-    statements_of,
 )
+from app.proofs.policy_statements import Comparison, Globs, Statement, statements_of
 
 _ASSUME = "sts:assumerole"
 WAYS_IN = (_ASSUME, f"{_ASSUME}withsaml", f"{_ASSUME}withwebidentity")

@@ -9,7 +9,8 @@ import fnmatch
 import re
 from enum import Enum
 
-from app.proofs.policy_statements import CHOSEN, SOMEBODY, statements_of
+from app.proofs.policy_conditions import CHOSEN, SOMEBODY
+from app.proofs.policy_statements import statements_of
 from app.proofs.trust_policy import SENDABLE
 
 

@@ -7,7 +7,6 @@ document allows further fields. It also shows each field's example.
 
 import enum
 import re
-import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
@@ -21,7 +20,6 @@ from app.settings.valid_values import is_line
 from app.strict_json import JsonObject
 
 _LONGEST = 4096  # characters or items, if the field has no limit of its own
-_ROWS_AT_ONCE = 10
 # Values for examples
 ACCOUNT = "123456789012"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/deputy-7a2b6c18"
@@ -294,36 +292,9 @@ class Empty(Strict):
     """A body without fields."""
 
 
-_CURSOR = "IjAxOWMxZjZlLThhMDAtN2MzYi05ZDQxLTVmMGU3YTJiNmMxOCI.aBcD1234"
-
-
-class PageQuery(Strict):
-    limit = digits(50, load_default=50, validate=validate.Range(1, 200))
-    cursor = string(_CURSOR, "next_cursor of the page before.", validate=validate.Length(1, 500))
-
-
-class Rows(fields.List[Any]):
-    """The rows of a list. After every few rows the process can serve other requests."""
-
-    def _serialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
-        rows = []
-        for number, row in enumerate(value, start=1):
-            rows.append(self.inner._serialize(row, *args, **kwargs))  # noqa: SLF001  as List does
-            if number % _ROWS_AT_ONCE == 0:
-                time.sleep(0)
-        return rows
-
-
 def component_of(schema: type[Schema]) -> str:
     """Return the name that clients read for a schema."""
     return schema.__name__.removesuffix("Out")
-
-
-def page_of(item: type[Schema]) -> type[Schema]:
-    """Return the schema of one page of a list."""
-    cursor = nullable_string(_CURSOR, "null on the last page.")
-    members = {"items": Rows(fields.Nested(item)), "next_cursor": cursor}
-    return type(f"{component_of(item)}Page", (Answer,), members)
 
 
 class Reason(Strict):

@@ -1,0 +1,248 @@
+"""The conditions and principals of a trust policy, applied to requests.
+
+`Requests.answers_of` decides to which requests for a role a statement of its trust policy applies.
+Requests that differ in one condition key are judged together. Each request is one bit of an
+integer, so even a large policy is judged fast. The principal or its network chooses the values of
+some keys. Deputy assumes that they have the values that the policy accepts, and calls this a
+choice.
+
+All functions are pure.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from app.ids import Broker
+from app.proofs.policy_statements import Comparison, Globs, Statement
+
+EXTERNAL_ID, PRINCIPAL_ARN, USER_ID = "sts:externalid", "aws:principalarn", "aws:userid"
+_UNIQUE_ID = 21  # characters of the unique id of a role or user
+_UNKNOWN_CHARACTER = "\0"  # only wildcards match it, because no policy contains it
+_USER_IDS = 24, 86  # characters of the shortest and of the longest user id of a role
+# Patterns that match every text of two or more characters. Each External ID has two or more.
+_ANYTHING = re.compile(r"\*+\?{,2}|\?{1,2}\*+")
+SOMEBODY = re.compile(r"[0-9]{12}|arn:aws[a-z-]*:(iam|sts)::[0-9]{12}:[\w+=,.@/-]+", re.ASCII)
+# Condition keys with values that depend on the broker's request, session or network. Two requests
+# of the broker may have different values.
+CHOSEN = re.compile(
+    r"sts:(rolesessionname|sourceidentity|transitivetagkeys|durationseconds|requestcontext(providers|/.+))"
+    r"|aws:((request|principal)tag/.+|tagkeys|sourceidentity|currenttime|epochtime|tokenissuetime|requestedregion"
+    r"|sourceip|vpcsourceip|sourcevpc|sourcevpcarn|sourcevpce|vpceaccount|vpceorgid|vpceorgpaths|referer|useragent"
+    r"|ec2instancesource.+)|(ec2|ssm):sourceinstancearn|ec2:roledelivery|lambda:sourcefunctionarn",
+    re.DOTALL,
+)
+LIKE = {"stringlike", "arnequals", "arnlike"}  # operators whose values are patterns
+_IN_ANY_CASE = {"stringequalsignorecase", "bool"}
+_READ = LIKE | _IN_ANY_CASE | {"stringequals"}
+
+
+class RequestAnswers(NamedTuple):
+    """The answers to whether a part of a statement applies to each request.
+
+    Each field has the bits of the requests with that answer. `choice`: the principal can choose
+    whether the part applies. A request in none of the fields has the answer YES.
+    """
+
+    no: int = 0
+    choice: int = 0
+    unknown: int = 0
+
+    def __or__(self, other: "RequestAnswers") -> "RequestAnswers":
+        """Return the answers for a statement that has both parts."""
+        return RequestAnswers(
+            self.no | other.no, self.choice | other.choice, self.unknown | other.unknown
+        )
+
+
+# The same answer for every request: -1 has all bits set.
+YES, NO, CHOICE, UNKNOWN = (
+    RequestAnswers(),
+    RequestAnswers(no=-1),
+    RequestAnswers(choice=-1),
+    RequestAnswers(unknown=-1),
+)
+
+
+class KeyValues:
+    """The values of one condition key, and the bits of the requests that have each value.
+
+    `other`: the requests with a value that the policy does not name. `absent`: the requests without
+    the key.
+    """
+
+    def __init__(
+        self, globs: Globs, values: Mapping[str, int], other: int = 0, absent: int = 0
+    ) -> None:
+        self.globs = globs
+        self.other = other
+        self.absent = absent
+        self.texts = values
+        self.lowered: defaultdict[str, int] = defaultdict(int)
+        self._by_patterns: defaultdict[int, int] = defaultdict(int)
+        for value, bits in values.items():
+            self.lowered[value.lower()] |= bits
+            self._by_patterns[globs.matching(value)] |= bits
+
+    def matching(self, patterns: int) -> int:
+        """Return the requests whose value matches one of these patterns."""
+        requests = 0
+        for matched, bits in self._by_patterns.items():
+            if matched & patterns:
+                requests |= bits
+        return requests
+
+
+class Requests(NamedTuple):
+    """Requests that differ in one condition key.
+
+    `broker`: the broker, if it makes the requests; None: anybody else makes them.
+    """
+
+    broker: Broker | None
+    everything: int  # the bits of all requests
+    keys: dict[str, KeyValues]
+
+    def answers_of(self, statement: Statement) -> RequestAnswers:
+        """Return to which requests the statement applies, regardless of its actions."""
+        answers = _strongest(_principal(*name, self.broker) for name in statement.names)
+        if not statement.is_understood:
+            answers |= UNKNOWN
+        for comparison in statement.comparisons:
+            answers |= _compare(comparison, self)
+        return answers
+
+
+def _strongest(answers: Iterable[RequestAnswers]) -> RequestAnswers:
+    """Return the strongest of alternative answers; UNKNOWN without any, as for NotPrincipal."""
+    alternatives = set(answers)
+    for answer in (YES, UNKNOWN, CHOICE, NO):
+        if answer in alternatives:
+            return answer
+    return UNKNOWN
+
+
+def _principal(kind: str, name: str, broker: Broker | None) -> RequestAnswers:
+    if (kind, name) == ("AWS", "*"):
+        return YES
+    if broker is None:
+        return CHOICE
+    account = broker.account_id
+    ours = {broker.arn, account, f"arn:{broker.partition}:iam::{account}:root"}
+    if kind == "AWS" and name in ours:
+        return YES
+    if kind == "AWS" and is_session_of(broker, name):
+        return CHOICE
+    if kind != "AWS" or SOMEBODY.fullmatch(name):
+        return NO
+    return UNKNOWN  # such as the unique id that IAM shows for a deleted principal
+
+
+def is_session_of(broker: Broker, name: str) -> bool:
+    return name.startswith(
+        f"arn:{broker.partition}:sts::{broker.account_id}:assumed-role/{broker.name}/"
+    )
+
+
+def _compare(comparison: Comparison, requests: Requests) -> RequestAnswers:
+    if comparison.name is None or not comparison.values:
+        return UNKNOWN
+    values = requests.keys.get(comparison.key)
+    if values is None:
+        is_choice = requests.broker is None or CHOSEN.fullmatch(comparison.key)
+        return CHOICE if is_choice else UNKNOWN
+    if comparison.name == "null":
+        return _compare_with_null(comparison, values)
+    if comparison.key == USER_ID and requests.broker is not None:
+        return _compare_user_id(comparison, requests.broker)
+    return _compare_texts(comparison, values)
+
+
+def _compare_texts(comparison: Comparison, values: KeyValues) -> RequestAnswers:
+    # The requests that match: their value is one of those that the comparison names
+    yes = choice = unknown = patterns = 0
+    is_text = comparison.name == "stringlike"
+    for value in comparison.values:
+        if not _is_read(comparison.name, value):
+            unknown = ~values.absent
+        elif comparison.name in _IN_ANY_CASE:
+            yes |= values.lowered.get(value.lower(), 0)
+            unknown |= values.other
+        else:
+            yes |= values.texts.get(value, 0)
+            if comparison.name in LIKE and is_pattern(value):
+                patterns |= values.globs.accepting.get((value, not is_text), 0)
+                choice |= values.other
+                if is_text and _ANYTHING.fullmatch(value):
+                    yes |= values.other
+    if patterns:
+        yes |= values.matching(patterns)
+    unknown &= ~yes
+    choice &= ~(yes | unknown)
+    no = yes if comparison.negated else ~(yes | choice | unknown)
+    quantifier = comparison.quantifier
+    if (
+        comparison.if_exists
+        or quantifier == "forallvalues"
+        or (comparison.negated and not quantifier)
+    ):
+        return RequestAnswers(no & ~values.absent, choice, unknown)
+    return RequestAnswers(no | values.absent, choice, unknown)
+
+
+def _compare_with_null(comparison: Comparison, values: KeyValues) -> RequestAnswers:
+    absent = set(map(str.lower, comparison.values))
+    if comparison.operator == "null" and absent == {"true"}:
+        return RequestAnswers(no=~values.absent)
+    if comparison.operator == "null" and absent == {"false"}:
+        return RequestAnswers(no=values.absent)
+    return UNKNOWN
+
+
+def is_pattern(value: str) -> bool:
+    return "*" in value or "?" in value
+
+
+def _is_read(name: str | None, value: str) -> bool:
+    if name == "bool":
+        return value.lower() in {"true", "false"}
+    if name in {"arnequals", "arnlike"} and value.count(":") < 5:
+        return False
+    return name in _READ and "${" not in value
+
+
+def _compare_user_id(comparison: Comparison, broker: Broker) -> RequestAnswers:
+    """Judge a comparison of aws:userid.
+
+    This key is the unique id of a user, or of a role followed by a colon and the session name. The
+    session name is a choice. Deputy does not know the broker's unique id, only the prefix of such
+    ids.
+    """
+    if comparison.name != "stringlike":
+        return UNKNOWN
+    answer = _strongest(_fit(value, broker) for value in comparison.values)
+    if answer is YES and comparison.negated:
+        return NO
+    return answer
+
+
+def _fit(pattern: str, broker: Broker) -> RequestAnswers:
+    """Return whether a pattern matches aws:userid of every principal of the broker's type.
+
+    For a role, the answer is CHOICE if the pattern matches only some session names.
+    """
+    unique_id = ("AROA" if broker.is_role else "AIDA").ljust(_UNIQUE_ID, _UNKNOWN_CHARACTER)
+    if len(pattern.replace("*", "")) > max(_USER_IDS):
+        return UNKNOWN  # it matches nothing, and may be very long
+    # A user id has one colon at most. So no wildcard matches it if the pattern has a colon itself.
+    globs = Globs([(pattern, ":" in pattern)])
+    if not broker.is_role:
+        return YES if globs.matching(unique_id) else UNKNOWN
+    beginning = f"{unique_id}:"
+    user_ids = (beginning.ljust(length, _UNKNOWN_CHARACTER) for length in _USER_IDS)
+    if all(map(globs.matching, user_ids)):
+        return YES
+    if pattern.count(":") <= 1 and globs.states_after(beginning):
+        return CHOICE
+    return UNKNOWN
