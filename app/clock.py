@@ -3,6 +3,8 @@
 import time
 from datetime import UTC, datetime
 
+CLOCKS_APART = 5  # maximum difference between the clocks of two machines
+
 YEARS = "must be between the years 1970 and 9998."
 
 

@@ -29,8 +29,9 @@ from app.api.kit.blueprint import RestApi
 from app.cli.commands import register_commands
 from app.concurrency.places import without_slot
 from app.config import Config
-from app.http import headers, requests
-from app.http.current import BODY_KIB, services
+from app.http import requests, response_headers
+from app.http.current_request import services
+from app.http.requests import BODY_KIB
 from app.log import logger
 from app.services import Services, begin
 from app.web.onboarding import pages
@@ -133,8 +134,8 @@ def _begin() -> None:
 
 def _finish(response: Response) -> Response:
     response.headers["X-Request-Id"] = g.request_id
-    own = headers.OF_BLUEPRINT.get(request.blueprint or "", {})
-    for name, value in (headers.DEFAULTS | own).items():
+    own = response_headers.OF_BLUEPRINT.get(request.blueprint or "", {})
+    for name, value in (response_headers.DEFAULTS | own).items():
         response.headers.setdefault(name, value)
     seconds = time.perf_counter() - g.began
     _log_request(response, seconds)

@@ -44,7 +44,6 @@ _PRINCIPAL = re.compile(
 )
 _ROLE_ARN_MAX = 2048
 _PATH_MAX = 512
-_SESSION_NAME = re.compile(r"deputy-([0-9a-f]{32})-[0-9a-f]{24}", re.ASCII)
 
 
 def new_id() -> UUID:
@@ -55,22 +54,6 @@ def new_id() -> UUID:
     return uuid7()
 
 
-def session_name(key_id: UUID, digits: str | None = None) -> str:
-    """Return a session's name, `deputy-<key id>-<24 hex digits>`.
-
-    It has exactly 64 characters, which is AWS's maximum. The customer's CloudTrail shows the name,
-    and so which API key was used. `digits`: hex digits of which the first 24 are used; None: random
-    digits.
-    """
-    return f"deputy-{key_id.hex}-{digits or secrets.token_hex(12):.24}"
-
-
-def key_id_in(name: str) -> UUID | None:
-    """Return the API key's id in a session's name; None if `session_name` did not make the name."""
-    match = _SESSION_NAME.fullmatch(name)
-    return UUID(match[1]) if match else None
-
-
 def first_id_at(time: datetime) -> UUID:
     """Return the lowest id that `new_id` can return at this time or later, to the millisecond."""
     return UUID(int=max(0, int(time.timestamp() * 1000)) << 80)
@@ -79,27 +62,6 @@ def first_id_at(time: datetime) -> UUID:
 def time_of(uuid: UUID) -> datetime:
     """Return the time when `new_id` made this id, to the millisecond."""
     return datetime.fromtimestamp((uuid.int >> 80) / 1000, UTC)
-
-
-def kit_role_name(prefix: str, tenant_id: UUID, suffix: str = "") -> str:
-    """Return the default name of a tenant's role.
-
-    It consists of the prefix, eight hex digits of the tenant's id, and `suffix`, which
-    kit_names.py chooses. The digits keep the names of two tenants in one AWS account apart. They
-    are the last eight of the id: the first ones are the time, which tenants that were created in
-    the same minute share.
-    """
-    return f"{prefix}{tenant_id.hex[-TENANT_DIGITS:]}{suffix}"
-
-
-def stack_name(prefix: str, name: str) -> str:
-    """Return a stack's name: the role prefix in CloudFormation's alphabet, and `name`.
-
-    A stack's name consists of letters, digits and hyphens, and begins with a letter. The prefix may
-    contain other characters, or be empty.
-    """
-    plain = re.sub(r"[^A-Za-z0-9-]", "-", prefix)
-    return f"{plain}{name}" if plain[:1].isalpha() else f"deputy-{plain.lstrip('-')}{name}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,15 +9,9 @@ from app.aws import stack_messages, sts
 from app.config import Config
 from app.connections import connections, listing
 from app.diagnosis import diagnosis
-from app.health.checks import (
-    Health,
-    HealthCheck,
-    check_due,
-    check_registrations,
-    check_templates,
-    own_checks,
-)
-from app.health.vendor_checks import vendor_checks
+from app.health.checks import Health, HealthCheck, check_due, check_templates, own_checks
+from app.health.doctor_checks import vendor_checks
+from app.health.registration_checks import check_registrations
 from app.idempotency.attempts import IdempotencyKeys
 from app.identity.api_keys import ApiKeys
 from app.identity.key_uses import KeyUses
@@ -32,7 +26,7 @@ from app.proofs import canary, proof_interval, proof_queue, verification
 from app.rotation import rotations
 from app.store.database import Database
 from app.tenants import tenants
-from app.webhooks import delivery, endpoints, redelivery, retention, signing
+from app.webhooks import delivery, endpoint_secrets, endpoints, redelivery, retention
 
 
 def begin(config: Config) -> None:
@@ -59,7 +53,7 @@ class Services:
         sessions, self.rates = _shared(config)
         self.quotas, self.tenant_share = quotas.Quotas(db, config), tenant_share.TenantShare()
         self.audit, self.idempotency = AuditLog(db), IdempotencyKeys(db)
-        self.webhook_secrets = signing.Secrets(config.database.secret_keys)
+        self.webhook_secrets = endpoint_secrets.Secrets(config.database.secret_keys)
         self.endpoints, self.redelivery, self.deliveries = _webhooks(self)
         self.refusals = refusal_events.Refusals(self.audit)
         self.key_uses, self.listing = KeyUses(db), listing.Listing(db, sets)
@@ -119,7 +113,7 @@ def _health(services: Services, door: sts.Sts, prober: canary.Canary) -> Health:
     if services.registrations:
         registrations = partial(check_registrations, db)
         checks.append(HealthCheck("registrations", registrations, "migrations workers"))
-    secrets = partial(retention.check_secrets, db, services.webhook_secrets)
+    secrets = partial(endpoint_secrets.check_secrets, db, services.webhook_secrets)
     only_doctors = [*vendor_checks(config, db), HealthCheck("secrets", secrets, "migrations")]
     return Health(only_doctors, checks)
 

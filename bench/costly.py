@@ -1,8 +1,8 @@
 """Row 22: the CPU time of the costliest request of each route, of a due connection, and more.
 
 The third figure is that of reading a trust policy. Rate limits weight requests by their cost
-(app/api/kit/prices.py, app/limits/tenant_share.py), and their numbers come from here. One client
-calls one web process, so nothing shares a request's cost.
+(app/limits/request_costs.py, app/limits/tenant_share.py), and their numbers come from here. One
+client calls one web process, so nothing shares a request's cost.
 """
 
 import contextlib

@@ -14,9 +14,10 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
+from app.aws.session_names import session_name
 from app.aws.sts import Session
 from app.clock import now
-from app.ids import AccountId, new_id, session_name
+from app.ids import AccountId, new_id
 from app.issuing.session_cache import CacheKey, SessionCache
 from bench.goals import MEMORY
 from bench.servers import PLAIN, run_python

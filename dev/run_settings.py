@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.ids import stack_name
+from app.connections.kit_names import stack_name
 
 _DATA = Path(__file__).resolve().parent.parent / ".data"
 _BROKER = re.compile(r"arn:aws:iam::(?P<account>[0-9]{12}):role/(?P<name>[A-Za-z0-9_+=,.@-]{1,64})")

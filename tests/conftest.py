@@ -33,7 +33,7 @@ from app.config import Config
 from app.factory import create_app
 from app.identity import api_keys
 from app.identity.key_uses import KeyUses
-from app.identity.principals import ALL_SCOPES
+from app.identity.scopes import ALL_SCOPES
 from app.ids import Broker, new_id
 from app.limits import refusal_events
 from app.limits.rates import TokenBucket
@@ -392,4 +392,4 @@ def no_hurry(monkeypatch) -> None:
     """For services that a test makes: they give AWS, which is on this machine, as much time as
     it needs.
     """
-    monkeypatch.setattr("app.aws.query._TIMEOUTS", urllib3.Timeout(connect=60, read=60))
+    monkeypatch.setattr("app.aws.query_api._TIMEOUTS", urllib3.Timeout(connect=60, read=60))

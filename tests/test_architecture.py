@@ -20,8 +20,8 @@ from app import errors
 from app.audit import actions
 from app.errors import AppError
 from app.factory import create_app
-from app.http.refusals import PROBLEMS
-from app.identity.principals import Scope
+from app.http.statuses import PROBLEMS
+from app.identity.scopes import Scope
 from app.ids import Grant
 from app.store.models import TenantOwned
 from app.store.models.base import Base
@@ -328,7 +328,7 @@ def test_assume_role_is_called_in_one_place():
 
 
 CLIENTS = """
-app/aws/query.py:? app/aws/stack_messages.py:s3 app/aws/stack_messages.py:sqs
+app/aws/query_api.py:? app/aws/stack_messages.py:s3 app/aws/stack_messages.py:sqs
 app/aws/sts.py:iam app/aws/sts.py:sts app/aws/templates.py:s3
 app/aws/vendor_resources.py:s3 app/aws/vendor_resources.py:sns app/aws/vendor_resources.py:sqs
 """
@@ -338,7 +338,7 @@ def test_one_place_makes_sts_clients():
     assert sts_clients(TREES) == ["app/aws/sts.py"]
     # query.py has the service that sts.py names
     assert sorted(clients_of_any_kind(TREES)) == CLIENTS.split()
-    assert importers(TREES, "app.aws.query") == ["app/aws/role_reader.py", "app/aws/sts.py"]
+    assert importers(TREES, "app.aws.query_api") == ["app/aws/role_reader.py", "app/aws/sts.py"]
     # A session of a role's is never seen elsewhere
     assert importers(TREES, "app.aws.role_reader") == ["app/aws/sts.py"]
 
@@ -366,8 +366,8 @@ def test_a_grant_requires_all_of_its_parts():
 
 
 WRITERS = """
-app/audit/log.py record_restore  # the operator
 app/audit/months.py _step
+app/audit/restore.py record_restore  # the operator
 app/background/retention.py _delete_old
 app/background/retention.py _set_retention
 app/health/heartbeats.py beat
@@ -386,8 +386,8 @@ app/proofs/proof_queue.py _use_up
 app/proofs/proof_queue.py prove
 app/tenants/tenants.py void_registrations  # the operator
 app/webhooks/delivery.py advance  # the background worker
+app/webhooks/endpoint_secrets.py seal_again
 app/webhooks/retention.py delete_ended
-app/webhooks/retention.py seal_again
 """
 
 
@@ -437,7 +437,7 @@ def test_nothing_catches_everything():
         # a check that fails is a finding, or it would be asked for by each request
         "app/health/checks.py",
         # what goes wrong while a server reads a body is of no common kind
-        "app/http/current.py",
+        "app/http/current_request.py",
         "app/http/sockets.py",  # what still comes after an answer is dropped, malformed or not
         "app/onboarding/registrations.py",  # a thread that ended would answer nobody
         "app/webhooks/delivery.py",  # and one attempt that fails must not lose the others' outcomes

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import assume, example, given, strategies as st
 
+from app.connections.kit_names import kit_role_name, stack_name
 from app.ids import (
     EXTERNAL_ID_PATTERN,
     IMPORTED_EXTERNAL_ID,
@@ -17,10 +18,8 @@ from app.ids import (
     RoleArn,
     first_id_at,
     foreign_external_id,
-    kit_role_name,
     new_external_id,
     new_id,
-    stack_name,
     time_of,
 )
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from app.identity import api_keys
-from app.identity.principals import ALL_SCOPES
+from app.identity.scopes import ALL_SCOPES
 from tests.conftest import OPERATOR
 from tests.support import logged_secrets
 from tests.support.cast import path_of

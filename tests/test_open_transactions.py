@@ -8,7 +8,7 @@ import sqlalchemy
 from botocore.credentials import ReadOnlyCredentials
 from botocore.session import get_session
 
-from app.aws.query import QueryApi
+from app.aws.query_api import QueryApi
 from app.aws.stack_messages import RegistrationQueue, Request, StackAnswers
 
 KEY = ReadOnlyCredentials("111122223333", "sandbox", None)

@@ -22,7 +22,7 @@ from app.api.kit.schemas import (
 )
 from app.identity.api_keys import GRACE_SECONDS, GRACE_SECONDS_MAX
 from app.identity.families import FamilySummary
-from app.identity.principals import Scope, from_bits
+from app.identity.scopes import Scope, from_bits
 from app.store.models import ApiKey
 
 

@@ -40,7 +40,7 @@ from app.api.kit.schemas import (
     uuid,
 )
 from app.ids import Broker
-from app.onboarding import kit as onboarding
+from app.onboarding import kit as onboarding, kit_trust_policy
 from app.onboarding.page_links import CONNECTIONS_SHOWN, LINK_DAYS, LINK_DAYS_MAX, LINK_SECONDS_MIN
 from app.settings.return_urls import LENGTH_MAX
 from app.settings.valid_values import DAY, REGION
@@ -71,7 +71,7 @@ class KitUpdateOut(Answer):
     terraform = string('resource "aws_iam_role" "deputy" { ... }')
     aws_cli = string("#!/bin/sh\n...")
     trust_policy = policy(
-        onboarding.trust_policy(Broker.parse(_BROKER), EXTERNAL_ID, NEXT_EXTERNAL_ID),
+        kit_trust_policy.trust_policy(Broker.parse(_BROKER), EXTERNAL_ID, NEXT_EXTERNAL_ID),
         "Of a role that is there already. It also accepts the role's imported External ID.",
     )
 
@@ -104,7 +104,7 @@ class OnboardingKitOut(Answer):
     registers_itself = flag(
         "Whether a stack launched by these links tells Deputy the ARN of its role."
     )
-    trust_policy = policy(onboarding.trust_policy(Broker.parse(_BROKER), EXTERNAL_ID))
+    trust_policy = policy(kit_trust_policy.trust_policy(Broker.parse(_BROKER), EXTERNAL_ID))
     terraform = string('resource "aws_iam_role" "deputy" { ... }')
     aws_cli = string("#!/bin/sh\n...")
     update = nested(

@@ -6,6 +6,7 @@ last two may come in either order.
 """
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import NamedTuple
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from sqlalchemy import select
 from app.audit import Actor, actions
 from app.clock import now
 from app.config import Config
-from app.errors import ConflictError, RoleNotAllowedError
+from app.errors import ConflictError
 from app.identity import Principal, lock_owned
 from app.ids import new_id
 from app.permissions.permission_sets import PermissionSet, PermissionSets, read_label
@@ -25,9 +26,12 @@ from app.store.models import (
     Connection,
     PermissionSetVersion,
     Tenant,
-    TenantAccount,
     Trigger,
 )
+from app.tenants.declared_accounts import ensure_declared
+
+# A connection whose latest proof is not older is verified as soon as the vendor approves it
+PROOF_AGE_MAX = timedelta(days=1)
 
 
 def must_be_approved(
@@ -42,10 +46,7 @@ def must_be_approved(
     """
     if not tenant.declares_accounts:
         return permission_set.access == "write"
-    if db.get(TenantAccount, (tenant.id, account_id)) is None:
-        raise RoleNotAllowedError(
-            f"This role's account was not declared; ask {config.vendor.vendor_name} to add it."
-        )
+    ensure_declared(db, config, tenant, account_id)
     return False
 
 
@@ -117,7 +118,7 @@ class SetRequests(NamedTuple):
         if request is self.connection.move:
             self._move()
         else:
-            self.connection.approve(now())
+            self.connection.approve(now(), PROOF_AGE_MAX)
 
     def apply_label(self, sets: PermissionSets, label: str | None, *, by_tag: bool) -> None:
         """Apply a permission set's label, from the role's tag (`by_tag`) or from a stack's message.

@@ -23,7 +23,7 @@ class Actor(NamedTuple):
 
     It is an API key, the holder of an onboarding link, the operator at the machine, the background
     worker, or a customer's stack that registers its role. Tenants see nothing about a new kind of
-    actor until app/audit/log.py lists that kind.
+    actor until app/audit/visibility.py lists that kind.
     """
 
     kind: Literal["api_key", "onboarding_link", "operator", "worker", "registration"]

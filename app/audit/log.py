@@ -6,28 +6,21 @@ event are stored together or not at all. Issuances and refusals change nothing e
 are stored by group commit, in transactions of their own.
 """
 
-import secrets
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, Select, and_, func, literal, select, update
+from sqlalchemy import ARRAY, ColumnElement, Select, and_, func, literal, select
 
-from app.audit import Actor, Event, actions
+from app.audit import Event
 from app.audit.insert import AuditBatch
 from app.audit.visibility import hide_actors
+from app.clock import CLOCKS_APART
 from app.concurrency.group_commit import GroupCommit
 from app.errors import NotFoundError, ValidationFailedError
 from app.ids import first_id_at
-from app.store.database import CLOCKS_APART, LONGEST, SYSTEM, Database, Session, database_now
-from app.store.models import (
-    ISSUED,
-    NOT_ISSUED,
-    NOT_ISSUED_TO,
-    AuditEvent,
-    Configuration,
-    Connection,
-)
+from app.store.database import LONGEST, Database, Session, database_now
+from app.store.models import ISSUED, NOT_ISSUED, NOT_ISSUED_TO, AuditEvent, Connection
 from app.store.pages import Page, page
 
 FEED_SECONDS = LONGEST + CLOCKS_APART  # no transaction can add an event that is older than this
@@ -134,25 +127,6 @@ class AuditLog:
             if tenant_scope is not None:
                 hide_actors(db, tenant_scope, events.items)
             return events
-
-
-def record_restore(db: Database, actor: Actor) -> datetime | None:
-    """Record that a backup was restored, and invalidate what processes keep in memory.
-
-    Return the time of the newest event in the backup. Raises StoreUnavailableError.
-    """
-    with db.write(SYSTEM) as session:
-        newest = session.scalar(select(AuditEvent.at).order_by(AuditEvent.id.desc()).limit(1))
-        # A process may have entries that were read at higher counters than the backup's. These
-        # counters must not be used again, even if the same backup is restored twice. So the
-        # increment is random.
-        away = 2**40 + secrets.randbelow(2**40)
-        session.execute(
-            update(Configuration).values(revocation_counter=Configuration.revocation_counter + away)
-        )
-        reaches = newest.isoformat(timespec="seconds") if newest else None
-        actions.DATABASE_RESTORED.record(session, actor, {"reaches": reaches})
-        return newest
 
 
 # The columns with an index that also sorts by id. The first of them that is in a filter decides

@@ -17,7 +17,7 @@ from botocore.credentials import ReadOnlyCredentials
 
 from app import strict_json
 from app.aws.errors import Refused, StsError, Unavailable
-from app.aws.query import QueryApi
+from app.aws.query_api import QueryApi
 from app.aws.role_view import Decision, Right, RolePolicies, RoleSettings, RoleView, known_keys
 from app.ids import Grant, RoleArn
 from app.permissions.permission_sets import READS, SET_TAG, SIMULATION

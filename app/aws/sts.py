@@ -12,11 +12,8 @@ and no maxima, and AWS's error would describe Deputy's request instead of the cl
 """
 
 import copy
-import hashlib
-import hmac
 import json
 import re
-import secrets
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -32,10 +29,10 @@ from botocore.session import get_session
 from cachetools import TTLCache
 
 from app.aws.errors import AWS_ERRORS, Misconfigured, Refused, StsError, Unavailable, is_silence
-from app.aws.query import Budget, QueryApi
+from app.aws.query_api import Budget, QueryApi
 from app.aws.role_reader import RoleSession, session_policy
 from app.aws.role_view import Right, RoleSettings, RoleView
-from app.cache.sealing import derive_key
+from app.aws.session_names import ProofNames
 from app.ids import (
     AccountId,
     Broker,
@@ -43,10 +40,7 @@ from app.ids import (
     Grant,
     RoleArn,
     foreign_external_id,
-    key_id_in,
     new_external_id,
-    new_id,
-    session_name,
 )
 from app.permissions.permission_sets import SIMULATION
 from app.settings.valid_values import ROLE_CHAINING_MAX, SESSION_MIN
@@ -58,7 +52,6 @@ INERT_POLICY = json.dumps(
 )
 _CONFIRMED_SECONDS = 5.0  # for which AWS's confirmation of the broker's key counts
 _IAM_SECONDS = 2  # for an answer; a slow IAM must cost a proof little
-_KEY_AGES = 2 * 365 * 86_400_000  # milliseconds; assumed maximum age of API keys in use
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,41 +86,6 @@ class OwnProbe(NamedTuple):
     account_id: AccountId
     role_unique_id: str
     settings: RoleSettings | StsError
-
-
-class ProofNames:
-    """The session names of proofs.
-
-    To a role they look like the session names of issued credentials, but Deputy can recognize them.
-    A trust policy can compare session names (`sts:RoleSessionName`). If it could recognize those of
-    proofs, a role could refuse bad calls from proofs and accept the same calls from others.
-
-    A proof's session name therefore has the same form, with the id of an API key that does not
-    exist. Its last 24 digits are a MAC over the role's ARN and that id. In the session name of
-    issued credentials, these digits are random. The first secret key signs names; names signed with
-    any key are recognized.
-    """
-
-    def __init__(self, secret_keys: tuple[str, ...]) -> None:
-        self._keys = [derive_key(secret, "proofs' session names")[1] for secret in secret_keys]
-
-    def make(self, role_arn: RoleArn) -> str:
-        """Return a new session name for a proof of this role."""
-        # The time in the id is in the past, as in the id of a real API key.
-        key_id = UUID(int=new_id().int - (secrets.randbelow(_KEY_AGES) << 80))
-        return _signed(self._keys[0], role_arn.text, key_id)
-
-    def recognizes(self, name: str, role_arn: str) -> bool:
-        """Return whether one of the secret keys signed this name for this role."""
-        key_id = key_id_in(name)
-        if key_id is None:
-            return False
-        return any(hmac.compare_digest(_signed(key, role_arn, key_id), name) for key in self._keys)
-
-
-def _signed(key: bytes, role_arn: str, key_id: UUID) -> str:
-    mac = hmac.new(key, f"{role_arn} {key_id.hex}".encode(), hashlib.sha256)
-    return session_name(key_id, mac.hexdigest())
 
 
 @dataclass(eq=False)

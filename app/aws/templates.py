@@ -20,7 +20,7 @@ import re
 import textwrap
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ import boto3
 import jinja2
 from botocore import UNSIGNED
 from botocore.config import Config as BotoConfig
-from botocore.exceptions import ClientError, UnknownRegionError
+from botocore.exceptions import ClientError
 
 from app.aws.errors import AWS_ERRORS, Unavailable, status_of
 from app.config import TemplateConfig
@@ -358,21 +358,3 @@ class TemplateBucket:
         with closing(answer["Body"]) as stream:
             content: bytes = stream.read(most)
             return content
-
-
-@cache
-def regions(partition: str) -> frozenset[str]:
-    """Return the regions of a partition in which CloudFormation runs, from botocore's data."""
-    return frozenset(boto3.session.Session().get_available_regions("cloudformation", partition))
-
-
-@cache
-def partition_of(region: str) -> str | None:
-    """Return the partition of a region, or None if this is not a region's name.
-
-    Also works for a region that is newer than this botocore.
-    """
-    try:
-        return boto3.session.Session().get_partition_for_region(region)
-    except UnknownRegionError:
-        return None

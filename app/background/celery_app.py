@@ -27,11 +27,11 @@ from app.background import retention
 from app.background.worker import THREADS, Part, companions, stop_all
 from app.config import Config
 from app.health.checks import HealthFinding, failed, ok, skipped
-from app.health.vendor_checks import work_queue
+from app.health.doctor_checks import work_queue
 from app.proofs.proof_interval import proofs_a_second
 from app.proofs.proof_queue import Claim
 from app.services import Services
-from app.webhooks.retention import seal_again
+from app.webhooks.endpoint_secrets import seal_again
 
 _QUEUE = "deputy"
 _TIDY = retention.EVERY

@@ -22,7 +22,7 @@ from app.onboarding.registrations import Registrations
 from app.proofs.proof_queue import Claim, ProofQueue
 from app.services import Services
 from app.webhooks.delivery import THREADS as DELIVERY_THREADS, Deliveries
-from app.webhooks.retention import seal_again
+from app.webhooks.endpoint_secrets import seal_again
 from app.webhooks.retries import Outcome
 
 THREADS = 16  # concurrent urgent proofs, and as many routine ones; they mostly wait for AWS

@@ -11,7 +11,7 @@ from uuid import UUID
 import click
 
 from app.approvals.approvals import request_to_approve
-from app.cli.finding import ONE_TENANT, connection_called
+from app.cli.lookup import ONE_TENANT, connection_called
 from app.cli.operator import REASON, Lookup, Noun, Row, confirm, operator, row_of, services, table
 from app.connections.listing import ConnectionFilter
 from app.errors import AppError

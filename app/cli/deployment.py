@@ -10,7 +10,7 @@ import click
 from flask import current_app
 
 from app import VERSION, log
-from app.audit.log import record_restore
+from app.audit.restore import record_restore
 from app.background.worker import run_worker
 from app.cli.connections import describe_findings
 from app.cli.operator import (

@@ -8,13 +8,15 @@ from uuid import UUID
 
 import click
 
-from app.cli.finding import ONE_TENANT, key_called
+from app.cli.lookup import ONE_TENANT, key_called
 from app.cli.operator import Lookup, Noun, Row, operator, row_of, services, table, text
 from app.clock import now
 from app.errors import NotFoundError
-from app.identity.api_keys import GRACE_SECONDS, GRACE_SECONDS_MAX, generate_key
+from app.identity.api_keys import GRACE_SECONDS, GRACE_SECONDS_MAX
 from app.identity.families import FamilySummary
-from app.identity.principals import ALL_SCOPES, MAKES_KEYS, Scope, from_bits, has_expired
+from app.identity.key_text import generate_key
+from app.identity.principals import has_expired
+from app.identity.scopes import ALL_SCOPES, MAKES_KEYS, Scope, from_bits
 from app.store.models import ApiKey
 
 noun = Noun(

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import click
 
-from app.cli.finding import TENANT
+from app.cli.lookup import TENANT
 from app.cli.operator import REASON, Noun, Row, operator, services
 from app.errors import NotFoundError
 

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import click
 
-from app.cli.finding import TENANT
+from app.cli.lookup import TENANT
 from app.cli.operator import REASON, Noun, Row, confirm, operator, row_of, services, text
 from app.ids import ACCOUNT_ID
 from app.store.models import Tenant, TenantStatus

@@ -10,7 +10,7 @@ import click
 
 from app.audit.actions import WEBHOOK_TYPES
 from app.cli.audit import time
-from app.cli.finding import ONE_TENANT
+from app.cli.lookup import ONE_TENANT
 from app.cli.operator import Noun, Row, operator, row_of, services, text
 from app.clock import now
 from app.store.models import EndpointStatus

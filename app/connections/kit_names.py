@@ -3,13 +3,14 @@
 A tenant's roles of different permission sets never get the same name.
 """
 
+import re
 from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import select
 
 from app.config import Config
-from app.ids import RoleArn, kit_role_name, stack_name
+from app.ids import TENANT_DIGITS, RoleArn
 from app.permissions.permission_sets import PermissionSets
 from app.store.database import Session
 from app.store.models import Connection
@@ -69,3 +70,24 @@ def names_of(config: Config, tenant_id: UUID, role_arn: str, new: KitNames) -> K
         return new._replace(role=name)
     beginning = kit_role_name(config.aws.role_prefix, tenant_id)
     return _names(config, tenant_id, name.removeprefix(beginning))
+
+
+def kit_role_name(prefix: str, tenant_id: UUID, suffix: str = "") -> str:
+    """Return the default name of a tenant's role.
+
+    It consists of the prefix, eight hex digits of the tenant's id, and `suffix`, which
+    `new_names` chooses. The digits keep the names of two tenants in one AWS account apart. They
+    are the last eight of the id: the first ones are the time, which tenants that were created in
+    the same minute share.
+    """
+    return f"{prefix}{tenant_id.hex[-TENANT_DIGITS:]}{suffix}"
+
+
+def stack_name(prefix: str, name: str) -> str:
+    """Return a stack's name: the role prefix in CloudFormation's alphabet, and `name`.
+
+    A stack's name consists of letters, digits and hyphens, and begins with a letter. The prefix may
+    contain other characters, or be empty.
+    """
+    plain = re.sub(r"[^A-Za-z0-9-]", "-", prefix)
+    return f"{plain}{name}" if plain[:1].isalpha() else f"deputy-{plain.lstrip('-')}{name}"

@@ -20,7 +20,7 @@ from app.store.models import (
     Proof,
     live_of,
 )
-from app.store.models.tenant import IMPORTED
+from app.store.models.external_id import IMPORTED
 from app.store.pages import Page, page, with_values
 
 

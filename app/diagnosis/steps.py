@@ -18,7 +18,7 @@ from app.health.checks import HealthFinding
 from app.proofs.canary import Sight
 from app.proofs.proof import check_of
 from app.settings.valid_values import ROLE_CHAINING_MAX
-from app.store.models.states import OWN
+from app.store.models.proof import OWN
 
 Outcome = Literal["ok", "problem", "unknown", "skipped"]
 _NOT_READ = StsError("Only a role that a proof has pinned is read.")

@@ -2,7 +2,7 @@
 
 A process is not ready when a check that it needs has failed. The other checks are about background
 work. Readiness lists the cheap ones of them, and stays 200 when they fail, because another process
-could not answer requests any better. `doctor` runs all checks; app/health/vendor_checks.py has
+could not answer requests any better. `doctor` runs all checks; app/health/doctor_checks.py has
 those that only `doctor` runs.
 
 A check never runs twice at the same time. A finding is kept for some seconds, because readiness is
@@ -21,16 +21,16 @@ from typing import NamedTuple
 
 from app.aws.sts import Sts, StsError, Unavailable
 from app.aws.templates import Published
-from app.clock import seconds_between
+from app.clock import CLOCKS_APART, seconds_between
 from app.concurrency.single_flight import SingleFlight
 from app.errors import StoreUnavailableError
 from app.health import heartbeats
 from app.log import logger
-from app.store.database import CLOCKS_APART, Database, database_now
+from app.store.database import Database, database_now
 from app.store.migrations import KNOWN, revision
 
 _PATIENCE = 1.0  # seconds that readiness waits for a check that the process does not need
-_START = "Start one (flask --app wsgi worker), or look at its log."
+START = "Start one (flask --app wsgi worker), or look at its log."
 _PUBLISH = (
     "Run: flask --app wsgi templates publish. If it says that they are there already, the bucket"
     " refuses callers without credentials: look at Block Public Access, of the bucket and of its"
@@ -38,7 +38,7 @@ _PUBLISH = (
 )
 # Seconds, as long as a claim's lease. Otherwise the claim of a killed background worker would count
 # as late.
-_LATE = 120.0
+LATE = 120.0
 
 
 class Status(enum.StrEnum):
@@ -246,7 +246,7 @@ def _workers(db: Database) -> HealthFinding:
     with db.read() as session:
         workers = heartbeats.live_workers(session)
     if not workers:
-        return failed("No background worker was seen in the last minute.", _START)
+        return failed("No background worker was seen in the last minute.", START)
     names = [f"{worker.kind} {worker.pid} on {worker.host}" for worker in workers[:10]]
     if len(workers) > 10:
         names.append(f"and {len(workers) - 10} more")
@@ -257,27 +257,13 @@ def check_due(db: Database, oldest_due: Callable[[], datetime | None]) -> Health
     with db.read() as session:
         read_at = database_now(session)
     age = seconds_between(oldest_due(), read_at)
-    if age > _LATE:
+    if age > LATE:
         return warning(
             f"The oldest connection that is due has waited {age:.0f} s.",
             "Start more background workers, raise DEPUTY_STS_BUDGET, or look for worker.waiting in"
             " their logs.",
         )
     return ok(f"The oldest connection that is due has waited {age:.0f} s.")
-
-
-def check_registrations(db: Database) -> HealthFinding:
-    with db.read() as session:
-        read_at, oldest = database_now(session), heartbeats.oldest_unanswered(session)
-    if oldest is None:
-        return warning("No background worker has asked the registration queue.", _START)
-    age = seconds_between(oldest, read_at)
-    if age > _LATE:
-        return warning(
-            f"The oldest unanswered message of a stack may be {age:.0f} s old.",
-            "Look for worker.waiting and registration.unanswered in a background worker's log.",
-        )
-    return ok(f"No unanswered message of a stack is older than {age:.0f} s.")
 
 
 def check_templates(

@@ -11,9 +11,22 @@ from functools import partial
 from app.aws import vendor_resources
 from app.aws.errors import Unavailable
 from app.aws.vendor_resources import AbsentError, MayNotLookError, Queue, Subscription, allowing
+from app.clock import seconds_between
 from app.config import Config
-from app.health.checks import HealthCheck, HealthFinding, Status, failed, ok, skipped, warning
+from app.health import heartbeats
+from app.health.checks import (
+    LATE,
+    START,
+    HealthCheck,
+    HealthFinding,
+    Status,
+    failed,
+    ok,
+    skipped,
+    warning,
+)
 from app.permissions.set_fields import JsonObject, texts
+from app.store.database import Database, database_now
 
 STACK = (
     "Launch or update the stack of cloudformation/broker.yaml; its outputs are the values of these"
@@ -227,3 +240,17 @@ def _dead_letters(config: Config, read_queue: ReadQueue) -> HealthFinding:
             " the queue. Anybody may publish to the topics, so ignore the others.",
         )
     return ok("The dead-letter queue is empty.")
+
+
+def check_registrations(db: Database) -> HealthFinding:
+    with db.read() as session:
+        read_at, oldest = database_now(session), heartbeats.oldest_unanswered(session)
+    if oldest is None:
+        return warning("No background worker has asked the registration queue.", START)
+    age = seconds_between(oldest, read_at)
+    if age > LATE:
+        return warning(
+            f"The oldest unanswered message of a stack may be {age:.0f} s old.",
+            "Look for worker.waiting and registration.unanswered in a background worker's log.",
+        )
+    return ok(f"No unanswered message of a stack is older than {age:.0f} s.")

@@ -21,7 +21,9 @@ from gunicorn import SERVER
 from gunicorn.config import Config
 
 from app import clock
-from app.http.headers import DEFAULTS
+from app.http.response_headers import DEFAULTS
+
+BODY_KIB = 256  # the longest list, ten thousand account ids, has 170 KiB
 
 # Keys in the WSGI environ that no client's header can set: the id of a request that was first read
 # as a plain request, and the status of a request that gunicorn can't read

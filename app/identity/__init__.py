@@ -1,6 +1,7 @@
 """Principals, scopes and tenancy for every use case, and API keys with their families."""
 
 from app.identity.families import was_revoked
+from app.identity.key_text import digest_of
 from app.identity.principals import (
     ApiKeyPrincipal,
     LinkPrincipal,
@@ -8,7 +9,6 @@ from app.identity.principals import (
     OperatorPrincipal,
     Principal,
     SystemPrincipal,
-    digest_of,
     live_links,
 )
 from app.identity.tenancy import ensure_room, lock_owned, one_or_not_found, owned, tenant_of

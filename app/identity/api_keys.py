@@ -1,14 +1,10 @@
 """API keys: authenticate, create, list, replace, revoke.
 
-A key's text is `dpk_<16 hex digits>_<43 characters>`. The digits identify the key's row. The 43
-characters are 256 random bits.
-
 Revoking a key revokes its family (app/identity/families.py). Replacing a key hands its family to
 the successor. app/identity/delegation.py says which keys a key may create, see and revoke.
 """
 
 import hmac
-import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -31,22 +27,17 @@ from app.identity.delegation import (
     one_visible,
 )
 from app.identity.families import FamilySummary, Making
+from app.identity.key_text import KEY, digest_of, generate_key, lookup_of
 from app.identity.key_uses import KeyUses
 from app.identity.principals import (
-    ALL_SCOPES,
-    KEY,
     ApiKeyPrincipal,
     Maker,
     OperatorPrincipal,
-    Scope,
-    digest_of,
-    from_bits,
     has_expired,
     key_is_live,
-    lookup_of,
     principal_at_counter,
-    to_bits,
 )
+from app.identity.scopes import ALL_SCOPES, Scope, from_bits, to_bits
 from app.ids import new_id
 from app.settings.declarations import Limit
 from app.settings.valid_values import DAY, WEEK
@@ -56,11 +47,6 @@ from app.store.pages import Page, page, with_values
 
 GRACE_SECONDS = DAY  # how long a replaced key stays valid by default
 GRACE_SECONDS_MAX = WEEK
-
-
-def generate_key() -> str:
-    """Return the text of a new key: 8 random bytes to find it, and 32 random secret bytes."""
-    return f"dpk_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
 
 
 @dataclass

@@ -18,7 +18,8 @@ from sqlalchemy import Select, select
 from app.clock import now
 from app.errors import ForbiddenError, ValidationFailedError
 from app.identity.families import created_tenants
-from app.identity.principals import MAKES_KEYS, Maker, Scope, to_bits
+from app.identity.principals import Maker
+from app.identity.scopes import MAKES_KEYS, Scope, to_bits
 from app.store.database import Session
 from app.store.models import ApiKey, Tenant
 

@@ -19,7 +19,8 @@ from sqlalchemy.orm import Session
 from app.audit.details import RevokedFamily
 from app.clock import now
 from app.errors import NotFoundError
-from app.identity.principals import Maker, Scope, from_bits, has_expired, key_is_live
+from app.identity.principals import Maker, has_expired, key_is_live
+from app.identity.scopes import Scope, from_bits
 from app.store.database import Lock
 from app.store.models import (
     ApiKey,

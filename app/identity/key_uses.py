@@ -15,7 +15,8 @@ from sqlalchemy import or_, select, update
 from app.clock import now
 from app.concurrency.gevent import spawn
 from app.errors import ConflictError, StoreUnavailableError
-from app.identity.principals import ApiKeyPrincipal, digest_of
+from app.identity.key_text import digest_of
+from app.identity.principals import ApiKeyPrincipal
 from app.log import logger
 from app.store.database import SYSTEM, Database
 from app.store.models import ApiKey

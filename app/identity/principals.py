@@ -1,15 +1,11 @@
-"""Principals: who calls, and which scopes a key has.
+"""Principals: who calls.
 
 A principal is checked when a request begins, and again in each writing transaction of the request
-(`Principal.reauthorize`). Scopes say what an API key may do.
+(`Principal.reauthorize`).
 """
 
-import enum
-import functools
-import hashlib
 import hmac
 import operator
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -22,48 +18,13 @@ from sqlalchemy.orm import Session
 from app.audit import Actor
 from app.clock import now
 from app.errors import ForbiddenError, NotFoundError, UnauthenticatedError
+from app.identity.key_text import BAD_KEY
+from app.identity.scopes import Scope, from_bits
 from app.store.database import Lock
 from app.store.models import ApiKey, Configuration, OnboardingLink, Suspension, Tenant, TenantStatus
 
-KEY = re.compile(r"dpk_([0-9a-f]{16})_([A-Za-z0-9_-]{43})", re.ASCII)
-_BAD_KEY = "This needs a valid API key: Authorization: Bearer dpk_…"
-
 # Select it in the same statement as a row. Otherwise a revocation could come between the two reads.
 REVOCATION_COUNTER = select(Configuration.revocation_counter).scalar_subquery()
-
-
-class Scope(enum.StrEnum):
-    """The permissions that a key can have.
-
-    Their order is that of the bits in `api_keys.scope_bits`. So append new scopes, and never
-    reorder them.
-    """
-
-    TENANTS_READ = "tenants:read"
-    TENANTS_WRITE = "tenants:write"
-    CONNECTIONS_READ = "connections:read"
-    CONNECTIONS_WRITE = "connections:write"
-    CREDENTIALS_ISSUE = "credentials:issue"
-    AUDIT_READ = "audit:read"
-    WEBHOOKS_WRITE = "webhooks:write"
-    KEYS_WRITE = "keys:write"
-    KEYS_DELEGATE = "keys:delegate"
-
-
-MAKES_KEYS = frozenset({Scope.KEYS_WRITE, Scope.KEYS_DELEGATE})
-# The command line's `all` stands for these. keys:delegate can't be combined with keys:write.
-ALL_SCOPES = frozenset(Scope) - {Scope.KEYS_DELEGATE}
-
-_BITS = {scope: 1 << place for place, scope in enumerate(Scope)}
-
-
-def to_bits(scopes: frozenset[Scope]) -> int:
-    return sum(_BITS[scope] for scope in scopes)
-
-
-@functools.cache  # few combinations of scopes are in use
-def from_bits(bits: int) -> frozenset[Scope]:
-    return frozenset(scope for scope, bit in _BITS.items() if bits & bit)
 
 
 class Principal(ABC):
@@ -186,7 +147,7 @@ class ApiKeyPrincipal(Principal):
             ApiKey.id == self.key_id, key_is_live(), _OF_NO_DELETED_TENANT
         )
         if db.scalar(key) is None:
-            raise UnauthenticatedError(_BAD_KEY)
+            raise UnauthenticatedError(BAD_KEY)
         if self.on_write is not None:
             self.on_write(db)
 
@@ -211,13 +172,13 @@ class ApiKeyPrincipal(Principal):
     def ensure_valid(self, digest: bytes) -> None:
         """Raise UnauthenticatedError if the key has another digest or has expired."""
         if not hmac.compare_digest(self.digest, digest):
-            raise UnauthenticatedError(_BAD_KEY)
+            raise UnauthenticatedError(BAD_KEY)
         self.ensure_live()
 
     def ensure_live(self) -> None:
         """Raise UnauthenticatedError if the key has expired since it was authenticated."""
         if has_expired(self.expires_at):
-            raise UnauthenticatedError(_BAD_KEY)
+            raise UnauthenticatedError(BAD_KEY)
 
     def require(self, *scopes: Scope) -> None:
         """Raise ForbiddenError unless the key has one of these scopes. Call it before lookups."""
@@ -303,25 +264,6 @@ class SystemPrincipal(Principal):
         """Do nothing: Deputy itself has no key that could have been revoked."""
 
 
-def lookup_of(text: str) -> str:
-    """Return the lookup digits in a key's text.
-
-    Raises UnauthenticatedError if the text does not have the form of a key.
-    """
-    match = KEY.fullmatch(text)
-    if match is None:
-        raise UnauthenticatedError(_BAD_KEY)
-    return match[1]
-
-
-def digest_of(text: str) -> bytes:
-    """Return the hash under which a key's text or a link's token is stored.
-
-    A secret of 256 random bits needs no slow hash and no salt.
-    """
-    return hashlib.sha256(text.encode()).digest()
-
-
 def principal_at_counter(db: Session, lookup: str) -> tuple[int, ApiKeyPrincipal]:
     """Return the revocation counter, and the principal of the key with these lookup digits.
 
@@ -330,7 +272,7 @@ def principal_at_counter(db: Session, lookup: str) -> tuple[int, ApiKeyPrincipal
     """
     row = db.execute(_BY_LOOKUP, {"lookup": lookup}).one_or_none()
     if row is None:
-        raise UnauthenticatedError(_BAD_KEY)
+        raise UnauthenticatedError(BAD_KEY)
     return row.counter, ApiKeyPrincipal(
         key_id=row.id,
         lookup=row.lookup,

@@ -25,14 +25,10 @@ from app.audit import Actor
 from app.clock import now
 from app.concurrency.gevent import leaf_lock
 from app.concurrency.single_flight import SingleFlight
+from app.identity.key_text import lookup_of
 from app.identity.key_uses import KeyUses
-from app.identity.principals import (
-    ApiKeyPrincipal,
-    Scope,
-    SystemPrincipal,
-    lookup_of,
-    principal_at_counter,
-)
+from app.identity.principals import ApiKeyPrincipal, SystemPrincipal, principal_at_counter
+from app.identity.scopes import Scope
 from app.identity.tenancy import ConnectionKey, owned, owned_at_counter
 from app.ids import Grant
 from app.limits.rates import Rates

@@ -8,7 +8,6 @@ it stores nothing, and the request reads everything again (invariants 8 and 9). 
 opened meanwhile is not returned.
 """
 
-import hashlib
 import json
 import re
 import time
@@ -17,17 +16,15 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from uuid import UUID
 
-import orjson
-
 from app import errors, metrics, strict_json
 from app.audit import actions
 from app.audit.log import AuditLog
+from app.aws.session_names import session_name
 from app.aws.sts import Misconfigured, Refused, Session, Sts, StsError
 from app.clock import now, timestamp
 from app.concurrency.group_commit import BufferedHistogram
 from app.identity import ApiKeyPrincipal, owned
 from app.identity.tenancy import ConnectionKey
-from app.ids import session_name
 from app.issuing.authorization import Authorization, VerifiedConnection, refused_about
 from app.issuing.session_cache import CacheKey, SessionCache, Source
 from app.limits import quotas, rates, table
@@ -70,17 +67,9 @@ class _Request(NamedTuple):
     reason: str | None
 
     def cache_key(self) -> CacheKey:
-        """Return the key of the request's session in the cache.
-
-        It contains everything that the session depends on, and the id of the API key. So no request
-        gets a session that was opened for a different request.
-        """
-        connection, grant = self.connection, self.connection.grant
-        row = connection.tenant_id.hex, connection.connection_id.hex, connection.version
-        role = grant.role_arn.text, grant.external_id, connection.role_unique_id
-        terms = self.principal.key_id.hex, self.duration_seconds, self.policy
-        text = orjson.dumps([*row, *role, *terms])
-        return CacheKey(connection.tenant_id, text, hashlib.sha256(text).digest())
+        return CacheKey.of(
+            self.connection, self.principal.key_id, self.duration_seconds, self.policy
+        )
 
 
 @dataclass

@@ -11,6 +11,7 @@ reduce the calls to AWS and the time that requests wait:
   is good. While AWS doesn't answer, the old session is still served.
 """
 
+import hashlib
 import random
 import time
 from collections import Counter
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from concurrent import futures
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 from uuid import UUID
 
 import orjson
@@ -31,6 +32,7 @@ from app.concurrency.gevent import leaf_lock
 from app.concurrency.places import waiting
 from app.concurrency.single_flight import SingleFlight
 from app.errors import AppError, AwsUnavailableError, RateLimitedError, TryLaterError
+from app.issuing.authorization import VerifiedConnection
 
 if TYPE_CHECKING:
     from app.cache.shared_cache import SharedCache
@@ -70,6 +72,21 @@ class CacheKey(NamedTuple):
     tenant_id: UUID  # for the tenant's maximum of sessions
     text: bytes  # everything that the session depends on, and the API key's id
     digest: bytes  # the SHA-256 of `text`
+
+    @classmethod
+    def of(
+        cls, connection: VerifiedConnection, key_id: UUID, duration_seconds: int, policy: str | None
+    ) -> Self:
+        """Return the key of this session.
+
+        It contains everything that the session depends on, and the id of the API key. So no request
+        gets a session that was opened for a different request.
+        """
+        grant = connection.grant
+        row = connection.tenant_id.hex, connection.connection_id.hex, connection.version
+        role = grant.role_arn.text, grant.external_id, connection.role_unique_id
+        text = orjson.dumps([*row, *role, key_id.hex, duration_seconds, policy])
+        return cls(connection.tenant_id, text, hashlib.sha256(text).digest())
 
     @property
     def shared_name(self) -> str:

@@ -14,9 +14,10 @@ from uuid import UUID
 from sqlalchemy import select
 
 from app.audit.log import AuditLog, EventFilter
-from app.aws.sts import ProofNames
+from app.aws.session_names import ProofNames
+from app.clock import CLOCKS_APART
 from app.ids import RoleArn, time_of
-from app.store.database import CLOCKS_APART, Database
+from app.store.database import Database
 from app.store.models import ISSUED, ApiKey, AuditEvent, Connection
 from app.store.pages import every
 

@@ -27,7 +27,8 @@ from cachetools import LRUCache, TTLCache
 
 from app.concurrency.places import Places, pause, rest, urgent
 from app.errors import RateLimitedError
-from app.identity.principals import ApiKeyPrincipal, digest_of
+from app.identity.key_text import digest_of
+from app.identity.principals import ApiKeyPrincipal
 from app.limits.rates import TokenBucket
 from app.limits.table import (
     CPU_TIME,

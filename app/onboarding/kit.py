@@ -14,13 +14,14 @@ from sqlalchemy import select
 from sqlalchemy.orm import joinedload, lazyload
 
 from app.aws import templates
-from app.config import Config, ConfigError
+from app.aws.regions import console_home, ensure_console, partition_of, regions
+from app.config import Config
 from app.connections.kit_names import KitNames, names_of, new_names
 from app.errors import ValidationFailedError
 from app.identity import Principal, tenant_of
-from app.ids import Broker
 from app.onboarding import kit_scripts
 from app.onboarding.kit_scripts import KitRole
+from app.onboarding.kit_trust_policy import trust_policy
 from app.onboarding.publication import Publication, Rendered, SetVersions
 from app.onboarding.registration_tokens import RegistrationTokens
 from app.permissions.permission_sets import PermissionSet, PermissionSets, managed_policy_arn
@@ -37,12 +38,6 @@ KEPT = (
     "OrganizationalUnitIds",
     "CallAs",
 )
-# Hosts of AWS's consoles, which botocore's data does not have
-_CONSOLES = {
-    "aws": "console.aws.amazon.com",
-    "aws-us-gov": "console.amazonaws-us-gov.com",
-    "aws-cn": "console.amazonaws.cn",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +119,14 @@ class Onboarding:
     sets: PermissionSets
 
     def __post_init__(self) -> None:
-        _ensure_console(self._config)
+        ensure_console(self._config)
         self.versions = SetVersions(self._db, self.sets)
         self._tokens = RegistrationTokens(self._config.database.secret_keys)
 
     def regions(self) -> list[str]:
         """Return the regions in which a customer's stack may run. Those with a topic come first."""
         ours = list(self._config.aws.registration_topics)
-        others = templates.regions(self._config.aws.broker.partition).difference(ours)
+        others = regions(self._config.aws.broker.partition).difference(ours)
         return ours + sorted(others)
 
     def rendered(self, permission_set: str | None = None) -> Rendered:
@@ -159,7 +154,7 @@ class Onboarding:
         url = self._publication.bucket.url(rendered.role)
         organization_url = self._publication.bucket.url(rendered.organization)
         role = self._role(names.role, values, chosen)
-        home = _home(self._config, region)
+        home = console_home(self._config, region)
         launch = partial(_launch_url, home, values | {"RoleName": role.name})
         _, stack, organization_stack = existing.names
         stacks = {stack: url, organization_stack: organization_url}
@@ -207,7 +202,10 @@ class Onboarding:
             names = kept if parameter["name"] in present else to_fill_in
             names.append(parameter["name"])
         values = {name: f"<{name}>" for name in to_fill_in} | values
-        home, parameters = _home(self._config, region), kit_scripts.updated_parameters(values, kept)
+        home, parameters = (
+            console_home(self._config, region),
+            kit_scripts.updated_parameters(values, kept),
+        )
         stack, whole = (
             StackUpdate(
                 name=name,
@@ -300,7 +298,7 @@ class Onboarding:
         ours = self._config.aws.broker.partition
         if region in self.regions():
             return region
-        theirs = templates.partition_of(region)
+        theirs = partition_of(region)
         message = (
             f"Must be a region with CloudFormation in the partition {ours}, which this deployment"
             " serves."
@@ -314,33 +312,6 @@ class Onboarding:
         raise ValidationFailedError(region=message)
 
 
-def _ensure_console(config: Config) -> None:
-    """Check that the region and a known console belong to the broker's partition.
-
-    Raises ConfigError for a partition whose console is unknown, or a region outside the partition.
-    """
-    ours, theirs = config.aws.broker.partition, templates.partition_of(config.aws.region)
-    if theirs != ours:
-        place = f"the partition {theirs}" if theirs else "no partition that is known here"
-        raise ConfigError(
-            f"AWS_REGION: {config.aws.region} is in {place}, but DEPUTY_BROKER_PRINCIPAL_ARN in"
-            f" {ours}. A deployment serves the one partition of its broker, and its region must"
-            " be there."
-        )
-    if config.aws.console_url is None and ours not in _CONSOLES:
-        raise ConfigError(
-            f"DEPUTY_CONSOLE_URL: must be set: the console of the partition {ours} is not known"
-            " here."
-        )
-
-
-def _home(config: Config, region: str) -> str:
-    """Return the URL of CloudFormation's console in a region."""
-    partition = config.aws.broker.partition
-    console = config.aws.console_url or f"https://{region}.{_CONSOLES[partition]}"
-    return f"{console}/cloudformation/home?region={region}"
-
-
 def _launch_url(home: str, parameters: dict[str, str], template_url: str, stack_name: str) -> str:
     """Return a launch URL, which is AWS's quick-create link.
 
@@ -351,30 +322,3 @@ def _launch_url(home: str, parameters: dict[str, str], template_url: str, stack_
     fields |= {f"param_{name}": value for name, value in parameters.items() if value}
     query = urlencode(fields, quote_via=quote, safe="")
     return f"{home}#/stacks/create/review?{query}"
-
-
-def trust_policy(broker: Broker, external_id: str, *others: str | None) -> dict[str, Any]:
-    """Return the policy that lets only the broker assume the role, with this External ID.
-
-    `others`: further External IDs that it accepts, as during a rotation. Its principal is the
-    account's root, and a condition names the broker. AWS stores a role or user as principal by its
-    unique id, so recreating the broker would break every customer's role. AWS stores condition
-    values unchanged.
-    """
-    accepted: Any = [external_id, *filter(None, others)]
-    if len(accepted) == 1:
-        accepted = external_id
-    return {
-        "Version": "2012-10-17",
-        "Statement": [
-            {
-                "Effect": "Allow",
-                "Principal": {"AWS": f"arn:{broker.partition}:iam::{broker.account_id}:root"},
-                "Action": "sts:AssumeRole",
-                "Condition": {
-                    "StringEquals": {"sts:ExternalId": accepted},
-                    "ArnEquals": {"aws:PrincipalArn": broker.arn},
-                },
-            }
-        ],
-    }

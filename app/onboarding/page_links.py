@@ -25,7 +25,7 @@ from app.audit import actions
 from app.clock import now
 from app.config import Config
 from app.connections import allowed_roles, connections
-from app.connections.kit_names import names_of, new_names
+from app.connections.kit_names import kit_role_name, names_of, new_names
 from app.errors import ConflictError, NotFoundError, RoleNotAllowedError, ValidationFailedError
 from app.identity import (
     LinkPrincipal,
@@ -39,7 +39,7 @@ from app.identity import (
     tenant_of,
 )
 from app.identity.families import Ending, Making
-from app.ids import ACCOUNT_ID, RoleArn, kit_role_name
+from app.ids import ACCOUNT_ID, RoleArn
 from app.limits.rates import Rates
 from app.limits.table import LINKS
 from app.onboarding.kit import Onboarding

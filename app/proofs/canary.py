@@ -37,7 +37,8 @@ from app.ids import Grant
 from app.log import logger
 from app.proofs.proof import AWS_SILENT, ProofCheck, ProofFinding, check_of, refusal
 from app.store.database import SYSTEM, Database
-from app.store.models import NOT_ISSUED, AuditEvent, Connection, Verdict, states
+from app.store.models import NOT_ISSUED, AuditEvent, Connection, Verdict
+from app.store.models.proof import STRANGER
 
 _PROBER = Actor("worker", None, "prober")
 _FRESH = 60.0  # seconds for which a canary check counts
@@ -118,8 +119,8 @@ class Canary:
         view = self._look(sts, since)
         if why := _WHY_NOT.get(view.sight):
             return finding.doubted(why)._replace(may_be_spreading=False, refused=False)
-        if view.stranger is None and check_of(states.STRANGER, "passed") in finding.checks:
-            return finding.with_check(check_of(states.STRANGER, "skipped"))
+        if view.stranger is None and check_of(STRANGER, "passed") in finding.checks:
+            return finding.with_check(check_of(STRANGER, "skipped"))
         return finding
 
     def check_stranger(self, sts: Sts, grant: Grant) -> ProofCheck | None:
@@ -134,8 +135,8 @@ class Canary:
             return None
         stranger = self._look(sts).stranger if self.config.proofs.canary_role_arn else None
         if stranger is None:
-            return check_of(states.STRANGER, "skipped")
-        check = refusal(states.STRANGER, partial(sts.probe_as_stranger, stranger), grant)
+            return check_of(STRANGER, "skipped")
+        check = refusal(STRANGER, partial(sts.probe_as_stranger, stranger), grant)
         is_imported_name = not grant.role_arn.name.startswith(self.config.aws.role_prefix)
         if is_imported_name and check.outcome == "passed":
             return check._replace(outcome="skipped", detail=_NAME_NOT_TESTED)

@@ -20,7 +20,7 @@ from app.aws.role_view import RoleSettings
 from app.aws.sts import Misconfigured, Refused, Sts, StsError
 from app.ids import Grant
 from app.store.models import Verdict
-from app.store.models.states import ACCOUNT, FOREIGN, MISSING, OWN, STRANGER
+from app.store.models.proof import ACCOUNT, FOREIGN, MISSING, OWN, STRANGER
 
 CheckOutcome = Literal["passed", "failed", "inconclusive", "skipped"]
 

@@ -20,7 +20,7 @@ from app.proofs.proof import NOT_TRIED, ProofCheck, ProofFinding, ProofWarning, 
 from app.proofs.trust_policy import Reading, read
 from app.rotation.switch import RotationPlan
 from app.store.models import Verdict
-from app.store.models.states import DEMANDS, ONLY_US, STRANGER
+from app.store.models.proof import DEMANDS, ONLY_US, STRANGER
 
 ENDS = "trust_policy_ends_access"
 RETIRED = "trust_policy_names_retired_external_id"

@@ -34,7 +34,7 @@ from app.store.models import (
     Trigger,
     live_of,
 )
-from app.store.models.tenant import IMPORTED, ROTATING
+from app.store.models.external_id import IMPORTED, ROTATING
 
 # Maximum time between two tries of the same role during a rotation
 HOURLY = timedelta(hours=1)

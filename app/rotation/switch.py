@@ -32,7 +32,7 @@ from app.store.models import (
     ExternalIdState,
     Verdict,
 )
-from app.store.models.states import OWN
+from app.store.models.proof import OWN
 
 _RETIRED_TRIED = 3  # maximum number of retired External IDs that one proof tries
 _CONFIRMED_AFTER = timedelta(minutes=2)

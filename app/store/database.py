@@ -63,7 +63,6 @@ _DURABLE = (
 )
 # The feed shows only audit events that are older than the sum of these two numbers of seconds.
 LONGEST = 15  # maximum duration of a transaction, and so the maximum age of an event when stored
-CLOCKS_APART = 5  # maximum difference between the clocks of two machines
 # Maximum of concurrent long reads on SQLite. Each occupies a thread and a connection, which writers
 # need too.
 _LONG_READS = 4

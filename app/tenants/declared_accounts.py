@@ -10,7 +10,8 @@ from collections.abc import Iterable
 
 from sqlalchemy import Uuid, bindparam, select, text
 
-from app.errors import ConflictError
+from app.config import Config
+from app.errors import ConflictError, RoleNotAllowedError
 from app.store.database import Session, as_json
 from app.store.models import Connection, Tenant, TenantAccount, live_of
 
@@ -53,6 +54,14 @@ def declare(db: Session, tenant: Tenant, accounts: Iterable[str] | None) -> None
             db.execute(query.bindparams(bindparam("tenant_id", type_=Uuid())), rows)
     tenant.declares_accounts = accounts is not None
     tenant.accounts = None if accounts is None else sorted(declared)
+
+
+def ensure_declared(db: Session, config: Config, tenant: Tenant, account_id: str) -> None:
+    """Raise RoleNotAllowedError for an account that is not in the tenant's list."""
+    if db.get(TenantAccount, (tenant.id, account_id)) is None:
+        raise RoleNotAllowedError(
+            f"This role's account was not declared; ask {config.vendor.vendor_name} to add it."
+        )
 
 
 def load_accounts(db: Session, tenant: Tenant) -> Tenant:

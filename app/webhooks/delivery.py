@@ -18,8 +18,9 @@ from app.store.database import SYSTEM, Database
 from app.store.models import WebhookEndpoint, WebhookEvent
 from app.webhooks import events
 from app.webhooks.claims import DeliveryClaim, claim
+from app.webhooks.endpoint_secrets import Secrets
 from app.webhooks.retries import Outcome, store
-from app.webhooks.signing import Secrets, signed_headers
+from app.webhooks.signing import signed_headers
 
 THREADS = 32
 

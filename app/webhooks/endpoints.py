@@ -28,8 +28,8 @@ from app.settings.valid_values import DAY, WEEK
 from app.store.database import Database, Lock, Session, until_committed
 from app.store.models import DisabledBecause, EndpointStatus, Tenant, WebhookEndpoint
 from app.store.pages import Page, page
+from app.webhooks.endpoint_secrets import Secrets
 from app.webhooks.events import RECOVERED_AT_ONCE, missed_by
-from app.webhooks.signing import Secrets
 
 GRACE_SECONDS = DAY
 GRACE_SECONDS_MAX = WEEK

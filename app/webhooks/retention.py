@@ -1,4 +1,4 @@
-"""The housekeeping of webhooks: rows that are over, and secrets under a key that is replaced."""
+"""The retention of webhooks' rows, and the endpoints that were disabled."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import delete, exists, select
 
-from app.health.checks import HealthFinding, failed, ok, warning
+from app.health.checks import HealthFinding, ok, warning
 from app.store.database import SYSTEM, Database
 from app.store.models import (
     DeliveryStatus,
@@ -16,7 +16,6 @@ from app.store.models import (
     WebhookEndpoint,
     WebhookEvent,
 )
-from app.webhooks.signing import Secrets
 
 DELIVERIES_KEPT = timedelta(days=30)
 # An event may be delivered again on its last day (`recover`), and so be kept as long again
@@ -36,18 +35,6 @@ def delete_ended(db: Database) -> None:
         session.execute(
             delete(WebhookEndpoint).where(*ended), execution_options={"synchronize_session": False}
         )
-
-
-def seal_again(db: Database, secrets: Secrets) -> None:
-    """Seal the secrets again that are not sealed under the first of SECRET_KEYS."""
-    for endpoint_id in [each.id for each in _live(db) if _is_old(each, secrets)]:
-        with db.write(SYSTEM) as session:
-            endpoint = session.get(WebhookEndpoint, endpoint_id, with_for_update=True)
-            if endpoint is None or endpoint.status == EndpointStatus.DELETED:
-                continue
-            endpoint.secret = secrets.sealed_again(endpoint.id, endpoint.secret)
-            if endpoint.old_secret is not None:
-                endpoint.old_secret = secrets.sealed_again(endpoint.id, endpoint.old_secret)
 
 
 def finding(db: Database) -> HealthFinding:
@@ -70,26 +57,3 @@ def stopped(db: Database) -> Sequence[UUID]:
     )
     with db.read() as session:
         return session.scalars(query.order_by(WebhookEndpoint.id)).all()
-
-
-def check_secrets(db: Database, secrets: Secrets) -> HealthFinding:
-    """Find the secrets that none of SECRET_KEYS opens. It reads all endpoints."""
-    endpoints = _live(db)
-    closed = [each for each in endpoints if secrets.open(each.id, each.secret) is None]
-    if closed:
-        return failed(
-            f"{len(closed)} webhook endpoints have a secret that none of DEPUTY_SECRET_KEYS opens.",
-            "Put the key back that DEPUTY_SECRET_KEYS lacks, or give the endpoints new secrets.",
-        )
-    return ok(f"The secrets of {len(endpoints)} webhook endpoints can be opened.")
-
-
-def _live(db: Database) -> list[WebhookEndpoint]:
-    live = WebhookEndpoint.status != EndpointStatus.DELETED
-    with db.read(long=True) as session:
-        return list(session.scalars(select(WebhookEndpoint).where(live)))
-
-
-def _is_old(endpoint: WebhookEndpoint, secrets: Secrets) -> bool:
-    sealed = filter(None, (endpoint.secret, endpoint.old_secret))
-    return not all(map(secrets.is_current, sealed))

@@ -8,7 +8,7 @@ import pytest
 import time_machine
 
 from app.clock import now
-from app.identity.principals import ALL_SCOPES
+from app.identity.scopes import ALL_SCOPES
 from app.store.database import SYSTEM
 from app.store.models import Connection, Trigger
 from tests.support.cast import Customer, path_of

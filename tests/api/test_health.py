@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import pytest
 import sqlalchemy
 
-from app.aws.query import QueryApi
+from app.aws.query_api import QueryApi
 from app.clock import now
 from app.factory import create_app
 from app.health.heartbeats import Heartbeat
-from app.identity.principals import ALL_SCOPES, Scope
+from app.identity.scopes import ALL_SCOPES, Scope
 from app.store.database import SYSTEM
 from app.store.models import BackgroundWorker, Connection, ConnectionStatus
 from app.store.models.proof_schedule import Interval

@@ -306,7 +306,7 @@ def test_a_request_counts_once_though_its_record_had_to_be_tried_twice(scene, ap
 @on_sqlite
 def test_a_slow_aws_is_a_503_in_time_and_its_answer_there_for_the_next(scene, faults, monkeypatch):
     monkeypatch.setattr("app.issuing.issue._ANSWER_SECONDS", 0.4)
-    monkeypatch.setattr("app.aws.query.PAUSE", 0)
+    monkeypatch.setattr("app.aws.query_api.PAUSE", 0)
     # And then it answers
     faults.add("timeout", role_arn=scene.role_arn, seconds=0.8, times=1)
     response = scene.worker.raw("POST", scene.path)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from app.identity.principals import ALL_SCOPES
+from app.identity.scopes import ALL_SCOPES
 from tests.attacks.evidence import on_sqlite
 from tests.support.cast import Api, World, path_of
 

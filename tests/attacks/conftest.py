@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from app.aws.sts import Sts
-from app.identity.principals import ALL_SCOPES
+from app.identity.scopes import ALL_SCOPES
 from tests.attacks.evidence import Scene
 from tests.support.cast import World
 

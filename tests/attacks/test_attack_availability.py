@@ -20,15 +20,15 @@ import pytest
 import time_machine
 from werkzeug.exceptions import UnprocessableEntity
 
-from app.api.kit.prices import price_of
 from app.audit import Event
 from app.clock import now
 from app.concurrency.places import urgent, without_places
 from app.errors import NotFoundError, RateLimitedError
-from app.identity.principals import ALL_SCOPES
+from app.identity.scopes import ALL_SCOPES
 from app.ids import new_id
 from app.limits import table, tenant_share
 from app.limits.rates import TokenBucket
+from app.limits.request_costs import price_of
 from app.limits.table import (
     CPU_TIME,
     HELD_REFUSALS,

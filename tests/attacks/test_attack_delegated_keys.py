@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.identity.principals import Scope
+from app.identity.scopes import Scope
 from app.limits import table
 from tests.api.test_delegated_keys import KEYS, WORKER, SignUp
 from tests.attacks.evidence import absent, case, on_postgresql, problem, refusal, untouched

@@ -8,8 +8,8 @@ from uuid import UUID
 import pytest
 import time_machine
 
-from app.identity.api_keys import generate_key
-from app.identity.principals import ALL_SCOPES, Scope
+from app.identity.key_text import generate_key
+from app.identity.scopes import ALL_SCOPES, Scope
 from tests.attacks.evidence import (
     absent,
     case,

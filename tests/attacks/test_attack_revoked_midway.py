@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from app.identity.api_keys import ApiKeys
-from app.identity.principals import ALL_SCOPES
+from app.identity.scopes import ALL_SCOPES
 from app.issuing.authorization import Authorization
 from app.onboarding.page_links import Links
 from app.store.models.base import Base

@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 import time_machine
 
-from app.identity.principals import ALL_SCOPES
+from app.identity.scopes import ALL_SCOPES
 from tests.attacks.evidence import case, issues_nothing, on_postgresql
 from tests.support.cast import OPERATOR, UNSET, Api, Customer, path_of, without_external_id
 from tests.web.conftest import visit

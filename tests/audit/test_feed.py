@@ -11,18 +11,11 @@ from alembic import command
 
 from app.audit import Actor, Event, log as audit
 from app.audit.log import AuditLog, EventFilter
-from app.clock import now
+from app.clock import CLOCKS_APART, now
 from app.errors import StoreUnavailableError
 from app.ids import time_of
 from app.store import database as store
-from app.store.database import (
-    CLOCKS_APART,
-    LONGEST,
-    SYSTEM,
-    Database,
-    database_now,
-    postgresql_limits,
-)
+from app.store.database import LONGEST, SYSTEM, Database, database_now, postgresql_limits
 from app.store.migrations import alembic_config
 from app.store.models import AuditEvent
 from tests.support.databases import empty_database

@@ -13,7 +13,8 @@ from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl, quote
 
-from app.aws.sts import ProofNames, Session, Sts
+from app.aws.session_names import ProofNames
+from app.aws.sts import Session, Sts
 from app.ids import Broker
 
 ACCOUNT = "444455556666"

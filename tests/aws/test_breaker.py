@@ -37,7 +37,7 @@ def stopped_clock(monkeypatch) -> StoppedClock:
     clock = StoppedClock()
     monkeypatch.setattr("app.aws.breaker.time", clock)
     monkeypatch.setattr("app.aws.breaker._OPEN_SECONDS", OPEN)
-    monkeypatch.setattr("app.aws.query.PAUSE", 0)
+    monkeypatch.setattr("app.aws.query_api.PAUSE", 0)
     return clock
 
 

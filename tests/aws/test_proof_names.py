@@ -3,8 +3,8 @@
 import re
 import uuid
 
-from app.aws.sts import ProofNames
-from app.ids import RoleArn, new_id, session_name
+from app.aws.session_names import ProofNames, session_name
+from app.ids import RoleArn, new_id
 from tests.support.cast import SESSION_NAME
 
 ROLE = RoleArn.parse("arn:aws:iam::444455556666:role/deputy-0123abcd")

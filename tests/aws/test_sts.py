@@ -146,7 +146,7 @@ def environment(monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-    monkeypatch.setattr("app.aws.query.PAUSE", 0)
+    monkeypatch.setattr("app.aws.query_api.PAUSE", 0)
     monkeypatch.setattr(ContainerMetadataFetcher, "SLEEP_TIME", 0)
 
     def add(**more):
@@ -159,7 +159,7 @@ def environment(monkeypatch, tmp_path):
 @pytest.fixture
 def live(server, sts, monkeypatch):
     """The door as it is, which tries twice."""
-    monkeypatch.setattr("app.aws.query.PAUSE", 0)
+    monkeypatch.setattr("app.aws.query_api.PAUSE", 0)
     sts._api.breaker, sts.broker = Breaker(), PRINCIPAL
     sts._api._quota = RetryQuota()
     return sts

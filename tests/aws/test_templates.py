@@ -14,14 +14,8 @@ from cfnlint.api import ManualArgs, lint
 from cfnlint.decode import decode_str
 
 from app.aws import templates
-from app.aws.templates import (
-    Published,
-    TemplateBucket,
-    partition_of,
-    regions,
-    render,
-    render_organization,
-)
+from app.aws.regions import partition_of, regions
+from app.aws.templates import Published, TemplateBucket, render, render_organization
 from app.factory import create_app
 from app.ids import Broker
 from app.permissions import permission_sets

@@ -25,7 +25,7 @@ from app.background.celery_app import create_celery
 from app.background.worker import THREADS, companions, run_worker, stop_all
 from app.clock import now
 from app.errors import StoreUnavailableError
-from app.onboarding.kit import trust_policy
+from app.onboarding.kit_trust_policy import trust_policy
 from app.proofs.proof_queue import LEASE
 from app.services import Services
 from app.store.database import SYSTEM

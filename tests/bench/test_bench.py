@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 import bench.__main__
-from app.api.kit import prices
+from app.limits import request_costs
 from bench import costly, instructions, report
 from bench.client import BenchError
 from bench.goals import GOALS, GROWTH, HONESTY, HOT, MEMORY, Findings, Level, Result
@@ -146,4 +146,4 @@ def test_the_costliest_request_of_each_route_is_measured(app):
 
 
 def test_each_price_is_of_a_view(app):
-    assert prices._PRICES.keys() <= {view.__name__ for view in app.view_functions.values()}
+    assert request_costs._PRICES.keys() <= {view.__name__ for view in app.view_functions.values()}

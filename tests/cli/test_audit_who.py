@@ -6,9 +6,9 @@ from uuid import UUID
 
 import pytest
 
-from app.aws.sts import ProofNames
+from app.aws.session_names import ProofNames, session_name
 from app.clock import now
-from app.ids import RoleArn, first_id_at, new_id, session_name
+from app.ids import RoleArn, first_id_at, new_id
 from app.store.database import SYSTEM
 from app.store.models import AuditEvent
 from tests.cli.conftest import Cli

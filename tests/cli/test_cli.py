@@ -17,8 +17,8 @@ from app.clock import now
 from app.errors import UnauthenticatedError
 from app.factory import create_app
 from app.health.checks import Status
-from app.identity.api_keys import generate_key
-from app.identity.principals import ALL_SCOPES, Scope
+from app.identity.key_text import generate_key
+from app.identity.scopes import ALL_SCOPES, Scope
 from app.ids import new_id
 from app.services import Services
 from app.store.database import SYSTEM

@@ -13,7 +13,7 @@ import time_machine
 from flask import Flask
 
 from app.factory import create_app
-from app.identity.principals import ALL_SCOPES
+from app.identity.scopes import ALL_SCOPES
 from tests.client.people import CLIENT, CustomerAccount, Deputy, served
 from tests.conftest import OPERATOR, make_config
 from tests.support.cast import Api, World

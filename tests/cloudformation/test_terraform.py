@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.ids import Broker
-from app.onboarding.kit import trust_policy
+from app.onboarding.kit_trust_policy import trust_policy
 from app.permissions import permission_sets
 from tests.support import hcl
 

@@ -10,7 +10,7 @@ from contextlib import closing
 import pytest
 
 from app.factory import create_app
-from app.identity.principals import ALL_SCOPES
+from app.identity.scopes import ALL_SCOPES
 from app.ids import Broker, new_id
 from sandbox.vendor import VENDOR_ACCOUNT
 from tests.conftest import OPERATOR, make_config

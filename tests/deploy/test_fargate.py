@@ -15,7 +15,7 @@ import pytest
 from cfnlint.decode import decode
 
 from app.config import Config
-from app.identity.api_keys import generate_key
+from app.identity.key_text import generate_key
 from app.settings.declarations import collect_settings
 from dev.postgres import Postgres
 from dev.stack import ROOT, end_process

@@ -200,7 +200,7 @@ def test_no_credentials_and_those_of_somebody_else(deployment, monkeypatch):
 def test_a_clock_that_is_wrong(deployment, monkeypatch):
     for seconds, status, side in ((-20, "warning", "behind"), (400, "failed", "ahead of")):
         ahead = timedelta(seconds=seconds)
-        monkeypatch.setattr("app.health.vendor_checks.now", lambda ahead=ahead: now() + ahead)
+        monkeypatch.setattr("app.health.doctor_checks.now", lambda ahead=ahead: now() + ahead)
         found = deployment.doctor({"aws_clock": status})
         says(found, aws_clock=side)
         says(found, aws_clock="NTP")

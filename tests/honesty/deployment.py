@@ -26,7 +26,8 @@ from uuid import UUID
 import psutil
 import sqlalchemy
 
-from app.identity.api_keys import ApiKeys, generate_key
+from app.identity.api_keys import ApiKeys
+from app.identity.key_text import generate_key
 from app.identity.key_uses import KeyUses
 from app.limits.table import KEYS
 from app.store.database import Database

@@ -18,7 +18,7 @@ import psycopg
 import pytest
 import sqlalchemy
 
-from app.audit.log import record_restore
+from app.audit.restore import record_restore
 from app.identity.api_keys import ApiKeys
 from app.identity.key_uses import KeyUses
 from app.limits.table import KEYS

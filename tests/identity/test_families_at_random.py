@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from app.errors import AppError, UnauthenticatedError
-from app.identity.principals import ALL_SCOPES, ApiKeyPrincipal
+from app.identity.principals import ApiKeyPrincipal
+from app.identity.scopes import ALL_SCOPES
 from app.services import Services
 from tests.attacks.evidence import case, on_sqlite
 from tests.conftest import OPERATOR

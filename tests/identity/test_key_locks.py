@@ -13,7 +13,8 @@ from sqlalchemy.exc import OperationalError
 
 from app.errors import NotFoundError
 from app.identity import families, lock_owned, owned, tenant_of
-from app.identity.principals import ALL_SCOPES, ApiKeyPrincipal, LinkPrincipal
+from app.identity.principals import ApiKeyPrincipal, LinkPrincipal
+from app.identity.scopes import ALL_SCOPES
 from app.limits.table import KEYS
 from app.services import Services
 from app.store import database

@@ -14,12 +14,12 @@ from app.identity.principals import (
     LinkPrincipal,
     OperatorPrincipal,
     Principal,
-    Scope,
     SystemPrincipal,
     key_is_live,
     live_links,
     principal_at_counter,
 )
+from app.identity.scopes import Scope
 from app.ids import new_id
 from app.services import Services
 from app.store.models import ApiKey, OnboardingLink, Suspension

@@ -14,7 +14,7 @@ import sqlalchemy
 from app.aws.stack_messages import Request
 from app.errors import NotFoundError, SuspendedError, UnauthenticatedError
 from app.identity import owned, tenant_of
-from app.identity.principals import ALL_SCOPES
+from app.identity.scopes import ALL_SCOPES
 from app.limits.table import VENDOR_REQUESTS
 from app.onboarding.registration_tokens import VoidToken
 from app.onboarding.registrations import Registrations

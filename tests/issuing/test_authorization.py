@@ -23,9 +23,9 @@ from app.errors import (
     StoreUnavailableError,
     UnauthenticatedError,
 )
-from app.identity.api_keys import generate_key
+from app.identity.key_text import generate_key
 from app.identity.key_uses import KeyUses
-from app.identity.principals import Scope
+from app.identity.scopes import Scope
 from app.ids import new_id
 from app.issuing import issue as issuing
 from app.issuing.authorization import Authorization

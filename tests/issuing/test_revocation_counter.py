@@ -12,7 +12,7 @@ import sqlalchemy
 
 from app.audit import Event
 from app.errors import ConflictError, NotFoundError, SuspendedError
-from app.identity.principals import ALL_SCOPES
+from app.identity.scopes import ALL_SCOPES
 from app.identity.tenancy import owned
 from app.ids import new_external_id, new_id
 from app.proofs.proof import ProofFinding

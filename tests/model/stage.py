@@ -14,10 +14,10 @@ from moto.iam.models import iam_backends
 from sqlalchemy import update
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
-from app.identity.principals import ALL_SCOPES, Scope
+from app.identity.scopes import ALL_SCOPES, Scope
 from app.store.database import SYSTEM
 from app.store.models import Connection as Row, ExternalIdRow, ExternalIdState
-from app.store.models.tenant import ROTATING
+from app.store.models.external_id import ROTATING
 from tests.conftest import OPERATOR
 from tests.model.state import Key, Role, Tenant
 from tests.support.cast import Api
@@ -68,7 +68,7 @@ class Wire:
 def without_sockets(aws):
     """A service that is made meanwhile calls AWS over a Wire."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("app.aws.query._pool", lambda *_: (Wire(aws), "/"))
+        patch.setattr("app.aws.query_api._pool", lambda *_: (Wire(aws), "/"))
         yield
 
 

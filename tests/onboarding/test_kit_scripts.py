@@ -14,8 +14,8 @@ from cfnlint.decode import decode
 
 from app.ids import Broker
 from app.onboarding import kit_scripts
-from app.onboarding.kit import trust_policy
 from app.onboarding.kit_scripts import KitRole
+from app.onboarding.kit_trust_policy import trust_policy
 from app.permissions import permission_sets
 from tests.cloudformation.test_terraform import read_itself
 from tests.support import hcl, terraform

@@ -15,7 +15,7 @@ from flask import Flask
 from app.background.worker import run_worker
 from app.clock import now
 from app.factory import create_app
-from app.identity.principals import ALL_SCOPES
+from app.identity.scopes import ALL_SCOPES
 from app.store.database import SYSTEM
 from app.store.models import AuditEvent, Connection
 from bench.organization import most_in_a_second

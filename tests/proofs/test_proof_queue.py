@@ -13,7 +13,7 @@ from app.clock import now
 from app.ids import new_id
 from app.limits.rates import CallBudget
 from app.limits.table import BACKGROUND_CALLS
-from app.onboarding.kit import trust_policy
+from app.onboarding.kit_trust_policy import trust_policy
 from app.proofs.proof_queue import LEASE
 from app.services import Services
 from app.store.database import SYSTEM

@@ -10,13 +10,13 @@ import yaml
 from app.aws.errors import Refused, StsError, Unavailable
 from app.aws.role_view import RoleSettings
 from app.ids import Broker, Grant, RoleArn, new_external_id, new_id
-from app.onboarding.kit import trust_policy as kit_policy
+from app.onboarding.kit_trust_policy import trust_policy as kit_policy
 from app.proofs.policy_statements import Globs
 from app.proofs.proof import ProofCheck, ProofFinding, ProofWarning, check_of
 from app.proofs.trust_checks import ENDS, RETIRED, judge
 from app.rotation.switch import RotationPlan
 from app.store.models import Connection, Verdict
-from app.store.models.states import DEMANDS, ONLY_US, STRANGER
+from app.store.models.proof import DEMANDS, ONLY_US, STRANGER
 
 BROKER = Broker.parse("arn:aws:iam::111122223333:role/DeputyBroker")
 GRANT = Grant(

@@ -11,7 +11,7 @@ import yaml
 from hypothesis import event, given, settings, strategies as st
 
 from app.ids import Broker
-from app.onboarding.kit import trust_policy as kit_policy
+from app.onboarding.kit_trust_policy import trust_policy as kit_policy
 from app.proofs.trust_policy import Reading, read
 from sandbox.policy import Caller, Grant, Kind, Request, UnsupportedPolicy, evaluate_resource
 from tests.proofs.plain_reading import plain_reading

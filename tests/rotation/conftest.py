@@ -15,7 +15,7 @@ from flask import Flask
 
 from app.clock import now
 from app.factory import create_app
-from app.identity.principals import ALL_SCOPES
+from app.identity.scopes import ALL_SCOPES
 from app.ids import new_external_id
 from app.store.database import SYSTEM
 from app.store.models import Connection, ExternalIdRow

@@ -13,7 +13,8 @@ import botocore.session
 from botocore.config import Config as BotoConfig
 from botocore.credentials import Credentials, ReadOnlyCredentials
 
-from app.identity.principals import ALL_SCOPES, OperatorPrincipal
+from app.identity.principals import OperatorPrincipal
+from app.identity.scopes import ALL_SCOPES
 from tests.support.plain_requests import install
 
 _accounts = itertools.count(random.SystemRandom().randrange(200_000_000_000, 800_000_000_000))

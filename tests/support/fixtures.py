@@ -57,7 +57,7 @@ def impatient(monkeypatch) -> None:
     tried again at once.
     """
     monkeypatch.setattr("app.connections.connections.PATIENCE", 0.0)
-    monkeypatch.setattr("app.aws.query.PAUSE", 0)
+    monkeypatch.setattr("app.aws.query_api.PAUSE", 0)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
-from app.aws.query import QueryApi
+from app.aws.query_api import QueryApi
 from app.aws.stack_messages import StackAnswers
 
 

@@ -14,7 +14,8 @@ import sqlalchemy
 from sqlalchemy.pool import NullPool
 
 from app.clock import now
-from app.identity.principals import ALL_SCOPES, ApiKeyPrincipal, Scope
+from app.identity.principals import ApiKeyPrincipal
+from app.identity.scopes import ALL_SCOPES, Scope
 from app.ids import RoleArn, new_external_id, new_id
 from app.onboarding.registration_tokens import RegistrationTokens
 from app.store.database import SYSTEM

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from bs4 import BeautifulSoup
 
 from app.factory import create_app
-from app.identity.principals import ALL_SCOPES
+from app.identity.scopes import ALL_SCOPES
 from app.ids import new_id
 from tests.conftest import OPERATOR, make_config, publish_templates
 from tests.support.cast import Api, World, root_client

@@ -7,7 +7,7 @@ from markupsafe import escape
 from sqlalchemy import func, select
 
 from app.errors import StoreUnavailableError
-from app.http.headers import OF_BLUEPRINT
+from app.http.response_headers import OF_BLUEPRINT
 from app.store.models.base import Base
 from tests.attacks.evidence import on_sqlite
 from tests.onboarding.conftest import set_of

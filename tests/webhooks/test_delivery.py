@@ -17,16 +17,16 @@ from app.audit.actions import WEBHOOK_TYPES
 from app.background.retention import tidy
 from app.clock import now
 from app.errors import AppError, ConflictError, RateLimitedError
-from app.identity.principals import Scope
+from app.identity.scopes import Scope
 from app.ids import new_id
 from app.outbound.door import HttpAnswer
 from app.store.database import SYSTEM
 from app.store.models import EndpointStatus, WebhookDelivery, WebhookEndpoint, WebhookEvent
 from app.webhooks.delivery import THREADS
+from app.webhooks.endpoint_secrets import Secrets, check_secrets, seal_again
 from app.webhooks.events import BODY_BYTES
-from app.webhooks.retention import check_secrets, finding, seal_again
+from app.webhooks.retention import finding
 from app.webhooks.retries import RETRIES, Outcome
-from app.webhooks.signing import Secrets
 from tests.support.cast import OPERATOR
 from tests.support.waiting import until, waiting_for_locks
 from tests.webhooks.conftest import deliver, endpoint_of

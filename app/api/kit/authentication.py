@@ -13,11 +13,11 @@ from typing import Any
 from flask import g, request
 
 from app.api.kit.openapi import View
-from app.api.kit.prices import STOP, price_of
 from app.errors import TryLaterError, UnauthenticatedError
-from app.http.current import services
+from app.http.current_request import services
 from app.identity import ApiKeyPrincipal
-from app.identity.principals import Scope
+from app.identity.scopes import Scope
+from app.limits.request_costs import STOP, price_of
 
 # AWS's SDKs send this endpoint a key without `Bearer`, and read its refusals: Java and Go read
 # `code` and `message`, JavaScript reads `Code` and `Message`.

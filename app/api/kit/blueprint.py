@@ -21,8 +21,8 @@ from app.api.kit.idempotency import Again
 from app.api.kit.openapi import View
 from app.api.kit.pages import filters_of, paged  # noqa: F401  for resources
 from app.config import Config
-from app.http.current import changing, principal, services, whole_body  # noqa: F401  for resources
-from app.identity.principals import Scope
+from app.http.current_request import changing, principal, services, whole_body  # noqa: F401  for resources
+from app.identity.scopes import Scope
 from app.strict_json import JsonObject
 
 PUBLIC = ""  # instead of scopes: a view that needs no key

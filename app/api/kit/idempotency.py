@@ -13,10 +13,10 @@ from flask import Response, g, make_response, request
 from flask_smorest import Blueprint
 
 from app.api.kit.openapi import View
-from app.api.kit.prices import STOP, price_of
 from app.errors import MalformedRequestError
-from app.http.current import principal, services, whole_body
+from app.http.current_request import principal, services, whole_body
 from app.idempotency.attempts import Effect, StoredAnswer
+from app.limits.request_costs import STOP, price_of
 
 Again = Callable[[Effect], Any]
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, missing, pre_load, validate
 
 from app.clock import as_given
-from app.http.current import principal
+from app.http.current_request import principal
 from app.settings.valid_values import is_line
 from app.strict_json import JsonObject
 

@@ -14,39 +14,31 @@ The rows of deleted tenants and connections are kept, so their ids and External 
 to another tenant.
 """
 
+from app.store.models.api_key import ApiKey
+from app.store.models.approval import Approval, ApprovalDecision
+from app.store.models.audit_event import ISSUED, NOT_ISSUED, NOT_ISSUED_TO, AuditEvent
+from app.store.models.base import TenantOwned
 from app.store.models.connection import IN_ROUTINE, URGENT, Connection, live_of
 from app.store.models.deployment import (
-    ISSUED,
-    NOT_ISSUED,
-    NOT_ISSUED_TO,
-    AuditEvent,
     BackgroundWorker,
     Configuration,
     PermissionSetVersion,
     QuotaUse,
 )
-from app.store.models.idempotency import IdempotentRequest
-from app.store.models.states import ConnectionStatus, Proof, StackState, Trigger, Verdict
-from app.store.models.suspension import Suspension
-from app.store.models.tenant import (
-    ApiKey,
-    Approval,
-    ApprovalDecision,
+from app.store.models.external_id import (
     ExternalIdCheck,
     ExternalIdOrigin,
     ExternalIdRow,
     ExternalIdState,
-    LinkStatus,
-    OnboardingLink,
-    Registration,
     Rotation,
     RotationState,
-    Tenant,
-    TenantAccount,
-    TenantOwned,
-    TenantStatus,
-    folded,
 )
+from app.store.models.idempotency import IdempotentRequest
+from app.store.models.onboarding import LinkStatus, OnboardingLink, Registration
+from app.store.models.proof import Proof
+from app.store.models.states import ConnectionStatus, StackState, Trigger, Verdict
+from app.store.models.suspension import Suspension
+from app.store.models.tenant import Tenant, TenantAccount, TenantStatus, folded
 from app.store.models.webhook import (
     DeliveryStatus,
     DisabledBecause,

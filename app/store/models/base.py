@@ -9,6 +9,7 @@ from sqlalchemy import (
     JSON,
     ClauseElement,
     Enum,
+    ForeignKey,
     ForeignKeyConstraint,
     Index,
     MetaData,
@@ -89,3 +90,12 @@ def row_in(column: str, target: str, lazy: Any) -> Mapped[Any]:
     """
     join = f"foreign({column}) == {target}.id"
     return relationship(primaryjoin=join, lazy=lazy, viewonly=True)
+
+
+class TenantOwned:
+    """A row that belongs to one tenant.
+
+    Read connections through `identity.tenancy.owned`, which filters by tenant.
+    """
+
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"))

@@ -28,6 +28,7 @@ from app.store.models.base import (
     Base,
     CreatedAt,
     Flag,
+    TenantOwned,
     Text12,
     Text128,
     Text512,
@@ -35,31 +36,25 @@ from app.store.models.base import (
     row_in,
     same_tenant,
 )
+from app.store.models.external_id import ExternalIdRow, ExternalIdState
+from app.store.models.proof import Proof
 from app.store.models.proof_schedule import SETTLING, Interval, ProofSchedule, first_after
 from app.store.models.role_sets import RoleSets
 from app.store.models.states import (
     SEE_VERIFICATION,
     ConnectionStatus,
-    Proof,
     StackState,
     Trigger,
     Verdict,
     after_proof,
 )
 from app.store.models.suspension import Suspendable, Suspension
-from app.store.models.tenant import (
-    ExternalIdRow,
-    ExternalIdState,
-    Tenant,
-    TenantOwned,
-    TenantStatus,
-)
+from app.store.models.tenant import Tenant, TenantStatus
 
 _REPORTS_APART = timedelta(minutes=1)
 _NOT_VERIFIED = (
     "This connection is not verified. Call verify, and read `verification` in the answer."
 )
-_FRESH = timedelta(days=1)  # maximum age of a proof with which `approve` verifies a connection
 
 
 class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
@@ -308,15 +303,15 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
         if self.status is ConnectionStatus.VERIFIED and not settling:
             self.stack = None  # the role still exists, whatever the stack's last message said
 
-    def approve(self, approved_at: datetime) -> None:
+    def approve(self, approved_at: datetime, max_age: timedelta) -> None:
         """Apply the vendor's approval of the connection's own permission set.
 
-        The connection is verified at once if its latest proof passed, is at most a day old, and is
-        not older than the event that last made the connection due (a resume, a stack's message).
-        Otherwise a proof becomes due.
+        The connection is verified at once if its latest proof passed, is not older than `max_age`,
+        and is not older than the event that last made the connection due (a resume, a stack's
+        message). Otherwise a proof becomes due.
         """
         self.set_approval(None)
-        proof, oldest = self.proof, max(approved_at - _FRESH, self.due_since or approved_at)
+        proof, oldest = self.proof, max(approved_at - max_age, self.due_since or approved_at)
         if (
             proof is None
             or proof.verdict is not Verdict.PROVEN

@@ -5,8 +5,8 @@ from uuid import UUID
 
 from sqlalchemy.orm import Mapped, declared_attr
 
+from app.store.models.approval import Approval
 from app.store.models.base import Text64, row_in
-from app.store.models.tenant import Approval
 
 
 class RoleSets:

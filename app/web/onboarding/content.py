@@ -11,7 +11,7 @@ from flask import render_template, request
 
 from app.connections.kit_names import is_named_by_kit
 from app.connections.listing import ListPosition
-from app.http.current import services
+from app.http.current_request import services
 from app.onboarding.kit import Kit
 from app.onboarding.kit_scripts import filled
 from app.onboarding.page_links import Visit

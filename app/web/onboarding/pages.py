@@ -28,8 +28,9 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter, Rule
 
 from app import errors
-from app.http.current import services, whole_body
-from app.http.refusals import PROBLEMS, code_of, record_refusal
+from app.http.current_request import services, whole_body
+from app.http.refusals import record_refusal
+from app.http.statuses import PROBLEMS, code_of
 from app.identity import digest_of
 from app.limits.table import ATTEMPTS, CHECKS, ROLES_ENTERED, SEARCHES_ENDED
 from app.log import logger

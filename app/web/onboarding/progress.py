@@ -16,6 +16,7 @@ from app.ids import RoleArn
 from app.onboarding.kit import Kit
 from app.rotation.rotations import RotationStatus
 from app.store.models import Connection, ConnectionStatus, Proof, RotationState, Verdict, states
+from app.store.models.proof import ACCOUNT, DEMANDS, FOREIGN, MISSING, ONLY_US, OWN, STRANGER
 
 Counts = dict[ConnectionStatus, int]  # connections by status
 StepState = Literal["done", "now", "failed", "unclear", "todo"]
@@ -115,14 +116,14 @@ _BY_HAND = (("Your role", "We know which role to try."), *_LATER_STEPS)
 # The notes of failed steps, by the number of the step and the check that failed
 _FAILED = {
     1: {
-        states.OWN: "Not yet. It is absent, or it refuses us; AWS does not say which.",
-        states.ACCOUNT: "It is in another account than its ARN says.",
+        OWN: "Not yet. It is absent, or it refuses us; AWS does not say which.",
+        ACCOUNT: "It is in another account than its ARN says.",
     },
     3: {
-        states.MISSING: "The role lets us in without your External ID.",
-        states.FOREIGN: "The role lets us in with somebody else's External ID.",
-        states.STRANGER: "The role lets in another account than ours.",
-        states.DEMANDS: "A statement of its trust policy lets us in without your External ID.",
+        MISSING: "The role lets us in without your External ID.",
+        FOREIGN: "The role lets us in with somebody else's External ID.",
+        STRANGER: "The role lets in another account than ours.",
+        DEMANDS: "A statement of its trust policy lets us in without your External ID.",
     },
 }
 _TO_APPROVE = (
@@ -202,9 +203,9 @@ def progress_of(connection: Connection) -> Progress:
     unclear: str | None = None
     for check in connection.proof.checks if connection.proof else ():
         name, outcome = check["name"], check["outcome"]
-        if name != states.ONLY_US:
+        if name != ONLY_US:
             outcomes[name] = outcome
-            if outcome == "inconclusive" and name != states.DEMANDS:
+            if outcome == "inconclusive" and name != DEMANDS:
                 unclear = unclear or check["detail"]
     if connection.status in _AT_REST:
         return Progress(connection, None, None, [], None)
@@ -228,7 +229,7 @@ def _topic(connection: Connection, outcomes: dict[str, str]) -> str | None:
     gone = connection.stack if connection.stack in _SITUATIONS else None
     if connection.status is ConnectionStatus.VERIFIED:
         return gone
-    if outcomes.get(states.OWN) != "passed" and (gone or connection.is_only_an_account):
+    if outcomes.get(OWN) != "passed" and (gone or connection.is_only_an_account):
         return gone or LOOKING
     for name, outcome in outcomes.items():
         if outcome == "failed":
@@ -241,7 +242,7 @@ def _tested_step(connection: Connection, outcomes: dict[str, str]) -> Step:
     if not outcomes:
         return 1, "now", "Being checked."
     number = 1
-    if outcomes.get(states.OWN) == outcomes.get(states.ACCOUNT) == "passed":
+    if outcomes.get(OWN) == outcomes.get(ACCOUNT) == "passed":
         number = 3
         proof = connection.proof
         if connection.awaiting_approval and proof and proof.verdict is Verdict.PROVEN:
@@ -319,7 +320,7 @@ def _headline_of_one(progress: Progress) -> str:
     if connection.status is ConnectionStatus.PENDING and topic is None:
         unclear = "Not connected yet: AWS gave no clear answer."
         return unclear if progress.unclear else "Your role is being checked."
-    if lets_in and (connection.verified_at or topic == states.STRANGER):
+    if lets_in and (connection.verified_at or topic == STRANGER):
         return f"{lets_in} Its trust policy needs a change."
     return _STATUSES[connection.status].headline
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from app.clock import now
 from app.config import Config
-from app.http.current import services
+from app.http.current_request import services
 from app.onboarding.kit import Kit
 from app.onboarding.page_links import Visit
 from app.permissions.permission_sets import READS_ITSELF, PermissionSet

@@ -21,7 +21,7 @@ from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from app.factory import create_app
-from app.identity.principals import ALL_SCOPES
+from app.identity.scopes import ALL_SCOPES
 from tests.api.kit.test_openapi import DOCUMENT
 from tests.conftest import OPERATOR, make_config
 from tests.model.stage import without_sockets

@@ -13,8 +13,6 @@ from app.errors import RateLimitedError
 from app.identity import ApiKeyPrincipal
 from app.services import Services
 
-BODY_KIB = 256  # the longest list, ten thousand account ids, has 170 KiB
-
 services = cast("Services", LocalProxy(lambda: current_app.extensions["deputy"]))
 
 

@@ -14,11 +14,11 @@ from app.audit import months
 from app.aws import vendor_resources
 from app.aws.errors import Unavailable
 from app.aws.vendor_resources import AbsentError, MayNotLookError
-from app.clock import now
+from app.clock import CLOCKS_APART, now
 from app.config import Config
 from app.health.checks import HealthCheck, HealthFinding, failed, ok, skipped, warning
 from app.health.registration_checks import STACK, registration_checks
-from app.store.database import CLOCKS_APART, Database
+from app.store.database import Database
 from app.store.models import AuditEvent, Connection
 
 _SIGNED = 300.0  # seconds; AWS refuses a signature if the clocks differ by more

@@ -1,0 +1,29 @@
+"""A restored backup: what processes keep in memory must end, and the audit log says so."""
+
+import secrets
+from datetime import datetime
+
+from sqlalchemy import select, update
+
+from app.audit import Actor, actions
+from app.store.database import SYSTEM, Database
+from app.store.models import AuditEvent, Configuration
+
+
+def record_restore(db: Database, actor: Actor) -> datetime | None:
+    """Record that a backup was restored, and invalidate what processes keep in memory.
+
+    Return the time of the newest event in the backup. Raises StoreUnavailableError.
+    """
+    with db.write(SYSTEM) as session:
+        newest = session.scalar(select(AuditEvent.at).order_by(AuditEvent.id.desc()).limit(1))
+        # A process may have entries that were read at higher counters than the backup's. These
+        # counters must not be used again, even if the same backup is restored twice. So the
+        # increment is random.
+        away = 2**40 + secrets.randbelow(2**40)
+        session.execute(
+            update(Configuration).values(revocation_counter=Configuration.revocation_counter + away)
+        )
+        reaches = newest.isoformat(timespec="seconds") if newest else None
+        actions.DATABASE_RESTORED.record(session, actor, {"reaches": reaches})
+        return newest

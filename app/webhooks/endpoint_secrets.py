@@ -1,0 +1,78 @@
+"""The secrets of webhook endpoints, which are sealed in the database."""
+
+import base64
+import secrets
+from uuid import UUID
+
+from sqlalchemy import select
+
+from app.cache.sealing import Sealer
+from app.health.checks import HealthFinding, failed, ok
+from app.store.database import SYSTEM, Database
+from app.store.models import EndpointStatus, WebhookEndpoint
+
+_PREFIX = "whsec_"
+_BYTES = 32  # of a secret; the specification asks for 24 to 64
+
+
+class Secrets:
+    """Makes endpoints' secrets, and seals them for the database under SECRET_KEYS."""
+
+    def __init__(self, secret_keys: tuple[str, ...]) -> None:
+        self._sealer = Sealer(secret_keys, "webhook secret")
+
+    def make(self, endpoint_id: UUID) -> tuple[str, bytes]:
+        """Return a new secret, as it is shown once, and the same secret sealed."""
+        secret = secrets.token_bytes(_BYTES)
+        return _PREFIX + base64.b64encode(secret).decode(), self.seal(endpoint_id, secret)
+
+    def seal(self, endpoint_id: UUID, secret: bytes) -> bytes:
+        return self._sealer.seal(secret, endpoint_id.bytes)
+
+    def open(self, endpoint_id: UUID, sealed: bytes) -> bytes | None:
+        """Return the secret; None if none of SECRET_KEYS sealed it for this endpoint."""
+        return self._sealer.open(sealed, endpoint_id.bytes)
+
+    def is_current(self, sealed: bytes) -> bool:
+        """Return whether the first of SECRET_KEYS sealed it."""
+        return self._sealer.is_current(sealed)
+
+    def sealed_again(self, endpoint_id: UUID, sealed: bytes) -> bytes:
+        """Return the secret, sealed under the first of SECRET_KEYS if one of them opens it."""
+        secret = self.open(endpoint_id, sealed)
+        return sealed if secret is None else self.seal(endpoint_id, secret)
+
+
+def seal_again(db: Database, secrets: Secrets) -> None:
+    """Seal the secrets again that are not sealed under the first of SECRET_KEYS."""
+    for endpoint_id in [each.id for each in _live(db) if _is_old(each, secrets)]:
+        with db.write(SYSTEM) as session:
+            endpoint = session.get(WebhookEndpoint, endpoint_id, with_for_update=True)
+            if endpoint is None or endpoint.status == EndpointStatus.DELETED:
+                continue
+            endpoint.secret = secrets.sealed_again(endpoint.id, endpoint.secret)
+            if endpoint.old_secret is not None:
+                endpoint.old_secret = secrets.sealed_again(endpoint.id, endpoint.old_secret)
+
+
+def check_secrets(db: Database, secrets: Secrets) -> HealthFinding:
+    """Find the secrets that none of SECRET_KEYS opens. It reads all endpoints."""
+    endpoints = _live(db)
+    closed = [each for each in endpoints if secrets.open(each.id, each.secret) is None]
+    if closed:
+        return failed(
+            f"{len(closed)} webhook endpoints have a secret that none of DEPUTY_SECRET_KEYS opens.",
+            "Put the key back that DEPUTY_SECRET_KEYS lacks, or give the endpoints new secrets.",
+        )
+    return ok(f"The secrets of {len(endpoints)} webhook endpoints can be opened.")
+
+
+def _is_old(endpoint: WebhookEndpoint, secrets: Secrets) -> bool:
+    sealed = filter(None, (endpoint.secret, endpoint.old_secret))
+    return not all(map(secrets.is_current, sealed))
+
+
+def _live(db: Database) -> list[WebhookEndpoint]:
+    live = WebhookEndpoint.status != EndpointStatus.DELETED
+    with db.read(long=True) as session:
+        return list(session.scalars(select(WebhookEndpoint).where(live)))
