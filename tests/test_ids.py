@@ -237,6 +237,7 @@ def test_a_stacks_name_begins_as_its_roles_names_do():
         "": "deputy-1a",
         "9x": "deputy-9x1a",
         "_acme-": "deputy-acme-1a",
+        "_X-": "deputy-X-1a",
     }
     assert {prefix: stack_name(prefix, "1a") for prefix in names} == names
 

@@ -12,6 +12,7 @@ from hypothesis import event, given, settings, strategies as st
 
 from app.ids import Broker
 from app.onboarding.kit_trust_policy import trust_policy as kit_policy
+from app.proofs.policy_statements import Globs
 from app.proofs.trust_policy import Reading, read
 from sandbox.policy import Caller, Grant, Kind, Request, UnsupportedPolicy, evaluate_resource
 from tests.proofs.plain_reading import plain_reading
@@ -249,6 +250,20 @@ def test_every_comparison_is_as_the_sandbox_has_it(key, values):
             assert found.open or found.unclear or found.listed or True not in answers, tests
             if None not in answers and "IgnoreCase" not in operator:
                 assert bool(found.open or found.listed) == (True in answers), tests
+
+
+def test_a_wildcard_of_an_arn_crosses_colons_in_its_last_part_alone():
+    """IAM takes colons in paths."""
+    pattern = ("arn:aws:iam::1*:role/*", True)
+    arns = ["arn:aws:iam::12:role/a:b/Broker", "arn:aws:iam::1:2:role/Broker"]
+    assert [bool(Globs([pattern]).matching(arn)) for arn in arns] == [True, False]
+
+
+def test_a_deny_that_ignores_case_holds_for_each_form_that_the_policy_names():
+    for forms in ([OWN, OWN.upper()], [OWN.upper(), OWN]):
+        named = allow(StringEquals={KEY: forms})
+        assert reading(named).listed
+        assert not reading(named, deny(StringEqualsIgnoreCase={KEY: OWN.title()})).listed
 
 
 @pytest.mark.soak

@@ -72,6 +72,16 @@ def test_a_tenant_that_is_deleted_before_its_role_is_tried_is_not_found(tenant):
         plan_rotation(db, row)
 
 
+def test_a_role_that_is_not_proven_is_tried_with_the_next_one_only_in_its_turn(tenant):
+    """Once it accepts one, it is asked no more."""
+    proven = tenant.connection()
+    insecure = tenant.connection(status="insecure", trust=without_external_id(tenant.trust))
+    tenant.start()
+    with tenant.services.db.read() as db:
+        assert plan_rotation(db, tenant.row(proven)).upcoming is not None
+        assert plan_rotation(db, tenant.row(insecure)).upcoming is None
+
+
 def test_the_kit_carries_both_and_then_the_new_one_alone(tenant):
     tenant.connection()
     before, made = tenant.kit, tenant.start()
