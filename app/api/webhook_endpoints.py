@@ -28,7 +28,7 @@ from app.audit.actions import WEBHOOK_TYPES
 from app.idempotency.attempts import Effect
 from app.outbound.addresses import MAX_URL_LENGTH
 from app.store.models import DeliveryStatus, WebhookDelivery, WebhookEndpoint
-from app.webhooks.endpoints import GRACE_SECONDS, GRACE_SECONDS_MAX
+from app.webhooks.endpoint_secrets import GRACE_SECONDS, GRACE_SECONDS_MAX
 
 _URL = "https://app.example.com/webhooks/deputy"
 _TYPES = 'Types of events (`GET /v1/event-types`), or `["*"]` for all.'

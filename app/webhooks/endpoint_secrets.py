@@ -8,8 +8,12 @@ from sqlalchemy import select
 
 from app.cache.sealing import Sealer
 from app.health.checks import HealthFinding, failed, ok
+from app.settings.valid_values import DAY, WEEK
 from app.store.database import SYSTEM, Database
 from app.store.models import EndpointStatus, WebhookEndpoint
+
+GRACE_SECONDS = DAY  # how long an old secret signs too by default
+GRACE_SECONDS_MAX = WEEK
 
 _PREFIX = "whsec_"
 _BYTES = 32  # of a secret; the specification asks for 24 to 64

@@ -24,15 +24,11 @@ from app.ids import new_id
 from app.limits import table
 from app.limits.tenant_share import TenantShare
 from app.outbound.addresses import DNS_SECONDS, AddressError, parse, resolve
-from app.settings.valid_values import DAY, WEEK
 from app.store.database import Database, Lock, Session, until_committed
 from app.store.models import DisabledBecause, EndpointStatus, Tenant, WebhookEndpoint
 from app.store.pages import Page, page
 from app.webhooks.endpoint_secrets import Secrets
 from app.webhooks.events import RECOVERED_AT_ONCE, missed_by
-
-GRACE_SECONDS = DAY
-GRACE_SECONDS_MAX = WEEK
 
 
 @dataclass(eq=False)
