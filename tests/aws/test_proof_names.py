@@ -26,6 +26,12 @@ def test_a_proofs_session_name_could_be_an_issuances():
     assert len(set(ids)) == len({name[-24:] for name in names}) == 200
 
 
+def test_a_name_that_an_earlier_release_made_is_recognized():
+    """Customers keep CloudTrail's events for years."""
+    name = "deputy-018900000000700080000000deadbeef-68a24461ce549162a20485c2"
+    assert ProofNames((OLD,)).recognizes(name, ROLE.text)
+
+
 def test_each_secret_key_recognizes_what_it_signed_and_the_first_signs():
     before, during, after = ProofNames((OLD,)), ProofNames((NEW, OLD)), ProofNames((NEW,))
     for names, recognized_by in (

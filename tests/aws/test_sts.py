@@ -7,6 +7,7 @@ are in tests/api.
 import json
 import re
 import threading
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -187,6 +188,19 @@ def probes(door):
         if name == "AssumeRole":
             assert PROOF_NAMES.recognizes(sent.pop("RoleSessionName"), sent["RoleArn"])
     return calls
+
+
+def test_each_call_of_a_proof_waits_for_its_place_in_the_budget(door):
+    places = []
+
+    @contextmanager
+    def place():
+        places.append(len(door.calls))
+        yield
+
+    door.read_role().say_who()
+    door.sts.with_budget(place).probe_own(GRANT)
+    assert places == [0, 2], "IAM has a budget of its own"
 
 
 def test_the_own_probe_sends_the_tenants_external_id_and_asks_who_it_became(door):

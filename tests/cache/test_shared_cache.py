@@ -4,11 +4,15 @@ and no request fails.
 
 import threading
 import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import redis
 
+from app.errors import RateLimitedError
+from app.limits.rates import Rate
+from app.settings.declarations import Limit
 from dev.stack import free_port
 from tests.support.rows import at_once
 from tests.support.valkey import cache_at, logged
@@ -46,6 +50,17 @@ def test_a_value_that_one_process_puts_another_gets(cache, other):
     other.forget("a")
     assert cache.get("a") is None
     assert not cache.away
+
+
+def test_processes_count_a_rate_together_and_say_how_long_to_wait(cache, other):
+    limit = Limit("test", "tests", "tenant", "cache", 1, "per second", burst=6)
+    first, second, subject = Rate(limit, cache), Rate(limit, other), uuid.uuid4()
+    for _ in range(6):
+        first.acquire(subject)
+    with pytest.raises(RateLimitedError) as refused:
+        second.acquire(subject)
+    assert refused.value.retry_after == 3
+    second.acquire(uuid.uuid4())
 
 
 def test_a_value_ends_in_time(cache):
