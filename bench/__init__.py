@@ -1,4 +1,4 @@
-"""The programs of `make bench`: Deputy under load beside its peers, and the goals.
+"""The programs of `make bench`. They compare Deputy under load with its peers and with the goals.
 
 app/ never imports it.
 """

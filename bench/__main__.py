@@ -40,7 +40,7 @@ from bench.client import BenchError
 from bench.servers import HOME
 from bench.stage import Scale, Stage
 
-# In the order in which they run. A measurement that disturbs others comes after them.
+# Measurements run in this order. One that disturbs others comes after them.
 SECTIONS: dict[str, tuple[Callable[[Stage], None], str]] = {
     "hot": (hot.measure, "rows 1-4: cached credentials, beside bare Flask and metadataproxy"),
     "cold": (cold.measure, "row 5: one STS call for each answer"),
@@ -91,9 +91,9 @@ SECTIONS: dict[str, tuple[Callable[[Stage], None], str]] = {
         "row 10: 200 and 1,000 accounts that register at once; only when asked for",
     ),
 }
-# With these a full run would take twice as long.
+# Left out of a full run, which would take twice as long with them.
 _WHEN_ASKED = frozenset({"organization", "fleet", "instructions"})
-_BUSY = 0.7  # load average that means that something else runs on the machine
+_BUSY = 0.7  # load average from which on something else probably runs on the machine
 
 
 def main() -> int:

@@ -5,9 +5,9 @@ for 50 new tenants and 50 proofs a second, at a fixed rate that does not depend 
 proofs are of the connections that the first Deputy issues for.
 
 A proof is five calls to AWS, so this is most of a core's work. On a small machine issuing would be
-slower only because it has less CPU. So each has one half of the cores. The first half is for the
-first Deputy, its database sessions and its load. The other is for everything of the second Deputy.
-They share the database's tables, locks and log, and the disk under it, as in production.
+slower only because it has less CPU. So each Deputy has one half of the cores, with its database
+sessions and its load. The two share the database's tables, locks and log, and the disk under it, as
+in production.
 
 The results are the first Deputy's rate compared with its rate alone, the CPU time of its requests,
 and the configuration's revocation counter. It must not change, because each change makes every
@@ -37,20 +37,20 @@ from bench.servers import Deputy, InstantSts
 from bench.stage import Stage
 from dev.stack import end_process, end_with_parent
 
-_A_SECOND = 50  # of each kind
-_HANDS = 24  # of each kind; enough that slow answers don't reduce the rate
-# More than a tenant has connections: simultaneous proofs are of different tenants, as in
+_A_SECOND = 50  # requests of each kind: onboarding and proofs
+_HANDS = 24  # threads of each kind; enough that slow answers don't reduce the rate
+# More than a tenant has connections. So simultaneous proofs are of different tenants, as in
 # production.
 _STRIDE = 11
 _SETTLE_SECONDS = 1.0
-# JSON both ways: as much memory and as many objects as a service under load.
+# Encodes and decodes JSON, with as much memory and as many objects as a service under load.
 _WORK = """
 import json
 things = {str(number): [number] * 5 for number in range(20_000)}
 while True:
     things = json.loads(json.dumps(things))
 """
-_NAME = "deputy-background"  # of the second Deputy, also in the database
+_NAME = "deputy-background"  # the second Deputy's name, also in the database
 
 
 class Halves:
@@ -67,7 +67,7 @@ class Halves:
 
     @contextlib.contextmanager
     def on(self, cores: list[int]) -> Iterator[None]:
-        """Keep the thread, and what it starts meanwhile, on these cores."""
+        """Pin this thread, and the processes that it starts meanwhile, to these cores."""
         os.sched_setaffinity(0, cores)
         try:
             yield
@@ -85,7 +85,7 @@ class Halves:
 
 
 class Background:
-    """Onboarding and proofs during a `with`."""
+    """Requests for onboarding and proofs, which are sent during a `with`."""
 
     def __init__(self, deputy: Deputy, places: list[KeyedConnection], cores: list[int]) -> None:
         self._deputy = deputy
@@ -111,8 +111,8 @@ class Background:
             thread.join()
 
     def _work(self, kind: str, hand: int) -> None:
-        """Send requests at this thread's own start times, which it keeps when it is late."""
-        os.sched_setaffinity(0, self._cores)  # of this thread
+        """Send requests on a fixed schedule. A late request does not delay the next one."""
+        os.sched_setaffinity(0, self._cores)  # 0: this thread
         client = self._deputy.admin()
         number = hand
         while not self._ended.wait(

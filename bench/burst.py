@@ -1,6 +1,6 @@
 """Row 7: the number of STS calls for 48 simultaneous requests for an uncached session.
 
-The STS is slow here, as AWS is, so that the requests overlap. With an instant one the first answer
+The STS is slow here, as AWS is, so that the requests overlap. With an instant STS, the first answer
 would be cached before the last request was read. A second Deputy on the same database and cache
 stands for another machine.
 """

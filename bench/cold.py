@@ -1,8 +1,8 @@
-"""Row 5: issuing without a cached session, one STS call for each answer, beside metadataproxy.
+"""Row 5: the rate of issuing without a cached session, compared with metadataproxy's.
 
-Every request is sent once in the whole run: it names another connection, or another duration. The
-STS's counter checks that each was a call. It must be between the answers that wrk received and the
-requests that it sent.
+Each answer takes one STS call, because no request is repeated in the whole run: each names another
+connection or another duration. The number of STS calls must be between the answers that wrk
+received and the requests that it sent.
 """
 
 import itertools

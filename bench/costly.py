@@ -1,8 +1,8 @@
-"""Row 22: the CPU time of the costliest request of each route, of a due connection, and more.
+"""Row 22: the CPU time of requests, of proving a due connection, and of reading a trust policy.
 
-The third figure is that of reading a trust policy. Rate limits weight requests by their cost
-(app/limits/request_costs.py, app/limits/tenant_share.py), and their numbers come from here. One
-client calls one web process, so nothing shares a request's cost.
+Each route is measured with its costliest request. The weights of requests in rate limits come from
+these figures (app/limits/request_costs.py, app/limits/tenant_share.py). One client calls one web
+process, so no other request adds to the CPU time.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""CPU time of a process and its descendants from the Linux scheduler, and their cores."""
+"""Reads the CPU time of processes from the Linux scheduler, and pins processes to cores."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""Page cursors without reading the pages before, signed by the service's own code and keys.
+"""Makes page cursors without reading earlier pages. The service's own code and keys sign them.
 
 `python -m bench.cursors`, in the service's environment: reads [[path, id of the last row], …],
 prints cursors.

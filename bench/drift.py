@@ -1,8 +1,9 @@
 """Row 15: the time until a loosened trust policy is detected, on a simulated clock.
 
-A fleet of connections whose routine proofs share half of the STS budget. The schedule, the interval
-and the budget are those of the service. The clock and AWS are simulated: each call takes 50 ms. At
-some moment each role's trust policy is loosened, and the next proof that begins detects it.
+The routine proofs of a fleet of connections share half of the STS budget. The schedule, the
+interval and the budget are those of the service. The clock and AWS are simulated: each call takes
+50 ms. At some moment each role's trust policy is loosened, and the next proof that begins detects
+it.
 """
 
 import heapq
@@ -20,7 +21,7 @@ from bench.stage import Stage
 _BROKER = "arn:aws:iam::111122223333:role/broker"
 _CONNECTIONS = 60_000
 _BUDGET = 100  # calls a second, of which routine proofs get half
-_CALLS = 3  # of a routine proof
+_CALLS = 3  # calls to AWS for a routine proof
 _CALL = 0.05  # seconds
 _PLACE = 1 + _CALL  # seconds that a call counts against the budget (app/limits/rates.py)
 

@@ -2,8 +2,8 @@
 
 `python -m bench.extras`, in the service's environment. It sends one request after the other in one
 process, with a clock around each part: plain requests, as clients send them, and requests through
-Flask. A deployment also has the limiter, the request id, the security headers and the metrics.
-Together they may cost 100 µs.
+Flask. In a deployment, the limiter, the request id, the security headers and the metrics may
+together cost 100 µs.
 """
 
 import json

@@ -1,9 +1,9 @@
 """Rows 13 and 14: the cost of proving a million connections repeatedly.
 
 PostgreSQL has a million proven connections, half of them due. One background worker runs as it is
-deployed, against the STS that answers at once. It may make 100 and then 500 calls a second for
-routine proofs. Measured are the proofs, their CPU time and memory, and the time of a round of the
-whole fleet.
+deployed, against the STS that answers at once. It may first make 100, then 500 calls a second for
+routine proofs. The results are the rate of proofs, their CPU time and memory, and the duration of a
+round of the whole fleet.
 """
 
 import json
@@ -23,8 +23,8 @@ from bench.servers import Deputy, Process, run_python
 from bench.stage import Stage
 from dev.stack import free_port
 
-_CALLS = (100, 500)  # a second, for routine proofs: half of the STS budget
-_ROLES = 20_000  # in the STS: more than are proven meanwhile
+_CALLS = (100, 500)  # calls a second for routine proofs, which get half of the STS budget
+_ROLES = 20_000  # registered in the STS; more than are proven during the measurement
 _AT_ONCE = 2_000  # roles in one request to the STS
 _WARM_UP, _SECONDS = 3.0, 20.0
 
@@ -35,7 +35,7 @@ class _Throughput:
 
     proofs_a_second: float
     calls_a_proof: float
-    cpu_ms: float  # of the worker, for each proof
+    cpu_ms: float  # the worker's CPU time for each proof
     megabytes: float
 
     def hours(self, connections: int) -> float:

@@ -31,10 +31,10 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """One row.
+    """A goal, which is one row of the report's table.
 
     `steps` has must, target and moonshot for each of its measures. `words` replaces it if there are
-    no numbers. If the steps rise, more is better.
+    no numbers. Rising steps mean that more is better.
     """
 
     row: int

@@ -49,7 +49,7 @@ def measure(stage: Stage) -> None:
 
 
 def _pages(stage: Stage, deputy: Deputy) -> tuple[list[Contender], list[Contender]]:
-    """Return (first, deep) of the list across tenants, and of the largest tenant's."""
+    """Return (first page, deep page) of all tenants' list, and of the largest tenant's list."""
     with psycopg.connect(_plain(deputy)) as server:
         everywhere = _at_depth(server, "true")
         (tenant,) = _row(server, "SELECT id FROM tenants WHERE name = 'Customer 0'")
@@ -98,8 +98,8 @@ def _lookups(deputy: Deputy) -> list[Question]:
 
 
 def _at_depth(server: psycopg.Connection, condition: str) -> str:
-    """Return the connection before the page at 99 %, the newest being first."""
-    # conditions of ours
+    """Return the connection before the page at 99 % of the list, which has the newest first."""
+    # S608: the bench's own conditions
     (count,) = _row(server, f"SELECT count(*) FROM connections WHERE {condition}")  # noqa: S608
     query = f"SELECT id FROM connections WHERE {condition} ORDER BY id DESC OFFSET %s LIMIT 1"  # noqa: S608
     (connection_id,) = _row(server, query, int(count * _DEPTH))

@@ -1,10 +1,10 @@
 """Row 6: revocations are effective at once, and every answer is recorded, under load.
 
 The web processes are real. A request that begins after the answer to a revocation must not be
-served, because the change is committed by then. The revocation is of its key, of its suspended
-tenant, or of its deleted connection. When every web process is killed with SIGKILL under load, each
-answer that a client received must be in the audit log. It is matched by request id and access key
-id, not only counted. A SIGKILL does not test a power cut. For that the commits wait for fsync.
+served, because the change is committed by then. A revocation revokes the key, suspends the tenant,
+or deletes the connection. When every web process is killed with SIGKILL under load, each answer
+that a client received must be in the audit log. It is matched by request id and access key id, not
+only counted. A SIGKILL does not test a power cut, for which commits wait for fsync.
 """
 
 import contextlib

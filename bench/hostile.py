@@ -1,13 +1,13 @@
-"""Row 12: a victim's rate beside another tenant's hostile bodies and idle sockets, and alone.
+"""Row 12: a victim's rate while another tenant sends hostile bodies or keeps sockets idle.
 
 The hostile bodies have the largest accepted size, 256 KiB, and contents that are costly to parse.
-They come over eight connections, each as soon as the last one was answered. The sockets, 600 at a
-time, send only the header of an allowed request with a good key. Each that ends is opened again.
+Each of eight connections sends them one after the other. The sockets, 600 at a time, send only the
+header of an allowed request with a good key. A socket that is closed is opened again.
 
-The measurement excludes the cost of sending the attack. So a Deputy of its own and the database
-have one half of the cores, with a web process for each core. Everything that sends has the other
-half: wrk for the victim, alone as beside the attack, and a process for the attack. The attack runs
-for some seconds before a round begins, so that the tenant's burst is used up.
+The rate is compared with the victim's rate alone. The cost of sending the attack must not count. So
+a separate Deputy and the database have one half of the cores, with a web process for each core. The
+other half runs wrk for the victim, in all rounds, and a process for the attack. The attack runs for
+some seconds before a round begins, so that the tenant's burst is used up.
 """
 
 import contextlib
@@ -31,21 +31,21 @@ from dev.stack import ROOT, end_process, end_with_parent
 
 # Until the burst is used up, 600 sockets are accepted, and their keys are read.
 _SETTLE_SECONDS = 6.0
-_REST_SECONDS = 2.0  # until the rest of an attack is done: requests are delayed by a second
+_REST_SECONDS = 2.0  # until an attack's last requests are answered, which are delayed by a second
 
 
 @dataclass
 class Beside(Contender):
     """Hot rounds of a Deputy on one half of the cores, beside an attack with this key.
 
-    Everything that sends has the other half.
+    wrk and the attack have the other half.
     """
 
     server: Deputy
     halves: Halves = field(kw_only=True)
     key: str = field(kw_only=True)
     attack: str | None = field(default=None, kw_only=True)
-    moves: list[float] = field(default_factory=list)  # of the revocation counter, per second
+    moves: list[float] = field(default_factory=list)  # changes of the revocation counter per second
 
     def run(self, wrk: Wrk, seconds: int) -> Round:
         cpu.keep_on(self.halves.first, [*self.server.pids(), *cpu.family(self.database)])
@@ -92,7 +92,7 @@ def _strangers_key(stage: Stage) -> str:
 
 
 def _beside(stage: Stage, *attacks: str) -> list[Spread]:
-    """Return the rate beside each of the attacks, divided by the rate alone."""
+    """Return the rate under each of the attacks, divided by the rate without one."""
     halves, key = Halves(), _strangers_key(stage)
     with stage.on_postgres.server.twin(
         "deputy-half", {"GUNICORN_CMD_ARGS": f"--workers {len(halves.first)}"}

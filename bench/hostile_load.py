@@ -2,7 +2,7 @@
 
 `python -m bench.hostile_load ATTACK PORT`, with the key on stdin. The attacks are `bodies`,
 `sockets`, `revokes` and `repeat`. `repeat` repeats each further line of stdin over a connection of
-its own. A line is a method and a path, and perhaps a tab and a JSON body.
+its own. A line is a method and a path, optionally followed by a tab and a JSON body.
 """
 
 import asyncio

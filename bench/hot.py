@@ -8,7 +8,7 @@ from bench.goals import AGAINST, HOT, HOT_P99, HOT_PEER, HOT_SQLITE, Result, sho
 from bench.rounds import Contender, Round, facts_of, interleave, ratio
 from bench.stage import Populated, Stage
 
-_WARM = 0.002  # at most so many STS calls for each answer
+_WARM = 0.002  # STS calls per answer, at most, once all sessions are cached
 _WARM_ROUNDS = 6
 
 

@@ -19,9 +19,9 @@ from typing import Any
 import gevent
 from gunicorn.app.base import Application
 
-_CLIENTS = 16  # at once; one of two web processes has as many of the bench's 32 connections
+_CLIENTS = 16  # concurrent; each of two web processes gets half of the bench's 32 connections
 _WARM = 15  # requests of each client before callgrind counts
-# Deadlines and periods of the service that would end under valgrind, which is slow. Their effects
+# Deadlines and periods of the service. They would expire because valgrind is slow, and the effects
 # would be counted.
 _TIMES = ("_ADDED_SECONDS", "_ANSWER_SECONDS", "_IDLE_SECONDS", "_LATE_SECONDS")
 _NEVER = 3600.0  # seconds
@@ -106,13 +106,13 @@ def _serve(worker: Any, requests: list[bytes], times: int) -> int:
 def _callgrind(state: str) -> None:
     """Switch the counting on or off.
 
-    valgrind takes commands only from a process that is running.
+    valgrind takes commands only while the process runs, so this function waits in steps.
     """
     command = subprocess.Popen(
         ["callgrind_control", f"--instr={state}", str(os.getpid())], stdout=subprocess.DEVNULL
     )
     while command.poll() is None:
-        time.sleep(0.5)  # counted as well, so the interval is long
+        time.sleep(0.5)  # each step is counted as well, so steps are long
     if command.returncode:
         sys.exit(f"callgrind_control failed with status {command.returncode}")
 

@@ -55,7 +55,7 @@ class Roles:
     def assume(self, query: dict[str, str]) -> bytes | None:
         """Return the answer's XML, or None for a refusal.
 
-        The role is absent, or the External ID is missing or another one.
+        A call is refused if the role is absent, or if the External ID is missing or wrong.
         """
         self.calls["AssumeRole"] += 1
         arn = query.get("RoleArn", "")

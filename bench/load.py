@@ -1,4 +1,4 @@
-"""Load: wrk sends given requests in turn to one server of this machine; and its results."""
+"""Load from wrk, which sends given requests in turn to one server of this machine."""
 
 import json
 import shutil
@@ -76,7 +76,7 @@ class Wrk:
     ) -> Answers:
         """Send these requests repeatedly, or each at most once with `once`.
 
-        Raises BenchError if they do not suffice for that.
+        With `once`, raises BenchError if there are too few of them.
         """
         answers = Answers(**self._run("ask", port, questions, seconds, connections))
         if once and answers.sent > len(questions):
@@ -122,7 +122,7 @@ class Wrk:
 
 
 def _find() -> tuple[list[str], dict[str, str] | None]:
-    """Return the command, and the environment that it needs (None: ours)."""
+    """Return the command, and the environment that it needs (None: the bench's own)."""
     if path := shutil.which("wrk"):
         return [path], None
     unpacked = HOME / "wrk"
@@ -192,7 +192,8 @@ function done(summary, latency, requests)
     latency:percentile(99), e.status, e.connect + e.read + e.write + e.timeout))
 end
 """
-# wrk's own median hides a pause of three seconds. Its longest wait counts, and so does each tenth.
+# wrk's own median hides a pause of three seconds. So this records the longest wait, and the answers
+# in each tenth of a second.
 _WATCH = """
 local ffi = require("ffi")
 ffi.cdef("typedef struct { long s; long us; } tv; int gettimeofday(tv *t, void *zone);")

@@ -1,7 +1,7 @@
-"""Rows 11 and 21: a victim's rate beside another tenant's requests, and alone, on both databases.
+"""Rows 11 and 21: a victim's rate while another tenant sends requests, on both databases.
 
-Row 11: 24 connections create and revoke keys without a pause, and each revocation invalidates
-cached rows.
+The rate is compared with the victim's rate alone. Row 11: 24 connections create and revoke keys
+without a pause, and each revocation invalidates cached rows.
 
 Row 21: four connections repeat one of the costliest requests that a tenant may send. It is a list
 of 200 connections, the onboarding page, or the proof of a role whose trust policy is slow to read.
@@ -54,7 +54,7 @@ class Attack(NamedTuple):
 
 
 def _median(timeline: Timeline) -> float:
-    """Return the answers in a second."""
+    """Return the median number of answers in a second."""
     tenths = round(1 / TENTH)
     answered = timeline.answered
     return statistics.median(
@@ -63,7 +63,7 @@ def _median(timeline: Timeline) -> float:
 
 
 def _worst(timeline: Timeline) -> float:
-    """Return the answers in a second, of the worst three seconds."""
+    """Return the number of answers a second in the worst three seconds."""
     answered = timeline.answered
     windows = (sum(answered[n : n + _WORST]) for n in range(len(answered) - _WORST + 1))
     return min(windows) / (_WORST * TENTH)
@@ -104,7 +104,7 @@ def _beside(stage: Stage, populated: Populated, name: str, kind: str) -> dict[st
     warm(stage, contender(name, populated))
     with populated.server.twin("deputy-half", _SETTINGS) as deputy:
         try:
-            _time(stage, deputy, populated, halves, None)  # fetches most sessions
+            _time(stage, deputy, populated, halves, None)  # caches most sessions
             before, refused = _held(deputy), 0
             rates, medians, worst, longest = [], [], [], []
             for _ in range(rounds):
@@ -131,9 +131,9 @@ def _beside(stage: Stage, populated: Populated, name: str, kind: str) -> dict[st
 
 
 def _held(deputy: Deputy) -> Counter[float]:
-    """Return how many transactions have held SQLite's lock for at most so many seconds.
+    """Return the cumulative histogram of the seconds for which transactions held SQLite's lock.
 
-    Those of the audit log's batch are not counted.
+    The transactions of the audit log's batch are not counted.
     """
     host, _, port = deputy.environment["DEPUTY_METRICS_BIND"].rpartition(":")
     with contextlib.closing(http.client.HTTPConnection(host, int(port))) as metrics:

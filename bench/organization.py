@@ -1,4 +1,4 @@
-"""Row 10: an organisation whose accounts all register at once: lost accounts, and STS calls.
+"""Row 10: lost accounts and STS calls when all accounts of an organisation register at once.
 
 No account may be lost, and the STS budget may not be exceeded. Everything is as in `make run`: the
 sandbox's CloudFormation and SQS, a web process, and one background worker. AWS is moto on this
@@ -221,7 +221,7 @@ def _status(cloudformation: Any, stack_id: str) -> str:
 def _complete(cloudformation: Any, stack_id: str) -> int:
     """Return the number of complete stacks.
 
-    The members' are counted as their StackSet lists them. The stack that made it is included.
+    The members' stacks are those that the StackSet lists. The stack of the StackSet counts too.
     """
     pages = cloudformation.get_paginator("list_stack_instances").paginate(
         StackSetName=stack_id.split("/")[1]

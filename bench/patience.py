@@ -1,9 +1,9 @@
 """Row 19: the longest wait of a request while AWS hangs, and while the database hangs.
 
-SDKs give up on a credentials endpoint after two seconds, so a request that can't be answered by
-then gets a 503 before. To make AWS hang, the STS delays its answers, and every request needs a new
-session. To make the database hang, all of its processes are stopped. The requested sessions are
-then in the cache, but can't be recorded.
+SDKs give up on a credentials endpoint after two seconds, so a request that can't be answered in
+that time gets a 503 earlier. To make AWS hang, the STS delays its answers, and every request needs
+a new session. To make the database hang, all of its processes are stopped. The requested sessions
+are then in the cache, but can't be recorded.
 """
 
 import contextlib
@@ -53,7 +53,7 @@ def _database(stage: Stage) -> Iterator[None]:
 
 
 def _longest(stage: Stage, *, cached: bool) -> tuple[float, Counter[int]]:
-    """Return the longest wait of all, in seconds, and the answers' statuses."""
+    """Return the longest wait of all requests, in seconds, and the answers' statuses."""
     new, over = itertools.count(_DURATION), time.monotonic() + _SECONDS
 
     def ask(place: KeyedConnection) -> tuple[float, Counter[int]]:

@@ -45,7 +45,7 @@ def issuing_key(admin: Client, name: str) -> tuple[str, str]:
 def onboard(
     deputy: Deputy, sts: InstantSts, tenants: int, connections: int, keys: int = 4
 ) -> list[KeyedConnection]:
-    """Create `tenants` times `connections` proven connections. A tenant has one of `keys` keys."""
+    """Create tenants, each with `connections` proven connections and one of `keys` keys."""
     admin = deputy.admin()
     texts = [issuing_key(admin, f"worker {number}")[1] for number in range(keys)]
     admin.close()
@@ -76,9 +76,9 @@ def connect(client: Client, tenant_id: str, arn: str, key: str) -> KeyedConnecti
 def spread(
     work: Callable[[Client, Given], Output], given: Iterable[Given], client: Callable[[], Client]
 ) -> list[Output]:
-    """Return `work` of each item, in order, by several threads with a client each.
+    """Call `work` for each item in threads with a client each. Return the results in order.
 
-    The first error ends it.
+    The first error cancels the rest.
     """
     own = threading.local()
 

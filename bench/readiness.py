@@ -1,8 +1,8 @@
 """Row 18: the STS calls for many simultaneous and repeated requests to `/readyz`.
 
 `/readyz` is public. The result of GetCallerIdentity is cached for five seconds, and one call serves
-all requests meanwhile, however slow AWS is. So each process may call once in five seconds, and once
-more in the first of them.
+all requests meanwhile, however slow AWS is. So each process may make one call per five seconds, and
+one more in the first five seconds.
 """
 
 import contextlib

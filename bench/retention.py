@@ -1,8 +1,8 @@
 """Row 20: issuing while housekeeping removes old events from the audit log, and issuing alone.
 
 On PostgreSQL a separate process detaches a month twice a second, as a background worker does once a
-month. On SQLite it deletes rows continuously, as a worker does for 15 seconds of 15 minutes. Both
-share the cores with issuing.
+month. On SQLite it deletes rows continuously, as a worker does for 15 seconds every 15 minutes.
+Both share the cores with issuing.
 """
 
 import contextlib
@@ -31,9 +31,9 @@ from bench.servers import Deputy
 from bench.stage import Stage
 from dev.stack import ROOT, end_process, end_with_parent
 
-_EVERY = 0.5  # seconds between two months
+_EVERY = 0.5  # seconds between the removals of two months
 _DAYS = 400
-# The first ids of the months from 1990 on, more than there is time for.
+# The first ids of the months from 1990 on: more months than a round can remove.
 _MONTHS = [
     first_id_at(datetime(1990 + number // 12, number % 12 + 1, 1, tzinfo=UTC))
     for number in range(25)
@@ -109,7 +109,7 @@ class _Log:
             end_process(worker)
 
     def old(self) -> float:
-        """Return the number of months on PostgreSQL, of rows on SQLite."""
+        """Return the number of attached months on PostgreSQL, or of old rows on SQLite."""
         with self._db.read() as session:
             if self._by_month:
                 return len(months.partitions(session).attached)

@@ -1,8 +1,8 @@
 """Interleaved rounds: every server in turn, forward and then backward.
 
-So drift affects all servers alike. A machine's speed can change by a factor of two from minute to
-minute, so absolute figures mean nothing. The result is the ratio of two servers within one round:
-the median of the rounds' ratios, and their range.
+Drift therefore affects all servers alike. A machine's speed can change by a factor of two from
+minute to minute, so absolute figures mean nothing. The result is the ratio of two servers within
+one round: the median of the rounds' ratios, and their range.
 """
 
 import statistics

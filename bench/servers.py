@@ -39,8 +39,8 @@ class Process:
         self._log = HOME / "logs" / f"{name}.log"
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("wb") as output:
-            # In its own session, because Ctrl-C must reach only this process, which ends the others
-            # in order.
+            # A new session, because Ctrl-C must reach only the bench, which stops its processes in
+            # order.
             self._child = subprocess.Popen(
                 [argument.replace("{port}", str(self.port)) for argument in arguments],
                 cwd=cwd,
@@ -139,7 +139,7 @@ class InstantSts(Process):
         }
 
 
-# Without the user's own variables: neither their AWS keys nor their DEPUTY_ settings.
+# Leaves out the user's own variables, such as AWS keys and DEPUTY_ settings.
 PLAIN = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
 
 
@@ -241,7 +241,7 @@ class Workers:
     def of_deputy(cls) -> Self:
         """Read the settings of gunicorn.conf.py.
 
-        A separate process reads the file, because it may patch its reader.
+        A separate process reads the file, because the file may patch the process that reads it.
         """
         settings = json.loads(run_python(("-c", _READ_SETTINGS), PLAIN).splitlines()[-1])
         return cls("gevent", **settings)  # Deputy's own class is of no use to others

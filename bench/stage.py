@@ -135,7 +135,7 @@ class Stage:
     @cached_property
     def on_postgres(self) -> Populated:
         server = self.start(Deputy.on("deputy-postgresql", self.postgres.url(), self.sts))
-        with contextlib.closing(server.admin()) as admin:  # issuing must not be slower for it
+        with contextlib.closing(server.admin()) as admin:  # an endpoint must not slow issuing
             endpoint = {"url": "https://93.184.215.14/", "types": ["*"]}
             admin.must("POST", "/v1/webhook-endpoints", endpoint, expect=201)
         return Populated(server, self._onboard(server, self.scale.tenants), self.postmaster)

@@ -22,11 +22,11 @@ _WRITERS = 60
 _WARM_SECONDS = 1.5
 _WHY = {"reason": "an incident"}
 _SCOPES = ["tenants:write", "connections:write", "keys:write", "credentials:issue"]
-_SETS = ("inventory", "bucket-sync")  # two of the examples
+_SETS = ("inventory", "bucket-sync")  # two of the example permission sets
 
 
 class _Place(NamedTuple):
-    """A tenant with a connection, as paths, and an admin's client."""
+    """The paths of a tenant and its connection, and an admin's client."""
 
     admin: Client
     tenant: str
@@ -46,7 +46,7 @@ class _Place(NamedTuple):
     def moves(self) -> list[str]:
         """Return requests that alternate the permission set.
 
-        Each is a write about tenant and connection.
+        Each writes to the tenant and the connection.
         """
         return [
             f"PATCH {self.connection}\t{json.dumps({'permission_set': name})}" for name in _SETS
@@ -54,7 +54,7 @@ class _Place(NamedTuple):
 
 
 class _Stop(NamedTuple):
-    """A writer's key and writes, the request that stops it, and one that must then be refused."""
+    """A key and its writes, the request that stops them, and a request to be refused afterwards."""
 
     key: str
     writes: list[str]

@@ -1,9 +1,9 @@
-"""Row 24: the deliveries of one background worker, beside a bare loop of `requests.post`.
+"""Row 24: the deliveries of one background worker, compared with a bare loop of `requests.post`.
 
-The receiver answers at once. In each round, events wait until the worker starts, and the rate is
-counted from the first request that arrives to the last. The loop posts the same body as often, in
-as many threads. Then events are made at a fixed rate, and the time of each is counted from the
-request that makes it, so it is longer than from the commit.
+The receiver answers at once. In each round the worker starts when all events are stored. Its rate
+is counted from the first request that arrives to the last. The loop posts the same body as often,
+in as many threads. Then events are made at a fixed rate. A delivery's time begins with the request
+that makes the event, so it includes the time until the commit.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from bench.servers import Deputy, run_python
 from bench.stage import Stage
 from dev.stack import ROOT, end_process, end_with_parent
 
-_ENDPOINTS = 8  # so that all threads work: an endpoint holds four
+_ENDPOINTS = 8  # an endpoint uses at most four threads, so eight keep all 32 busy
 _EVENTS = 250  # of a round
 _A_SECOND = 20
 _PATIENCE = 120.0
@@ -94,7 +94,7 @@ def _ratios(stage: Stage, deputy: Deputy, receiver: Receiver, events: Events) ->
 
 
 def _delays(stage: Stage, deputy: Deputy, receiver: Receiver, events: Events) -> list[float]:
-    """Return the seconds until each first attempt, in order, while events are made evenly."""
+    """Return the sorted seconds until each first attempt, while events are made at a fixed rate."""
     number, sent_at = 5 * stage.scale.seconds * _A_SECOND, {}
     with _worker(deputy):
         events.make()
