@@ -1,4 +1,4 @@
-"""The programs that `make` runs: set-up, starting everything on one machine, and the demo.
+"""The programs that `make` runs, such as the set-up, the service on one machine, and the demo.
 
 app/ never imports dev/.
 """

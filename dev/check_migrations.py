@@ -34,8 +34,7 @@ _CONTRACTS = {
     "refuses rows that older code writes": (
         r"\bADD\s+CONSTRAINT\b(?!.*\bUSING\s+INDEX\b)|\bCREATE\s+UNIQUE\s+INDEX\b"
     ),
-    # PostgreSQL builds an index under a lock that blocks all issuing, unless it does so
-    # concurrently.
+    # Unless PostgreSQL builds an index concurrently, its lock blocks all issuing.
     "stops all writers to the audit log": (
         r"\bCREATE\s+(UNIQUE\s+)?INDEX\s+(?!CONCURRENTLY\b)(?!.*\bON\s+ONLY\b).*\bON\s+\"?audit_events"
     ),

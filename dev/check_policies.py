@@ -119,7 +119,7 @@ def _narrows(condition: dict[str, Any]) -> bool:
 def public(statement: Statement) -> list[str]:
     """Return "*" if the statement allows everybody, without a condition on identity or origin.
 
-    sts:ExternalId is no such condition, because it is no secret.
+    A condition on sts:ExternalId does not count, because the External ID is no secret.
     """
     principal = statement.get("Principal")
     if isinstance(principal, dict):

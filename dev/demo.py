@@ -134,7 +134,7 @@ def onboard(admin: Api, sandbox_url: str) -> dict[str, Any]:
 
 
 def show_webhook(log: Path, tenant_id: str) -> None:
-    """Show the event that the receiver got. There is no receiver for a database of one's own."""
+    """Show the event that the receiver got. With a user's own database there is no receiver."""
     if log.exists():
         *_, line = await_webhook(log, tenant_id)
         fact("webhook", f"{line.split()[1]}, signed, at the vendor's product")

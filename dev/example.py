@@ -1,6 +1,6 @@
 """`make example`: the product in examples/vendor, with Deputy and a local AWS, until Ctrl-C.
 
-Deputy has the settings of examples/vendor/deputy.env, and variables of your own come first.
+Deputy has the settings of examples/vendor/deputy.env. Your own environment variables override them.
 """
 
 import os
@@ -36,7 +36,7 @@ class ExampleStack(Stack):
         return self._given["DEPUTY_RETURN_URLS"].split(",")[0].rstrip("/")
 
     def start_product(self) -> None:
-        """Create the product's API key and webhook endpoint, and start it with only these."""
+        """Create an API key and a webhook endpoint, and start the product with only these."""
         url = self.product_url
         port = str(urlsplit(url).port)
         key = self._post("/v1/api-keys", {"name": "the product", "scopes": SCOPES})["key"]
@@ -63,11 +63,11 @@ class BesideRun(ExampleStack):
         self._ensure_free()
 
     def answer_publish_request(self) -> None:
-        """Leave it to `make run`."""
+        """Do nothing: `make run` answers the request."""
 
 
 def beside(note: Mapping[str, str], data: Path) -> Callable[..., BesideRun]:
-    """Return what makes the stack beside a running service. `note`: its addresses and its key."""
+    """Return a factory of stacks beside a running service. `note`: the service's URLs and key."""
     port, sandbox_port = (urlsplit(note[name]).port or 0 for name in ("url", "sandbox_url"))
 
     def make(_settings: Settings, env: Mapping[str, str]) -> BesideRun:
@@ -88,9 +88,10 @@ def steps_of(stack: ExampleStack) -> run.Steps:
 
 
 def settings(product_url: str | None) -> dict[str, str]:
-    """Return the settings in deputy.env. Paths in it begin at the checkout.
+    """Return the settings in deputy.env. Its paths are relative to the checkout.
 
-    `product_url`: DEPUTY_RETURN_URLS from the environment, which moves the product.
+    `product_url`: DEPUTY_RETURN_URLS from the environment, which replaces the product's URL
+    everywhere.
     """
     values = {}
     for line in (EXAMPLE / "deputy.env").read_text().splitlines():

@@ -42,16 +42,16 @@ ROOT = Path(__file__).resolve().parent.parent
 MUTANTS = ROOT / "mutants"
 SAMPLE = 400
 GOAL = 95  # per cent
-# Imported before the process of each mutant starts, because their import takes seconds. That
-# process imports app/ and the tests. It also imports pytest's plugins, whose assertions would not
-# be rewritten otherwise.
+# Imported before the process of each mutant starts, because their import takes seconds. Each
+# mutant's process imports app/ and the tests. It also imports pytest's plugins, because pytest
+# rewrites no assertions in plugins that are already imported.
 PRELOADED = """
 alembic.command boto3 botocore.loaders cachetools celery flask flask_smorest gevent marshmallow
 playwright.sync_api prometheus_client psycopg pytest redis sandbox.server sandbox.vendor
 sqlalchemy.orm
 """
-# It runs before the first test, when views are imported. So its mutants are tested by the tests
-# that present a key, and by those that check the views themselves.
+# This decorator runs before the first test, when views are imported. So its mutants are tested by
+# the tests that present a key, and by those that check the views themselves.
 DECORATOR = "app.api.kit.authentication.x_requires"
 PRESENTING_A_KEY = "app.api.kit.authentication.x__presented_key"
 ABOUT_VIEWS = ("tests/api/kit/test_openapi.py", "tests/test_architecture.py")

@@ -10,7 +10,7 @@ from app.connections.kit_names import stack_name
 
 _DATA = Path(__file__).resolve().parent.parent / ".data"
 _BROKER = re.compile(r"arn:aws:iam::(?P<account>[0-9]{12}):role/(?P<name>[A-Za-z0-9_+=,.@-]{1,64})")
-# Beside us-east-1. The second has to be enabled at AWS, so SNS sends from it under its own name.
+# Regions besides us-east-1. The second is opt-in, so SNS sends from it under a regional name.
 _FURTHER_REGIONS = "eu-central-1,eu-south-1"
 _QUOTE = "'\"'\"'"  # ends the shell's quotes, writes a quote, and begins them again
 

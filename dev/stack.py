@@ -146,7 +146,7 @@ class Stack:
     def start_receiver(self) -> None:
         """Start a receiver of webhooks, with an endpoint of its own.
 
-        There is none for a user's own database, in which endpoints of earlier runs would stay.
+        Start none with a user's own database, which would keep the endpoint of each run.
         """
         if self.embedded:
             port = free_port()
@@ -302,8 +302,8 @@ class Stack:
     ) -> None:
         """Start a process. `environment`: its variables; None: the service's."""
         with self.log(name).open("ab") as output:
-            # In its own session, because Ctrl-C must reach only this process, which ends the others
-            # in order.
+            # A new session, because Ctrl-C must reach only this process, which ends the others in
+            # order.
             self._children[name] = subprocess.Popen(
                 [sys.executable, *arguments],
                 cwd=ROOT,

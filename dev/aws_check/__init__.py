@@ -1,1 +1,1 @@
-"""`make aws-check`: Deputy's functions on AWS, with the operator's accounts, and a clean-up."""
+"""`make aws-check`: tests Deputy on AWS with the operator's accounts, and cleans up."""

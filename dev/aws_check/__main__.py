@@ -1,4 +1,4 @@
-"""`make aws-check`: Deputy's functions on AWS, with two or three accounts of yours.
+"""`make aws-check`: tests Deputy on AWS, with two or three accounts of yours.
 
 It creates broker.yaml's stack in VENDOR, canary.yaml's in CANARY, and the customer's in CUSTOMER.
 Only this run uses their names and their tag. It changes nothing else, and removes everything at its

@@ -1,4 +1,4 @@
-"""AWS's answers so far, and their differences from the sandbox's, which are expected."""
+"""AWS's answers in a run, compared with the sandbox's answers, which are the expected ones."""
 
 import time
 from collections.abc import Callable

@@ -67,10 +67,10 @@ def become_broker(stage: Stage) -> None:
     operator = {
         "Effect": "Allow",
         "Principal": {"AWS": f"arn:{vendor.partition}:iam::{vendor.id}:root"},
-        # Not sts:TagSession or sts:SetSourceIdentity: a transitive tag or a source identity of the
-        # operator is refused here, as customers' roles refuse it.
+        # Without sts:TagSession and sts:SetSourceIdentity. So the role refuses an operator's
+        # transitive tag or source identity, as customers' roles do.
         "Action": "sts:AssumeRole",
-        # Not the ARN, because the ARN of a session lacks the path of its role
+        # The user id, because the ARN of a session lacks the path of its role
         "Condition": {"StringEquals": {"aws:userid": vendor.user_id}},
     }
     trust["Statement"] = [*trust["Statement"], operator]
