@@ -33,7 +33,7 @@ class Kind(StrEnum):
 
 
 class Slow(CloudFormationModel):  # type: ignore[misc]  # moto is untyped here
-    """A resource that begins to change after the quick ones, and reports the end to a `Wait`.
+    """A resource that begins to change after the quick ones, and reports its end to a `Wait`.
 
     `sent`: the properties of the latest change that began, even if it failed. None before the
     first.

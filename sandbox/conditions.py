@@ -1,8 +1,8 @@
 """The Condition element of an IAM policy, evaluated as IAM does.
 
-If IAM's result is unknown, the policy is rejected. Trust policies go wrong most where a request
-does not have a condition's key. Then a plain operator is false, a negated one true, `…IfExists` and
-`ForAllValues:` true, `ForAnyValue:` false.
+If IAM's result is unknown, the policy is rejected. Most mistakes in trust policies concern a
+condition's key that a request does not have. Then a plain operator is false, a negated one true,
+`…IfExists` and `ForAllValues:` true, `ForAnyValue:` false.
 """
 
 import ipaddress

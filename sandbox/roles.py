@@ -1,7 +1,7 @@
 """Additions to moto's IAM roles: attached policies, and the time of the last trust policy change.
 
-The fault "spreading" needs the time: a new role, or one with a new trust policy, denies every call
-until IAM has propagated it.
+The fault "spreading" needs the time. With it, a new role or a changed trust policy denies every
+call until IAM has propagated the change.
 """
 
 import json

@@ -202,7 +202,7 @@ def _object_action(request: HttpRequest) -> str:
 
 
 def _first(names: Mapping[str, str], request: HttpRequest) -> str | None:
-    """Return the value in `names` of the first query argument that it contains, or None."""
+    """Return the entry in `names` for the first query argument that has one, or None."""
     for argument in request.args:
         if argument in names:
             return names[argument]

@@ -12,8 +12,8 @@ from moto.sqs.models import sqs_backends
 
 from sandbox.policy import Request, evaluate_service
 
-# Regions that are enabled in every account. From any other one, SNS sends to another region under a
-# name of its own.
+# Regions that are enabled in every account. From a topic in any other region, SNS sends to a
+# different region as sns.<topic's region>.
 _ENABLED_BY_DEFAULT = re.compile(
     "(ap-northeast|ap-southeast|us-east|us-west)-[12]|eu-west-[123]"
     "|(ap-south|ca-central|eu-central|eu-north|sa-east)-1|(cn|us-gov)-.*"

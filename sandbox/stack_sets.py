@@ -252,7 +252,7 @@ class _Operation:
         self._plan = plan
         self._done = done
         self._lock = threading.Lock()
-        self._left = 1  # steps that have not finished; `run` itself counts as one
+        self._left = 1  # unfinished steps, of which `run` itself is one
         self._begun = 0
         self._reasons: list[str] = []
 
