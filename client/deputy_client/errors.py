@@ -1,4 +1,4 @@
-"""The exceptions for requests that get no credentials: one class for each who must act.
+"""Exceptions for requests that get no credentials. Each class says who has to act.
 
 The classes are named after states, because they are used as in `except deputy_client.NotVerified`.
 """

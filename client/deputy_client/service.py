@@ -38,7 +38,7 @@ from deputy_client.errors import (
 CONNECT_SECONDS = 3
 READ_SECONDS = 10
 ATTEMPTS = 4
-PATIENCE_SECONDS = 20  # no attempt begins later
+PATIENCE_SECONDS = 20  # after this time, no attempt begins
 _FIRST_PAUSE_SECONDS = 0.5
 _TRY_AGAIN = {429, 502, 503, 504}
 

@@ -42,7 +42,7 @@ def verify(
     The same event may be delivered more than once: remember the header `webhook-id`. The order is
     not promised: compare `data["details"]["version"]` of a connection, or ask for its state.
 
-    Raises VerificationError, and ValueError for a secret that is none.
+    Raises VerificationError, and ValueError for a text that is not a webhook secret.
     """
     received = {name.lower(): value for name, value in headers.items()}
     try:
@@ -66,7 +66,7 @@ def verify(
 def _event(body: bytes) -> dict[str, Any]:
     try:
         event = json.loads(body)
-    except ValueError:  # also of bytes that are not UTF-8
+    except ValueError:  # also raised for bytes that are not UTF-8
         event = None
     if not isinstance(event, dict):
         raise VerificationError("The body is no event of Deputy's.")
@@ -78,6 +78,6 @@ def _sign(secret: str, signed: bytes) -> str:
         key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
     except binascii.Error:
         key = b""
-    if len(key) < _KEY_BYTES:  # an empty one, too: everybody could sign with it
+    if len(key) < _KEY_BYTES:  # with an empty key, everybody could sign
         raise ValueError("A webhook secret is whsec_ and base64 of at least 24 bytes.")
     return base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()
