@@ -21,15 +21,15 @@ PRODUCT_URL = os.environ["PRODUCT_URL"]
 
 app = Flask(__name__)
 app.secret_key = os.environ.get("SESSION_SECRET") or secrets.token_bytes(32)
-# A browser sends the session's cookie with no form of another site
+# Browsers must not send the session's cookie with another site's form
 app.config["SESSION_COOKIE_SAMESITE"] = "Lax"
-# By the customer's reference. A real product has a database.
+# Customers by their reference. A real product has a database.
 customers: dict[str, dict[str, Any]] = {}
 handled: set[str] = set()  # ids of webhooks: each may come more than once
 
 
 def deputy(method: str, path: str, body: Any = None, *, once: str = "") -> Any:
-    """Send a request to Deputy. `once`: if it is sent again, it takes effect only once."""
+    """Send a request to Deputy. `once`: an idempotency key, for safe retries."""
     headers = {"Authorization": f"Bearer {API_KEY}"} | ({"Idempotency-Key": once} if once else {})
     url = f"{DEPUTY_URL}/v1{path}"
     answer = requests.request(method, url, json=body, headers=headers, timeout=30)
