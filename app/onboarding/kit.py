@@ -72,7 +72,7 @@ class KitUpdate:
 
 
 class ExistingRole(NamedTuple):
-    """The newest role that a kit's permission set concerns; without one, the kit's own role.
+    """The newest role that has or will get a kit's permission set; without one, the kit's own role.
 
     `label`: its permission set and version. `imported_id`: its imported External ID, if it has one.
     """
@@ -228,7 +228,7 @@ class Onboarding:
     def _existing(
         self, db: Session, tenant_id: UUID, chosen: PermissionSet, new: KitNames
     ) -> ExistingRole:
-        """Return the newest role that is asked to move to the chosen set, or else that has it."""
+        """Return the newest role that is to move to the chosen set, or else the newest with it."""
         role = select(Connection).options(lazyload("*"), joinedload(Connection.external_id_row))
         newest = role.where(live_of(tenant_id)).order_by(Connection.id.desc()).limit(1)
         moving = newest.join(Approval, Approval.id == Connection.move_id)

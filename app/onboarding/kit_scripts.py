@@ -18,7 +18,7 @@ import jinja2
 from app.permissions.permission_sets import READS_ITSELF
 
 # Characters to escape in a Terraform string: quotes, control characters, and the beginnings `${`
-# and `%{` of templates. In policies, only IAM's variables have them, such as
+# and `%{` of templates. In policies, only IAM's variables begin like that, such as
 # ${aws:PrincipalAccount}.
 _HCL_SPECIAL = re.compile(
     r'["\\\x00-\x1f\x7f]|(?P<variable>(?<![$%])\$(?=\{[\w:/.-]+\}))|[$%](?=[$%]*\{)', re.ASCII
@@ -133,8 +133,8 @@ def updated_parameters(values: dict[str, str], kept: list[str]) -> str:
     """Return the parameters for an update of a stack, as a query on its description.
 
     The stack gets these values, and parameters in `kept` keep theirs. The query asks the stack
-    which of them it has, because CloudFormation refuses the previous value of a new parameter.
-    CloudFormation resets each parameter that is left out to its default.
+    which of the kept parameters it has, because CloudFormation refuses the previous value of a new
+    parameter. CloudFormation resets each parameter that is left out to its default.
     """
     given = [{"ParameterKey": name, "ParameterValue": value} for name, value in values.items()]
     return (

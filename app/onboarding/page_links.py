@@ -101,8 +101,8 @@ class Links:
     _verification: verification.Verification
     _config: Config
     _rates: Rates
-    # By a link's digest: its id, and its tenant's id unless it opens no page. A request counts for
-    # both. So requests beyond the limit are refused without the database.
+    # Maps a link's digest to the id of the link, and to its tenant's id unless it opens no page. A
+    # request counts for both ids. So requests beyond the limit are refused without the database.
     _ids: LRUCache[bytes, tuple[UUID, UUID | None]] = field(
         default_factory=lambda: LRUCache(_LINKS)
     )

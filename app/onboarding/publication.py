@@ -199,7 +199,7 @@ class SetVersions:
                     },
                 )
             content = asdict(chosen)
-            # The previous release can't read it, and it does not change what the version asks for
+            # The previous release can't read this field, and permissions do not depend on it
             del content["administrator"]
             row.content = content
 
@@ -250,7 +250,7 @@ class SetVersions:
         return difference(published[before], published[after])
 
     def of(self, name: str, version: int | None) -> PermissionSet | None:
-        """Return the set as published, or else the current one; None if there is neither."""
+        """Return the published version of the set, or else the current one, or None."""
         current = self._sets.get(name)
         if version is None or (current and current.version == version):
             return current
@@ -262,7 +262,7 @@ class SetVersions:
 def refusal(chosen: PermissionSet, versions: Mapping[int, PermissionSet], place: str) -> str | None:
     """Return why the set can't be published under its version; None if it can.
 
-    `versions`: the published ones. `place`: what has these versions, as the subject of a sentence.
+    `versions`: the published ones. `place`: where these versions are, as the subject of a sentence.
     """
     reading = [version for version, published in versions.items() if published.access == "read"]
     if chosen.access == "write" and reading:

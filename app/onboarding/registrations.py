@@ -213,12 +213,12 @@ class Registrations:
         return accepted
 
     def _request(self, body: str) -> Request | bool:
-        """Return the request, or for a message that gets no answer whether to delete it.
+        """Return the request. For a message that gets no answer, return True if it must be deleted.
 
-        It is deleted if it is for another deployment. That deployment receives it through its own
-        queue, and our FAILED would roll its customer's stack back. It stays if it is unreadable, or
-        if its response URL is not AWS's own in the topic's region. SQS delivers it again a few
-        times, and then moves it to the dead letters.
+        A message for another deployment is deleted. That deployment receives it through its own
+        queue, and our FAILED would roll its customer's stack back. An unreadable message stays, and
+        so does one whose response URL is not AWS's own in the topic's region. SQS delivers it again
+        a few times, and then moves it to the dead letters.
         """
         try:
             request = Request.parse(body, self._config.aws.registration_topics)
