@@ -168,8 +168,8 @@ def has_own_name(connection: Connection) -> bool:
 def _trust_policy_command(shown: Sequence[progress.Progress], kit: Kit) -> str | None:
     """Return the command that sets the trust policy of the only role.
 
-    Returns None if there are more roles, or if the kit did not make the role: the command would
-    take away what an older system needs.
+    Returns None if there are more roles, or if the kit did not make the role: the command could
+    then break an older system's access.
     """
     if len(shown) != 1 or has_own_name(shown[0].connection):
         return None
@@ -177,7 +177,7 @@ def _trust_policy_command(shown: Sequence[progress.Progress], kit: Kit) -> str |
         "trust-policy.sh.jinja",
         role_name=shown[0].role_name,
         trust_policy=kit.update.trust_policy,
-        region=kit.region,  # selects the partition, and serves an AWS CLI without a default
+        region=kit.region,  # selects the partition; an AWS CLI may have no default region
     )
 
 

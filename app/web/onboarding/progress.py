@@ -170,7 +170,7 @@ class Progress(NamedTuple):
     def lets_in(self) -> str | None:
         """A description of how the role lets strangers in.
 
-        None for a role that lets none in, and if the latest proof does not tell how.
+        None if the role lets none in, or if the latest proof does not show how.
         """
         why, insecure = self.connection.why, ConnectionStatus.INSECURE
         if self.connection.status is not insecure or why == states.SEE_VERIFICATION[insecure]:
@@ -306,7 +306,7 @@ def headline(counts: Counts, shown: Sequence[Progress]) -> str:
     if connected == total:
         return f"All {total} accounts are connected."
     parts = [f"{count} {words}" for words, _, count, _ in counted(counts)]
-    if connected:  # it comes first
+    if connected:  # `counted` lists it first
         del parts[0]
     return f"{connected} of {total} connected; {', '.join(parts)}."
 

@@ -154,7 +154,7 @@ def review_of(visit: Visit) -> dict[str, Any]:
 def _other_roles(visit: Visit) -> list[str]:
     """Return the ARNs of roles that the kit did not make, at most 25 of them.
 
-    What is said here about the kit's role may not be true of them.
+    The answers about the kit's role may be wrong for these roles.
     """
     listed = services.listing.list_by_urgency(
         visit.principal, visit.tenant.id, limit=_OTHER_ROLES, start=None
@@ -163,7 +163,7 @@ def _other_roles(visit: Visit) -> list[str]:
 
 
 def _permissions(permission_set: PermissionSet, kit: Kit) -> list[JsonObject]:
-    """Return each permission with its reason, the one of reading itself last."""
+    """Return each permission with its reason. The role's permission to read itself comes last."""
     statements = permission_set.policy(kit.partition)["Statement"]
     asked = [
         _permission(statement, given["why"])
