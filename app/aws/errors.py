@@ -22,7 +22,7 @@ AWS_ERRORS = (
     BotoCoreError,
     ClientError,
     HTTPError,
-    # Of botocore's parser for an answer that AWS does not document, such as a proxy's
+    # Raised by botocore's parser for an answer that AWS does not document, such as a proxy's
     ResponseParserError,
     LookupError,
     AttributeError,

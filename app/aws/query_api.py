@@ -42,7 +42,7 @@ from app.strict_json import JsonObject
 
 # Seconds; short, because the client waits for the answer
 _TIMEOUTS = urllib3.Timeout(connect=1, read=2)
-_CONNECTIONS = 1024  # kept connections; a web process waits for AWS without a slot
+_CONNECTIONS = 1024  # kept connections; slots do not limit the requests that wait for AWS
 _MOMENT = 1.0  # seconds; AWS keeps idle connections open for longer
 
 # A call is retried once after a transient failure, while the retry quota lasts. AWS does not raise
@@ -73,7 +73,7 @@ class QueryApi:
     def __init__(
         self, service: str, region: str, boto: Session, timeouts: urllib3.Timeout = _TIMEOUTS
     ) -> None:
-        self.breaker = Breaker()  # of its own, as IAM may be unavailable while STS works
+        self.breaker = Breaker()  # one for each service: IAM may be unavailable while STS works
         self._service = service
         self._boto = boto
         self._finding_credentials = threading.Lock()  # a botocore session is not thread-safe

@@ -46,8 +46,8 @@ def session_policy(role_arn: RoleArn, *more: str) -> str:
 class RoleSession:
     """Reads the role of `grant` with the credentials of the role's own session.
 
-    `calls_left`: its limit, because a role may have many policies, and the answers many pages. A
-    diagnosis of the kit's role makes six calls.
+    `calls_left`: the limit of its calls. A role may have many policies, and the answers many pages.
+    A diagnosis of the kit's role makes six calls.
     """
 
     api: QueryApi  # of IAM

@@ -50,8 +50,8 @@ INERT_POLICY = json.dumps(
     {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "*", "Resource": "*"}]},
     separators=(",", ":"),
 )
-_CONFIRMED_SECONDS = 5.0  # for which AWS's confirmation of the broker's key counts
-_IAM_SECONDS = 2  # for an answer; a slow IAM must cost a proof little
+_CONFIRMED_SECONDS = 5.0  # for which AWS's confirmation of the broker's key is cached
+_IAM_SECONDS = 2  # timeout; a slow IAM must not delay a proof for long
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,7 +323,7 @@ class Sts:
     ) -> Session:
         """Open a session as the broker, or with other `credentials`.
 
-        By default it is the session of a proof: it has no rights, and the name of a proof.
+        By default it is a proof's session: it has no rights, and a name from `proof_names`.
         `role_arn`: None for a canary or a stranger that is not configured. `tenant_id`: the tenant
         whose role it is, for the breaker; None for a role of the vendor.
         """

@@ -179,11 +179,11 @@ def _documents_of(name: str) -> str:
 
 
 def _with_values(source: Path, config: TemplateConfig, values: dict[str, str]) -> str:
-    """Return the source with the vendor's own values, by the examples that they replace.
+    """Return the source with the vendor's own values instead of the examples.
 
-    Besides `values`, they are the vendor's name and the pattern for its topics. A topic must be in
-    the vendor's account, so the pattern begins with that account. Raises ValueError if the source
-    lacks one of the examples.
+    `values`: the value for each example. This function adds the vendor's name and the pattern for
+    its topics. A topic must be in the vendor's account, so the pattern begins with that account.
+    Raises ValueError if the source lacks one of the examples.
     """
     broker, text = config.aws.broker, source.read_text(encoding="utf-8")
     values = {

@@ -57,7 +57,7 @@ class Topic(NamedTuple):
 
 
 # Regions of the partition `aws` that are older than 20 March 2019. Every later one has to be
-# enabled in an account (opt-in), and SNS sends from it to another region under a name of its own.
+# enabled in an account (opt-in), and SNS sends from it to another region under a regional name.
 _ENABLED_BY_DEFAULT = re.compile(
     "ap-northeast-[12]|ap-south-1|ap-southeast-[12]|ca-central-1|eu-central-1|eu-north-1"
     "|eu-west-[123]|sa-east-1|us-east-[12]|us-west-[12]"
@@ -110,7 +110,7 @@ def queue(region: str, url: str) -> Queue:
 
 
 def topic(arn: str, queue_arn: str | None) -> Topic:
-    """Return the topic's policy, and its subscription of this queue. None: of no queue."""
+    """Return the topic's policy, and its subscription of this queue, if a queue is given."""
     sns = boto3.session.Session(region_name=arn.split(":")[3]).client("sns", config=_PATIENT)
     with _calls(sns):
         policy = sns.get_topic_attributes(TopicArn=arn)["Attributes"].get("Policy", "{}")
