@@ -50,10 +50,11 @@ def import_command(file: str, links: str | None, *, dry_run: bool, yes: bool) ->
 
     Each row gets a line: its number in FILE, what was done, the connection's status, and the
     reference. The background worker proves the new connections. Import the same file again to see
-    what the proofs said: what is there already is only reported.
+    what the proofs said: what exists already is only reported.
 
-    A customer whose External ID is missing, reserved or another customer's too gets a new one, and
-    an onboarding link, so that its role can be updated. docs/migrate.md tells the whole move.
+    A customer gets a new External ID if its own is missing, reserved or also another customer's. It
+    then gets an onboarding link too, so that its role can be updated. docs/migrate.md tells the
+    whole move.
     """
     links_file = _LinksFile(Path(links or f"{file}.links.csv"))
     with _opened(file) as content:
@@ -68,7 +69,7 @@ def import_command(file: str, links: str | None, *, dry_run: bool, yes: bool) ->
 
 @contextmanager
 def _opened(path: str) -> Iterator[BinaryIO]:
-    """Open the file, and turn what is wrong with it into one line."""
+    """Open the file, and report a problem with it in one line."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123
             yield file
@@ -111,7 +112,7 @@ class _LinksFile:
         self.path, self.count = path, 0
 
     def check(self) -> None:
-        """Raise ClickException if a file is there that could not take the links."""
+        """Raise ClickException if the file exists, but the links can't be appended to it."""
         if self.path.exists() or self.path.is_symlink():
             os.close(self._open())
 

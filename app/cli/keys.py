@@ -104,8 +104,9 @@ def create(
 ) -> Row:
     """Create an API key and print it, once.
 
-    `all` is every scope but keys:delegate. A key with keys:delegate makes keys with the scopes of
-    --may-give for each tenant that it has made itself, for 24 hours. It needs tenants:write too.
+    `all` is every scope but keys:delegate. For 24 hours after it has made a tenant, a key with
+    keys:delegate can make keys for that tenant, with the scopes of --may-give. It needs
+    tenants:write too.
     """
     key, secret = services.api_keys.create_key(
         operator,

@@ -2,7 +2,7 @@
 
 They are the services, the operator, nouns with their verbs, refusals printed on one line, and
 output as aligned tables or JSON. The tables use no library: a library would be a dependency, and
-would need more lines of configuration than they have.
+would need more lines of configuration than the tables have.
 """
 
 import enum
@@ -173,7 +173,7 @@ class Noun(AppGroup):
 
         The command has the function's name without `_command` at the end. `example`: its arguments,
         for `--help`. `columns`: those of its table; JSON has the other fields too. `text`: formats
-        the function's result as lines, if it is no such table.
+        the function's result as lines, if the result is no such table.
         """
         if columns:
             text = functools.partial(table, names=columns.split())

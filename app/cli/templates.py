@@ -79,8 +79,8 @@ def publish(*, check: bool) -> list[Row]:
     Run it before the release that links to them, with credentials that may list the bucket and put
     objects there. It needs AWS_REGION, DEPUTY_BROKER_PRINCIPAL_ARN, DEPUTY_VENDOR_NAME and
     DEPUTY_TEMPLATE_BUCKET. If the service has DEPUTY_VENDOR_NAME_ASCII, DEPUTY_PERMISSION_SETS,
-    DEPUTY_DEFAULT_PERMISSION_SET, DEPUTY_ROLE_PREFIX or DEPUTY_MAX_SESSION_SECONDS, it needs them
-    too. It needs neither the database nor the secret keys.
+    DEPUTY_DEFAULT_PERMISSION_SET, DEPUTY_ROLE_PREFIX or DEPUTY_MAX_SESSION_SECONDS, the command
+    needs them too. It needs neither the database nor the secret keys.
 
     A template's name is its content's hash. Published objects are never overwritten, so the links
     that customers have stay valid. The bucket also gets a document for each version, with the

@@ -86,7 +86,7 @@ def deliveries(endpoint_id: UUID, limit: int) -> list[Row]:
 @click.option("--since", required=True, type=time, help=_TIME)
 @click.option("--until", type=time, help="As --since; not included (default: now).")
 def recover(endpoint_id: UUID, since: datetime, until: datetime | None) -> str:
-    """Send an endpoint the events that it did not get in a time."""
+    """Send an endpoint the events of a period that it did not get."""
     number = services.redelivery.recover(operator, endpoint_id, since=since, until=until or now())
     return f"{number} events will be sent."
 
