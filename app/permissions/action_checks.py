@@ -69,7 +69,7 @@ _SAY_LIMIT = (
 _ARN_OF_AWS = re.compile(r"arn:[^:]*:iam::aws:policy/.+")
 
 
-@cache  # a file names the same pattern in several checks
+@cache  # several checks of a file look up the same pattern
 def actions_named(pattern: str) -> list[str]:
     """Return AWS's actions that match a pattern in a policy's `Action`, in lower case."""
     return fnmatch.filter(ACCESS_LEVELS, pattern.lower())

@@ -212,7 +212,7 @@ def mistakes_in(
 
 
 def _default(names: list[str], folder: Path | None, default: str | None) -> str:
-    """Return the default permission set's name; empty if none is named and the choice is open."""
+    """Return the default permission set's name; empty if the setting must name it and does not."""
     if default or folder is None:
         return default or _DEFAULT
     return names[0] if len(names) == 1 else ""
