@@ -97,11 +97,11 @@ class Limit(NamedTuple):
     most: int | str  # the maximum, or the path of its setting in Config
     period: str = ""  # a key of _SECONDS; empty: a maximum at any time
     share: float = 1.0  # the part of the setting's value that is the maximum
-    burst: float = 1.0  # how many periods' uses may come at once
+    burst: float = 1.0  # how many periods' maximum may be used at once
     patience: float = 0.0  # maximum seconds that a request waits before it is refused
     waiting: int = 0  # maximum of requests that wait
     beyond: str = "429"  # what happens beyond the limit
-    hint: str = "."  # the end of the refusal
+    hint: str = "."  # the end of the refusal's text
 
     @property
     def amount(self) -> int:

@@ -57,7 +57,7 @@ class ReturnUrl(NamedTuple):
         return cls(text, url["scheme"], url["host"].lower(), port, path, query)
 
     def is_below(self, entry: "ReturnUrl") -> bool:
-        """Return whether it has the entry's origin, and the entry's path or one below it."""
+        """Return whether this URL has the entry's origin, and its path or one below that."""
         folder = entry.path.rstrip("/") + "/"
         same_origin = self[1:4] == entry[1:4]
         return same_origin and f"{self.path}/".startswith(folder)

@@ -288,8 +288,8 @@ def public_url(text: str) -> str:
     return text.rstrip("/")
 
 
-# The functions below find conflicts between settings. The parameters of each are the values of the
-# settings with these names. It is called only if all of them are valid.
+# The functions below find conflicts between settings. The parameters of a function are the settings
+# of the same names. The function is called only if their values are all valid.
 
 
 def role_chaining(broker: Any, max_session_seconds: int) -> Iterator[str]:
