@@ -39,7 +39,7 @@ def measure(stage: Stage) -> None:
     hot = stage.on_postgres
     place = hot.places[0]
     given = json.dumps({"path": place.credentials, "key": place.key})
-    # As in web processes, whose counts are in files that all of them share.
+    # Metrics are in files, as in web processes, which share them.
     environment = {**hot.server.environment, "PROMETHEUS_MULTIPROC_DIR": str(stage.folder)}
     times = json.loads(run_python(("-m", "bench.extras"), environment, given).splitlines()[-1])
     through_flask = times[_FLASK]

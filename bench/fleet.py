@@ -142,7 +142,7 @@ class _Worker(Process):
 
 
 def _proofs(deputy: Deputy) -> int:
-    """Return the number of proofs so far. No connection is tried twice meanwhile."""
+    """Return the number of proofs so far. The measurement tries no connection twice."""
     with psycopg.connect(deputy.database_url.replace("+psycopg", "")) as server:
         row = server.execute(
             "SELECT count(*) FROM connections WHERE tried_at IS NOT NULL"

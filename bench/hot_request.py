@@ -95,7 +95,7 @@ def _request(path: str, key: str) -> bytes:
 
 
 def _serve(worker: Any, requests: list[bytes], times: int) -> int:
-    """Send each client's request so many times. Return the number of answers with credentials."""
+    """Send each client's request `times` times. Return the number of answers with credentials."""
     clients = [Client(request, times) for request in requests]
     gevent.joinall(
         [gevent.spawn(worker.handle, client, client, ("127.0.0.1", 5000)) for client in clients]

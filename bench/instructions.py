@@ -42,7 +42,7 @@ def count(stage: Stage, populated: Populated) -> float:
         {"path": place.credentials, "key": place.key} for place in populated.places[:_CLIENTS]
     ]
     given = json.dumps({"questions": questions, "times": _TIMES})
-    # As in a web process, whose metrics are in files that all of them share.
+    # Metrics are in files, as in web processes, which share them.
     environment = {
         **server.environment,
         "PROMETHEUS_MULTIPROC_DIR": str(stage.folder),

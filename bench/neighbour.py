@@ -158,7 +158,7 @@ def _time(
         name, seconds = attack.name, _BESIDE_SECONDS
     cpu.keep_on(halves.first, [*deputy.pids(), *cpu.family(populated.database)])
     with halves.on(halves.second):
-        # Meanwhile the rest of the last attack is done, and both processes cache the victim's
+        # During this load the last attack's requests end, and both processes cache the victim's
         # sessions again.
         stage.wrk.watch(deputy.port, populated.hot(), _WARM_SECONDS, _CONNECTIONS)
         with attacked(deputy, attack):

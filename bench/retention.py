@@ -1,4 +1,4 @@
-"""Row 20: issuing while housekeeping removes old events from the audit log, and issuing alone.
+"""Row 20: issuing while housekeeping removes old audit events, compared with issuing alone.
 
 On PostgreSQL a separate process detaches a month twice a second, as a background worker does once a
 month. On SQLite it deletes rows continuously, as a worker does for 15 seconds every 15 minutes.

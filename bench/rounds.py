@@ -34,8 +34,8 @@ class Round:
     per_second: float
     p50_us: float
     p99_us: float
-    cpu_us: float  # of the server's processes, for each request
-    database_cpu_us: float  # of PostgreSQL's processes, for each request; 0 without
+    cpu_us: float  # CPU time of the server's processes for each request
+    database_cpu_us: float  # the same of PostgreSQL's processes; 0 without PostgreSQL
     answered: int
     sent: int
 
@@ -108,6 +108,6 @@ def facts_of(contenders: Sequence[Contender]) -> dict[str, Any]:
 
 
 def ratio(contender: Contender, other: Contender, measure: Callable[[Round], float]) -> Spread:
-    """Return the ratios of the two servers' rounds that ran beside each other."""
+    """Return the ratios between the two servers' rounds, in the order of the rounds."""
     pairs = zip(contender.rounds, other.rounds, strict=True)
     return Spread.of([measure(mine) / measure(theirs) for mine, theirs in pairs])

@@ -148,7 +148,7 @@ class Stage:
 
     @cached_property
     def at_other_commit(self) -> Populated:
-        """Deputy at the commit `against`, on a database of its own, with as many connections."""
+        """Deputy at the commit `against`, with its own database and as many connections."""
         self.say(f"Deputy at {self.against}: building")
         checkout = other_commit.build(self.against or "")
         with psycopg.connect(

@@ -54,7 +54,7 @@ def _worker(deputy: Deputy) -> Iterator[None]:
 
 
 class Events:
-    """The events of tenants that are made. Each has a reference of its own."""
+    """Makes events by creating tenants, each of which has a reference of its own."""
 
     def __init__(self, deputy: Deputy) -> None:
         self._client, self._numbers = deputy.admin(), count()
