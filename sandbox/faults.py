@@ -84,7 +84,7 @@ class Faults:
         if fault is None:
             return
         if fault.kind is FaultKind.TIMEOUT:
-            # Not sleep, because the sandbox must be able to stop meanwhile
+            # An event instead of a sleep, so that the sandbox can stop during the delay
             self._stopping.wait(fault.seconds)
             raise Dropped
         raise _error(fault.kind, attempt)

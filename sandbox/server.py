@@ -153,7 +153,7 @@ class Sandbox:
     def later(self, **by: float) -> AbstractContextManager[None]:
         """Set AWS's clock ahead within the block, for example by hours=1.
 
-        Sessions that were opened before are then older by as much.
+        Sessions that exist already become older by the same time.
         """
         return clock.ahead(timedelta(**by))
 
