@@ -222,9 +222,9 @@ class Links:
     def open(self, token: str, request_id: str | None, client_address: str | None = None) -> Visit:
         """Open the page of a link, and count the request.
 
-        A request with a link that was revoked or has expired counts only for the link, from the
-        first one on. Raises RateLimitedError, and the same NotFoundError for every reason why a
-        link does not work.
+        A request with a revoked or expired link counts only for the link, even the first request.
+        Raises RateLimitedError, and the same NotFoundError for every reason why a link does not
+        work.
         """
         if not _TOKEN.fullmatch(token):
             raise NotFoundError

@@ -26,7 +26,7 @@ from app.proofs.trust_checks import end_of
 from app.store.database import Session
 from app.store.models import Connection, ConnectionStatus, Registration, StackState, Tenant, Trigger
 
-# The longest that a stack's creation takes; its registration may wait for half of it
+# Maximum duration of a stack's creation, half of which its registration may take
 _CREATION = timedelta(hours=1)
 
 
