@@ -104,7 +104,7 @@ def classify(error: Exception) -> StsError:
     Callers raise the StsError from the original error.
     """
     if not isinstance(error, ClientError):
-        # A parser's error has a traceback, because it may be a bug of ours.
+        # Log a parser's error with its traceback, because it may be a bug of ours.
         traceback = None if isinstance(error, BotoCoreError | HTTPError) else error
         logger.warning("aws.unreachable", error=type(error).__name__, exc_info=traceback)
         return Unavailable()

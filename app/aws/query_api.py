@@ -175,8 +175,8 @@ class _Prompt(HTTPConnection):
 
     If it was used within the last second, it also skips the check whether it is still open. urllib3
     sends headers and form as two packets, and asks the kernel before each request whether the
-    connection is open. That takes a quarter more CPU (docs/performance.md). If the server has
-    closed the connection within that second, the request has to be retried.
+    connection is open. Both together take a quarter more CPU (docs/performance.md). If the server
+    has closed the connection within that second, the request has to be retried.
     """
 
     _held: list[bytes] | None = None
