@@ -69,7 +69,7 @@ def test(endpoint_id: UUID) -> str:
 def deliveries(endpoint_id: UUID, limit: int) -> list[Row]:
     """List an endpoint's deliveries, newest first.
 
-    Each is shown with its last attempt. --json shows the last twenty.
+    Each is shown with its last attempt. --json shows its last twenty attempts.
     """
     rows = []
     for delivery, event_type in islice(
