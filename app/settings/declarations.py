@@ -96,7 +96,7 @@ class Limit(NamedTuple):
     counted: Literal["process", "cache", "database", "concurrent"]
     most: int | str  # the maximum, or the path of its setting in Config
     period: str = ""  # a key of _SECONDS; empty: a maximum at any time
-    share: float = 1.0  # the part of the setting's value that is the maximum
+    share: float = 1.0  # the maximum, as a share of the setting's value
     burst: float = 1.0  # how many periods' maximum may be used at once
     patience: float = 0.0  # maximum seconds that a request waits before it is refused
     waiting: int = 0  # maximum of requests that wait

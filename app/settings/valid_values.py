@@ -97,8 +97,8 @@ def folder(text: str) -> Path:
 def is_line(text: str) -> bool:
     """Return whether the text is one printable line, and not blank.
 
-    Databases, logs and CloudTrail show such a text unchanged. No character in it hides a part of
-    it.
+    Databases, logs and CloudTrail show such a text unchanged. No character hides a part of the
+    text.
     """
     return text.isprintable() and bool(text.strip())
 

@@ -44,7 +44,7 @@ def contrast(color: str, other: str) -> float:
 
 
 def mix(color: str, other: str, share: float) -> str:
-    """Return a colour with this share of the other one in it."""
+    """Return the colour, mixed with this share of the other one."""
     pairs = zip(channels_of(color), channels_of(other), strict=True)
     mixed = bytes(round(own + (others - own) * share) for own, others in pairs)
     return f"#{mixed.hex()}"
