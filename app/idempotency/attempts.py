@@ -1,12 +1,13 @@
 """Requests with an Idempotency-Key take effect once, however often they are sent.
 
-The first writing transaction of a request adds a row. Each later one checks that the row still
-belongs to this attempt. Each notes what it changed: the tenant and the connection of its audit
-event. So a change and the note of it are committed together. The answer is added afterwards.
+The first writing transaction of a request adds a row. Each later transaction checks that the row
+still belongs to this attempt. Each transaction also stores in the row what its audit event names,
+such as a tenant and a connection. So a change and its row are committed together. The answer is
+stored in the row afterwards.
 
-A retry gets that answer. If the first attempt was killed before, a retry takes the row over when
-its lease has ended: it runs the request if nothing was changed yet, and otherwise answers with what
-was changed, as it is now.
+A retry gets the stored answer. If an attempt is killed before it stores one, a retry takes the row
+over when the row's lease has expired. If nothing was changed yet, the retry runs the request.
+Otherwise it answers with the present state of what was changed.
 """
 
 import hashlib
@@ -76,7 +77,8 @@ class Effect(NamedTuple):
 class Attempt:
     """An attempt of a request with an Idempotency-Key.
 
-    `principal` does what the key may do, and notes it. `earlier`: what an earlier attempt changed.
+    `principal`: the key's, whose writing transactions call `note`. `earlier`: what an earlier
+    attempt changed.
     """
 
     principal: ApiKeyPrincipal
@@ -96,10 +98,10 @@ class Attempt:
         )
 
     def note(self, db: Session) -> None:
-        """Add the row to this transaction, or check that it is still this attempt's.
+        """Add the row in this transaction, or check that this attempt still owns it.
 
-        Raises IdempotencyKeyInUseError if another attempt has it, and RateLimitedError if the
-        key's tenant, or the unbound key, has too many rows.
+        Raises IdempotencyKeyInUseError if another attempt owns it, and RateLimitedError if the
+        key or its tenant has too many rows.
         """
         if not self.has_row:
             self._add(db)
@@ -121,7 +123,7 @@ class Attempt:
         for limit, counted in self._counted():
             number, oldest = db.execute(counted).one()
             if number >= limit.amount:
-                if self._stops:  # a stop is never refused, so it takes effect without a row
+                if self._stops:  # never refused, so it takes effect without a row
                     return
                 raise limit.refuse((oldest + KEPT - now()).total_seconds())
         if db.scalar(select(IdempotentRequest.id).where(*self.row[:2])) is not None:
@@ -140,10 +142,10 @@ class Attempt:
         event.listen(db, "after_commit", self._note_row)
 
     def _counted(self) -> Iterator[tuple[Limit, Any]]:
-        """Yield the limits, each with a query of the number of rows and the time of the oldest.
+        """Yield each limit with a query for the number of rows and the time of the oldest row.
 
-        Rows of revoked keys do not count: a thief must not use up what the tenant's own keys may
-        have for a day.
+        A revoked key's rows do not count for its tenant. Otherwise a thief could use up the
+        tenant's limit for a day.
         """
         rows = select(func.count(), func.min(IdempotentRequest.created_at)).where(
             IdempotentRequest.counted_for == self.principal.lock_id,
@@ -157,10 +159,10 @@ class Attempt:
             yield IDEMPOTENT_OF_TENANT, rows.where(IdempotentRequest.api_key_id.in_(live))
 
     def _note_row(self, _: Session) -> None:
-        self.has_row = True  # not before: a transaction that is rolled back leaves no row
+        self.has_row = True  # after the commit, because a rollback leaves no row
 
     def _note_effect(self, db: Session) -> None:
-        """Store what the transaction is about: what its last audit event names."""
+        """Store the tenant and the thing that the transaction's last audit event names."""
         if effect := db.info.get("effect"):
             noted = update(IdempotentRequest).where(*self.row)
             db.execute(noted.values(has_effect=True, **effect), execution_options=_BLIND)
@@ -179,7 +181,7 @@ class IdempotencyKeys:
 
         `request`: its method and path. `stops`: whether it revokes, suspends or deletes.
 
-        Raises IdempotencyKeyReusedError for a key that had another body, and
+        Raises IdempotencyKeyReusedError if the key was sent with another body, and
         IdempotencyKeyInUseError while another attempt is running.
         """
         digest = hashlib.sha256(f"{principal.key_id} {request} {key}".encode()).digest()
@@ -203,13 +205,13 @@ class IdempotencyKeys:
         return attempt
 
     def _take_over(self, row: IdempotentRequest, owner: UUID) -> Effect | None:
-        """Take the row from an attempt whose lease has ended, and return what that changed."""
+        """Take over a row whose lease has expired, and return what the earlier attempt changed."""
         taken = update(IdempotentRequest).where(
             IdempotentRequest.id == row.id,
             IdempotentRequest.owner == row.owner,
             IdempotentRequest.leased_until <= now(),
         )
-        if row.leased_until > now():  # a retry must not wait for the write lock to be refused
+        if row.leased_until > now():  # refuse without waiting for the write lock
             raise IdempotencyKeyInUseError
         values = {"owner": owner, "leased_until": now() + _LEASE}
         with self._db.write(SYSTEM) as db:
@@ -221,10 +223,10 @@ class IdempotencyKeys:
         return effect if earlier.has_effect else None
 
     def end(self, attempt: Attempt, answer: StoredAnswer | None) -> None:
-        """Store the answer of an attempt; None if it was refused.
+        """Store the answer of an attempt. `answer`: None if the request was refused.
 
-        A refused attempt that changed nothing leaves no row. One that changed something gives its
-        row back at once, and a retry answers what was changed.
+        If a refused attempt changed nothing, its row is deleted. Otherwise its lease ends at once,
+        so that a retry can answer with what was changed.
         """
         if not attempt.has_row:
             return
