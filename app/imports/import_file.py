@@ -1,7 +1,8 @@
 """Read a file of customers: CSV, or NDJSON with the same names.
 
-The file is read line by line, twice: what one customer may have alone is known only at its end. So
-the memory is bounded by the number of rows, and by the length of a line.
+The file is read twice, line by line. The first pass finds what is known only at the end, such as
+External IDs that several customers have. So the memory is bounded by the number of rows, and by the
+length of a line.
 """
 
 import csv
@@ -128,7 +129,7 @@ def _json_row(line: int, text: str) -> ImportRow:
 
 
 def _text(value: Any) -> str:
-    """Return a text without white space around it. Any other value, or not UTF-8, is empty."""
+    """Return the stripped text, or an empty text if the value is not a text in UTF-8."""
     return value.strip() if isinstance(value, str) and _is_utf8(value) else ""
 
 
@@ -155,7 +156,7 @@ class FileSummary:
     customers: int = 0
     _scattered: set[bytes] = field(default_factory=set)
     _beside_unknown: set[bytes] = field(default_factory=set)
-    # By the digest of an External ID: that of the only reference that has it; None: several have it
+    # Maps an External ID's digest to its reference's digest, or to None if several share it
     _owners: dict[bytes, bytes | None] = field(default_factory=dict)
 
     @classmethod
@@ -186,20 +187,20 @@ class FileSummary:
                 self._owners[key] = reference if same else None
 
     def is_scattered(self, reference: str) -> bool:
-        """Return whether other customers' rows stand between the rows of this one."""
+        """Return whether other customers' rows stand between this customer's rows."""
         return _digest(reference) in self._scattered
 
     def is_beside_unknown(self, reference: str) -> bool:
-        """Return whether a row without a reference is beside those of this customer.
+        """Return whether a row without a reference is beside this customer's rows.
 
-        It may be this customer's.
+        Such a row may be this customer's.
         """
         return bool(reference) and _digest(reference) in self._beside_unknown
 
     def is_shared(self, external_id: str) -> bool:
         """Return whether several customers have this External ID.
 
-        Raises ImportFileError for one that was not in the file when it was read first.
+        Raises ImportFileError if the first pass did not find this External ID.
         """
         key = _digest(external_id)
         if key not in self._owners:

@@ -1,13 +1,14 @@
 """Import customers whose roles have External IDs of another system of the vendor.
 
-Only the operator imports, and this is the only way in for an External ID that Deputy did not make.
-The tenant gets an External ID of Deputy's as `current` at once, like every tenant. An imported one
-gets a state of its own: it belongs to the connections that the file names, and no new connection
-gets it. Proofs decide as usual whether a connection issues, and when it switches to Deputy's
+Only the operator imports. Only an import adds an External ID that Deputy did not make.
+
+Each tenant also gets Deputy's own External ID, which is `current` at once. The imported External ID
+has the state `imported`, and only the connections that the file names use it. Proofs decide as
+usual whether a connection issues, and when it switches to Deputy's External ID
 (app/rotation/switch.py).
 
-A customer whose External ID can't be used gets one of Deputy's for its connection. Nothing is
-issued for that connection until its role accepts the new one.
+If an External ID can't be used, the connection gets Deputy's instead. Nothing is issued for the
+connection until its role accepts it.
 """
 
 import enum
@@ -48,7 +49,7 @@ _NEEDS_LINK = "It gets a new one, and a link; nothing is issued until its role a
 
 
 class RowOutcome(enum.StrEnum):
-    """The outcome of an import for one row. `known`: its connection was there already."""
+    """The outcome of an import for one row. `known`: its connection existed already."""
 
     IMPORTED = "imported"
     NEW_ID = "new-id"
@@ -59,7 +60,7 @@ class RowOutcome(enum.StrEnum):
 class RowReport(NamedTuple):
     """The report for a row.
 
-    `status`: that of its connection, if there is one. `is_imported`: that has the imported ID.
+    `status`: the connection's. `is_imported`: whether the connection has an imported External ID.
     """
 
     line: int
@@ -73,8 +74,8 @@ class RowReport(NamedTuple):
 class CustomerReport(NamedTuple):
     """The reports for one customer's rows.
 
-    `needs_link`: the id of the tenant, and the permission set, if an onboarding link must be
-    created, because a role has to accept a new External ID and there is no live link.
+    `needs_link`: the tenant's id and a permission set, if an onboarding link must be created. It is
+    needed if a role has to accept a new External ID, and the tenant has no live link.
     """
 
     rows: list[RowReport]
@@ -92,7 +93,7 @@ class _CheckedRow(NamedTuple):
 
 @dataclass
 class Imports:
-    """Imports one customer at a time, in one transaction: all of its rows or none."""
+    """Imports customers. Each customer's rows are imported in one transaction, all or none."""
 
     _db: Database
     _config: Config
@@ -108,7 +109,7 @@ class Imports:
     ) -> CustomerReport:
         """Import the rows of one customer, and report on each. `dry_run`: change nothing.
 
-        A row whose connection is there already is only reported. Raises StoreUnavailableError.
+        A row whose connection exists already is only reported. Raises StoreUnavailableError.
         """
         checked, refused = list[_CheckedRow](), dict[int, str]()
         for row in rows:
@@ -143,7 +144,7 @@ class Imports:
 
 
 def _refusals(rows: Sequence[ImportRow], refused: dict[int, str]) -> list[RowReport]:
-    """Return the report for each row of a customer. `refused`: why, by the line."""
+    """Return a refusal for each row of a customer. `refused`: the reasons, by line."""
     others = f"Line {min(refused)} of this customer is refused."
     reports = []
     for row in rows:
@@ -183,7 +184,7 @@ def _why_unusable(row: ImportRow, summary: FileSummary) -> str:
 
 
 def _words(error: AppError) -> str:
-    """Return what is wrong, on one line."""
+    """Return the error's messages on one line."""
     problems = [f"{field}: {' '.join(texts)}" for field, texts in error.errors.items()]
     return " ".join(problems) or error.detail
 
@@ -224,7 +225,7 @@ class _Customer:
             self._ensure_not_deleted(db, first.reference)
             return add_tenant(db, self.operator, name=first.name, reference=first.reference)
         tenant = tenant_of(db, self.operator, tenant_id, lock=True)
-        if tenant.reference != first.reference:  # it was changed before the tenant was locked
+        if tenant.reference != first.reference:  # it was changed before the lock
             raise ConflictError("Its tenant's reference was changed meanwhile; import again.")
         return tenant
 
@@ -241,7 +242,7 @@ class _Customer:
     def _import(
         self, db: Session, tenant: Tenant, checked: _CheckedRow
     ) -> tuple[RowOutcome, Connection | None, str]:
-        """Import a row, and return the outcome, the connection, and a sentence."""
+        """Import a row. Return the outcome, the connection, and a sentence for the report."""
         existing = db.scalars(to_role(tenant.id, checked.role)).unique().one_or_none()
         if existing is not None:
             if existing.status is ConnectionStatus.DELETED:
@@ -280,7 +281,7 @@ class _Customer:
 def _ensure_no_emergency(db: Session, tenant_id: UUID) -> None:
     """Raise ConflictError while an emergency has withdrawn the tenant's External IDs.
 
-    An imported one would be issued with all the same.
+    Otherwise credentials would be issued with an imported External ID meanwhile.
     """
     withdrawn = select(ExternalIdRow.id).where(
         ExternalIdRow.tenant_id == tenant_id,
@@ -294,7 +295,7 @@ def _ensure_no_emergency(db: Session, tenant_id: UUID) -> None:
 def _imported_id(db: Session, tenant_id: UUID, value: str) -> ExternalIdRow | None:
     """Return the row of the tenant's imported External ID, and add it if it is new.
 
-    Returns None if it is another tenant's, or retired.
+    Return None if the External ID is another tenant's, or retired.
     """
     row = db.scalars(select(ExternalIdRow).filter_by(value=value)).one_or_none()
     if row is not None:
@@ -316,7 +317,7 @@ def _needs_new_id(connection: Connection) -> bool:
 
 
 def _progress(connection: Connection, row: ImportRow) -> str:
-    """Return what the proofs said since the import."""
+    """Return which External ID the connection has, and why it does not issue, if it does not."""
     with_id = "It has an External ID of Deputy's."
     if connection.imported_id:
         is_same = connection.imported_id == row.external_id

@@ -1,8 +1,8 @@
 """Name what is weak about an External ID that another system made.
 
-Deputy sends an External ID only for the tenant that it belongs to, so a weak one lets nobody in
-here. The vendor's other system may let a customer enter its own, and then a weak one can be
-guessed. So these customers should move first.
+In Deputy a weak External ID is no risk, because Deputy sends it only for its own tenant. But the
+vendor's other system may let customers enter External IDs. A customer could then guess another's.
+So customers with weak External IDs should move first.
 """
 
 import re
@@ -13,13 +13,13 @@ from app.store.models import folded
 
 _SHORT = 16  # characters
 _FEW = 5  # different characters
-_WORD_MIN = 3  # characters of a name that count as a part of it
+_WORD_MIN = 3  # characters; shorter names, references and account ids are not looked for
 _APART = 1000  # two neighbours of a sequence differ by at most this
 _NUMBER = re.compile("[0-9]{1,18}")
 
 
 def weaknesses(row: ImportRow, before: str) -> Iterator[str]:
-    """Yield each weakness of a row's External ID. `before`: that of the customer before."""
+    """Yield each weakness of a row's External ID. `before`: the previous one in the file."""
     value = row.external_id
     if len(value) < _SHORT:
         yield f"shorter than {_SHORT} characters"
@@ -43,7 +43,7 @@ def _letters(text: str) -> str:
 
 
 def _are_neighbours(value: str, before: str) -> bool:
-    """Return whether the two differ only in one number, and only by little."""
+    """Return whether two External IDs differ only in one number, and by at most _APART."""
     if value == before or _NUMBER.sub("#", value) != _NUMBER.sub("#", before):
         return False
     pairs = zip(_NUMBER.findall(value), _NUMBER.findall(before), strict=True)
