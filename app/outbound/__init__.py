@@ -1,1 +1,1 @@
-"""Requests to addresses that somebody else chose: the only way out to them."""
+"""All requests to addresses that somebody else chose."""

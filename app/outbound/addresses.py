@@ -1,8 +1,8 @@
 """Which URLs and which IP addresses a request may go to.
 
 A URL that a client gives could name a service inside the vendor's network, for example EC2's
-instance metadata. So each name is resolved here and each of its addresses is judged, when a URL is
-saved and again when it is used. The request goes to the address that was judged
+instance metadata. So each name is resolved here and all of its addresses are checked, when a URL is
+saved and again when it is used. The request goes to an address that was checked
 (app/outbound/door.py).
 """
 
@@ -20,12 +20,12 @@ from app.settings.valid_values import Network
 
 MAX_URL_LENGTH = 2048
 HTTPS_PORT = 443
-# Somebody else chose the names, and their DNS servers may not answer for long. So they have threads
-# of their own, and neither AWS's names nor SQLite's lock wait for them.
+# Somebody else chose these names, and their DNS servers may be slow. Separate threads resolve them,
+# so that look-ups of AWS's names and waits for SQLite's lock are not delayed.
 _RESOLVERS = Threads(16)
-DNS_SECONDS = 5.0  # that a caller of `resolve` should wait
-# IANA's registry of special-purpose IPv4 addresses, multicast, and one address that is public by
-# its number: Azure answers virtual machines there.
+DNS_SECONDS = 5.0  # timeout for callers of `resolve`
+# IANA's registry of special-purpose IPv4 addresses, multicast, and 168.63.129.16. The last looks
+# public, but Azure itself answers its virtual machines there.
 # https://www.iana.org/assignments/iana-ipv4-special-registry
 _REFUSED_V4 = [
     ip_network(text)
@@ -50,8 +50,8 @@ _REFUSED_V4 = [
         "224.0.0.0/3",
     )
 ]
-# IANA has assigned 2000::/3 alone to hosts of the internet. All forms that carry an IPv4 address
-# but 6to4 and Teredo are outside of it, as are private, link-local and multicast addresses.
+# IANA has assigned only 2000::/3 to hosts of the internet. Private, link-local and multicast
+# addresses are outside of it. So are forms with an IPv4 address in them, except 6to4 and Teredo.
 # https://www.iana.org/assignments/iana-ipv6-special-registry
 _INTERNET_V6 = ip_network("2000::/3")
 _REFUSED_V6 = [
@@ -83,12 +83,12 @@ class Destination(NamedTuple):
 
 
 def resolve(url: str, networks: Sequence[Network] = ()) -> Destination:
-    """Resolve the URL's name, and judge all of its addresses.
+    """Resolve the URL's name, and check all of its addresses.
 
-    `networks`: of the vendor's own. In these, HTTP and other ports are allowed too. DNS may take
-    long, so call it by `spawn`, and wait for a limited time. Raises AddressError. Its text is the
-    same for an address that is not public and for a name without addresses, or it would tell which
-    names exist inside the vendor's network.
+    `networks`: the vendor's own, in which HTTP and other ports are allowed too. DNS may take long,
+    so call this function by `spawn`, with a timeout. Raises AddressError. The error's text is the
+    same for a private address and for a name without addresses. Otherwise it would show which names
+    exist inside the vendor's network.
     """
     destination = parse(url)
     addresses = _addresses_of(destination)
@@ -103,7 +103,7 @@ def resolve(url: str, networks: Sequence[Network] = ()) -> Destination:
 
 
 def parse(url: str) -> Destination:
-    """Return the destination without its address. Raises AddressError for the URL's form."""
+    """Return the destination without its address. Raises AddressError for a URL of a wrong form."""
     if len(url) > MAX_URL_LENGTH:
         raise AddressError(f"It must have {MAX_URL_LENGTH} characters at most.")
     if not _URL.fullmatch(url):

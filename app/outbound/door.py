@@ -1,7 +1,7 @@
 """The only way to an address that somebody else chose: one bounded POST.
 
-It connects to the address that was judged, and checks the certificate for the name. There are no
-redirects, retries, proxies and cookies. The whole attempt has one deadline: timeouts of single
+It connects to an address that was checked, and verifies the certificate for the name. There are no
+redirects, retries, proxies or cookies. The whole attempt has one deadline: timeouts of single
 reads would let a server that sends a byte a second hold a thread for ever.
 """
 
@@ -20,7 +20,7 @@ from app.outbound.addresses import Destination
 
 ATTEMPT_SECONDS = 15.0
 ANSWER_BYTES = 64 * 1024
-_RECEIVED_BYTES = 2 * ANSWER_BYTES  # with the header, and what else is not the body
+_RECEIVED_BYTES = 2 * ANSWER_BYTES  # the body, the header and all framing
 
 
 class AttemptError(Exception):
@@ -52,7 +52,7 @@ def post(
         raise AttemptError("connection") from None
     # Header and body are sent apart; without this, the body would wait for the header's ACK
     connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    # A second descriptor of the same connection: TLS takes the first one away before its handshake.
+    # A second descriptor for the timer: wrap_socket detaches the first one before the handshake.
     watched = connected.dup()
     timer = Timer(max(0.0, deadline - time.monotonic()), _shut_down, [watched])
     timer.daemon = True
@@ -65,10 +65,10 @@ def post(
         raise AttemptError(_word(error)) from error
     finally:
         timer.cancel()
-        timer.join()  # it must not shut down a descriptor that is used again
+        timer.join()  # otherwise it could shut down a reused descriptor
         watched.close()
         connected.close()
-    if time.monotonic() >= deadline:  # a header that the timer cuts off looks like a whole one
+    if time.monotonic() >= deadline:  # a header that the timer cut off looks complete
         raise AttemptError("timeout")
     return answer
 
@@ -78,7 +78,7 @@ def _exchange(
 ) -> HttpAnswer:
     if destination.tls:
         connected = _tls().wrap_socket(connected, server_hostname=destination.name)
-    connection = HTTPConnection("unused")  # it is connected, and Host is given
+    connection = HTTPConnection("unused")  # the socket is connected already, and Host is given
     connection.sock = _Bounded(connected)
     connection.auto_open = 0  # it must never connect by itself
     try:
@@ -91,10 +91,10 @@ def _exchange(
 
 
 class _Bounded:
-    """A socket, as http.client uses it, from which a limited number of bytes can be read.
+    """A socket for http.client, from which only a limited number of bytes can be read.
 
-    Otherwise a server could send 100 Continue, or extensions of chunks, as fast as it can for 15
-    seconds, and http.client would parse all of it.
+    Otherwise a server could send `100 Continue` or chunk extensions for 15 seconds at full speed,
+    and http.client would parse all of them.
     """
 
     def __init__(self, connected: socket.socket) -> None:
