@@ -1,10 +1,11 @@
 """Claims: the deliveries that a background worker attempts next.
 
-An endpoint's row is the queue of its deliveries. An endpoint that answers quickly holds at most
-four threads, and one that is new, slow or failing holds one. Tenants' endpoints together, and new,
-slow or failing ones together, hold only a part of the threads. So a tenant's endpoints that hang
-delay no other tenant's, and the vendor's are never delayed by tenants'. Within an endpoint's queue,
-tenants take turns, and those whose events it refused wait for the others'.
+Each endpoint has its own queue of deliveries, which `due_at` in its row schedules. It gets at most
+four concurrent attempts, and only one while it is new, slow or failing. All tenants' endpoints
+together use only a part of the threads, and so do all new, slow or failing endpoints. So endpoints
+that hang do not delay other tenants' endpoints, and tenants' endpoints never delay the vendor's.
+Within a queue, tenants take turns. If an endpoint refused events of some tenants, only those
+tenants' events wait for the next retry.
 """
 
 from collections import Counter
@@ -26,14 +27,14 @@ from app.store.models import (
 )
 
 _LEASE = timedelta(seconds=60)  # longer than an attempt, so that no other worker repeats it
-_AGAIN = timedelta(seconds=1)  # until an endpoint that holds all its threads is looked at again
+_AGAIN = timedelta(seconds=1)  # until an endpoint whose threads are all in use is looked at again
 # Concurrent attempts of all background workers
 _TO_ENDPOINT = 4
 _TO_TENANT = 8  # to the endpoints of one tenant
 _TO_TENANTS = 16  # to the endpoints of all tenants; the other threads are for the vendor's
-_SHARED = 12  # of those 16; the last ones are for tenants that hold none
-_UNSURE = 8  # to those endpoints that are new, slow or failing: of tenants, and of the vendor
-# Most endpoints of a kind in one transaction, because other writers wait for it on SQLite
+_SHARED = 12  # of those 16; the rest is for tenants without an attempt in flight
+_UNSURE = 8  # to new, slow or failing endpoints; tenants' and the vendor's count separately
+# Maximum of each kind in one transaction, because other writers wait for it on SQLite
 _ENDPOINTS = 12
 _FAILED_AT_ONCE = 200  # deliveries of a disabled endpoint in one transaction
 _BLIND: Any = {"synchronize_session": False}
@@ -86,12 +87,12 @@ class DeliveryClaim(NamedTuple):
 
 
 class _InFlight:
-    """The numbers of attempts that all background workers make now."""
+    """The numbers of in-flight attempts of all background workers."""
 
     def __init__(self, db: Session) -> None:
         self._endpoints: Counter[UUID] = Counter()
         self._tenants: Counter[UUID | None] = Counter()
-        # By whether they are to tenants' endpoints, or to the vendor's
+        # True: to tenants' endpoints; False: to the vendor's
         self._all: Counter[bool] = Counter()
         self._unsure: Counter[bool] = Counter()
         claimed = (
@@ -144,7 +145,7 @@ def claim(db: Session, free: int) -> list[DeliveryClaim]:
     current_time, in_flight = now(), _InFlight(db)
     lease = current_time + _LEASE
     claims: list[DeliveryClaim] = []
-    # The vendor's and the tenants' in turn: many of one kind must not delay the other
+    # The kinds alternate, so that many endpoints of one kind do not delay the other kind
     vendors, tenants = (
         db.scalars(in_flight.due(current_time, is_tenants=is_tenants)).all()
         for is_tenants in (False, True)
@@ -175,7 +176,7 @@ def _of_endpoint(
         return []
     room = min(in_flight.room(endpoint), free)
     own = _next_due(db, endpoint, current_time, room, endpoint.refused if waits else None)
-    # There may be more, and an outcome makes it due at once
+    # More deliveries may be due. An outcome makes the endpoint due at once.
     endpoint.due_at = current_time + _AGAIN
     if len(own) < room:
         later = db.scalar(_LATER, {"endpoint": endpoint.id, "now": current_time})
@@ -205,10 +206,10 @@ def _next_due(
 ) -> list[DeliveryClaim]:
     """Return at most `most` due deliveries of the endpoint, beginning with the next subject.
 
-    `refused`: the subjects that have to wait.
+    A subject is a tenant, or NOBODY. `refused`: the subjects that have to wait.
 
-    Each time another subject comes first. So a subject with a thousand events delays the next
-    subject's event by a few deliveries.
+    Each call begins with the subject after the last one of the previous call. So a subject with a
+    thousand events delays other subjects' events only by a few deliveries.
     """
     rows: list[Any] = []
     for query in (_AFTER_TURN, _UNTIL_TURN):

@@ -1,4 +1,4 @@
-"""Deliveries: attempt those that are claimed. app/webhooks/retries.py has what follows."""
+"""Attempt the claimed deliveries. app/webhooks/retries.py stores the outcomes."""
 
 import time
 from collections.abc import Sequence
@@ -34,16 +34,16 @@ class Deliveries:
     _secrets: Secrets
 
     def advance(self, outcomes: Sequence[Outcome], free: int) -> list[DeliveryClaim]:
-        """Make new events' deliveries, store these outcomes, and claim at most `free`.
+        """Create new events' deliveries, store these outcomes, and claim at most `free` deliveries.
 
-        Raises StoreUnavailableError; no outcome is stored then.
+        No outcome is stored if it raises StoreUnavailableError.
         """
         with self._db.read() as db:  # without taking SQLite's only write lock
             fresh = db.scalar(events.NEW.with_only_columns(WebhookEvent.id).limit(1))
             due = select(WebhookEndpoint.id).where(WebhookEndpoint.due_at <= now()).limit(1)
             is_due = db.scalar(due) is not None
-        # In two transactions, because each locks some endpoints in the order of their ids. In one,
-        # two background workers would wait for each other.
+        # Each transaction locks its endpoints in the order of their ids. With a single transaction
+        # for both steps, two background workers could deadlock.
         if fresh is not None:
             with self._db.write(SYSTEM) as db:
                 events.spread(db)
@@ -84,7 +84,7 @@ class Deliveries:
         began = time.monotonic()
         opened = [self._secrets.open(claimed.endpoint_id, sealed) for sealed in claimed.secrets]
         secrets = [secret for secret in opened if secret is not None]
-        if not secrets:  # a receiver could not tell the event from anybody else's
+        if not secrets:  # a receiver could not tell an unsigned event from a forgery
             raise AttemptError("secret")
         body = claimed.body.encode()
         headers = signed_headers(claimed.event_id, attempted_at, body, secrets)

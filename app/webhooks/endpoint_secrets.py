@@ -12,11 +12,11 @@ from app.settings.valid_values import DAY, WEEK
 from app.store.database import SYSTEM, Database
 from app.store.models import EndpointStatus, WebhookEndpoint
 
-GRACE_SECONDS = DAY  # how long an old secret signs too by default
+GRACE_SECONDS = DAY  # how long a replaced secret still signs, by default
 GRACE_SECONDS_MAX = WEEK
 
 _PREFIX = "whsec_"
-_BYTES = 32  # of a secret; the specification asks for 24 to 64
+_BYTES = 32  # length of a secret; the specification asks for 24 to 64
 
 
 class Secrets:
@@ -26,7 +26,7 @@ class Secrets:
         self._sealer = Sealer(secret_keys, "webhook secret")
 
     def make(self, endpoint_id: UUID) -> tuple[str, bytes]:
-        """Return a new secret, as it is shown once, and the same secret sealed."""
+        """Return a new secret as its owner sees it, and the same secret sealed."""
         secret = secrets.token_bytes(_BYTES)
         return _PREFIX + base64.b64encode(secret).decode(), self.seal(endpoint_id, secret)
 
@@ -38,17 +38,17 @@ class Secrets:
         return self._sealer.open(sealed, endpoint_id.bytes)
 
     def is_current(self, sealed: bytes) -> bool:
-        """Return whether the first of SECRET_KEYS sealed it."""
+        """Return whether the first of SECRET_KEYS sealed the secret."""
         return self._sealer.is_current(sealed)
 
     def sealed_again(self, endpoint_id: UUID, sealed: bytes) -> bytes:
-        """Return the secret, sealed under the first of SECRET_KEYS if one of them opens it."""
+        """Return the secret sealed under the first of SECRET_KEYS; unchanged if none opens it."""
         secret = self.open(endpoint_id, sealed)
         return sealed if secret is None else self.seal(endpoint_id, secret)
 
 
 def seal_again(db: Database, secrets: Secrets) -> None:
-    """Seal the secrets again that are not sealed under the first of SECRET_KEYS."""
+    """Seal secrets under the first of SECRET_KEYS that another of them sealed."""
     for endpoint_id in [each.id for each in _live(db) if _is_old(each, secrets)]:
         with db.write(SYSTEM) as session:
             endpoint = session.get(WebhookEndpoint, endpoint_id, with_for_update=True)
@@ -60,7 +60,7 @@ def seal_again(db: Database, secrets: Secrets) -> None:
 
 
 def check_secrets(db: Database, secrets: Secrets) -> HealthFinding:
-    """Find the secrets that none of SECRET_KEYS opens. It reads all endpoints."""
+    """Report secrets that none of SECRET_KEYS opens. This reads all endpoints."""
     endpoints = _live(db)
     closed = [each for each in endpoints if secrets.open(each.id, each.secret) is None]
     if closed:

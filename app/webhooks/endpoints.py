@@ -1,7 +1,7 @@
 """Webhook endpoints: URLs of the vendor's product, or of a tenant, to which events are sent.
 
 An unbound key's endpoint gets all events. An endpoint that is bound to a tenant gets what the
-tenant may read in the audit log, and ends with the tenant.
+tenant may read in the audit log, and is deleted with the tenant.
 """
 
 from dataclasses import dataclass
@@ -97,8 +97,9 @@ class Endpoints:
     ) -> tuple[WebhookEndpoint, int]:
         """Change the given fields: `url`, `types`, `description` and `status`.
 
-        Return the endpoint and, if this enables it, how many events of its previous types it did
-        not get since it failed or was disabled, up to 10,000.
+        Return the endpoint, and the number of events that it missed, up to 10,000. The number is
+        zero unless this enables the endpoint. It counts events of the endpoint's previous types,
+        from the time when the endpoint began to fail or was disabled.
 
         Raises NotFoundError, ValidationFailedError for a URL that may not be called, and
         ConflictError for an endpoint that may not be enabled.
@@ -135,7 +136,7 @@ class Endpoints:
     @until_committed
     def delete(self, principal: Maker, endpoint_id: UUID) -> None:
         """Delete an endpoint: from then on it gets nothing. Raises NotFoundError."""
-        self.get(principal, endpoint_id)  # refuses an absent one without the lock
+        self.get(principal, endpoint_id)  # refuses an absent endpoint without the lock
         with self._db.write(principal) as db:
             endpoint = one_seen_by(db, principal, endpoint_id, lock=True)
             disable(endpoint, DisabledBecause.ASKED)
@@ -148,9 +149,9 @@ class Endpoints:
     def rotate_secret(self, principal: Maker, endpoint_id: UUID, *, grace_seconds: int) -> str:
         """Replace an endpoint's secret, and return the new one. During the grace both sign.
 
-        Without a grace, and after the key that set the present secret was revoked, no old secret
-        signs any more. Raises NotFoundError, and ConflictError while another old secret still
-        signs.
+        If the grace is 0, or the key that set the present secret was revoked, all old secrets stop
+        signing at once. Otherwise this raises ConflictError while an earlier secret still signs.
+        Raises NotFoundError.
         """
         with self._db.write(principal) as db:
             endpoint = one_seen_by(db, principal, endpoint_id, lock=True)
@@ -208,7 +209,7 @@ def _ensure_nobody_knows(db: Session, endpoint: WebhookEndpoint) -> None:
 
 
 def _begin_again(endpoint: WebhookEndpoint) -> None:
-    """Forget what earlier attempts showed about the endpoint."""
+    """Forget the outcomes of earlier attempts, and treat the endpoint as new."""
     endpoint.forget_failures()
     endpoint.is_slow, endpoint.due_at = True, now()
 

@@ -48,7 +48,7 @@ def types_of(endpoint: WebhookEndpoint) -> Iterable[str]:
 def missed_by(
     endpoint: WebhookEndpoint, since: datetime, until: datetime | None
 ) -> Select[UUID, UUID | None]:
-    """Select the events of this time that are for the endpoint, and were not delivered to it."""
+    """Select the events between these times that are for the endpoint but were not delivered."""
     delivered = exists().where(
         WebhookDelivery.event_id == WebhookEvent.id,
         WebhookDelivery.endpoint_id == endpoint.id,
@@ -81,7 +81,7 @@ def spread(db: Session) -> None:
         if len(deliveries) >= _DELIVERIES:
             break  # the rest of the events stay new
         own = [each for each in endpoints if each.tenant_id in {None, event.tenant_id}]
-        if not own or event.id not in bodies.audit_events:  # or its month was deleted already
+        if not own or event.id not in bodies.audit_events:  # or its audit event was deleted
             db.delete(event)
             continue
         event.body, event.tenant_body = bodies.of(event)
@@ -130,7 +130,7 @@ def _make_due(db: Session, endpoint_ids: list[Any]) -> None:
 
 
 class _Bodies:
-    """Renders the bodies of some events, for which it reads everything at once."""
+    """Renders the bodies of some events. The constructor reads all that they need."""
 
     def __init__(self, db: Session, events: Sequence[WebhookEvent]) -> None:
         query = select(AuditEvent).where(AuditEvent.id.in_([event.id for event in events]))

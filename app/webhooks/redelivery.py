@@ -1,4 +1,4 @@
-"""Deliveries on request: an example event, one event again, the events of a time; and the log."""
+"""Deliveries on request (an example event, one event again, missed events), and their log."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -84,14 +84,14 @@ class Redelivery:
     def recover(
         self, principal: Maker, endpoint_id: UUID, *, since: datetime, until: datetime | None = None
     ) -> int:
-        """Send the events of this time that were not delivered, and return their number.
+        """Send the events between these times that were not delivered. Return their number.
 
         Raises NotFoundError, RateLimitedError, ConflictError for a disabled endpoint, and
-        ValidationFailedError for a time that is too long ago or has too many events.
+        ValidationFailedError if the times are too long ago or have too many events.
         """
         if since < now() - RECOVERABLE:
             raise ValidationFailedError(since="Events can be sent again for 30 days.")
-        with self._db.write(principal) as db:  # before the search, which costs more than the rest
+        with self._db.write(principal) as db:  # before the search, which costs most
             _to_repeat(db, principal, endpoint_id, table.RECOVERIES)
         with self._db.read(long=True) as db:
             missed = missed_by(one_seen_by(db, principal, endpoint_id), since, until)
@@ -103,7 +103,7 @@ class Redelivery:
             with self._db.write(principal) as db:
                 endpoint = one_seen_by(db, principal, endpoint_id, lock=True)
                 _send(db, endpoint, events[start : start + _TOGETHER])
-                if start + _TOGETHER >= len(events):  # until then a retry begins again
+                if start + _TOGETHER >= len(events):  # a retry before this point starts again
                     note_effect(db, endpoint.tenant_id, endpoint.id)
         return len(events)
 
@@ -128,7 +128,7 @@ def _to_repeat(
     endpoint = one_seen_by(db, principal, endpoint_id, lock=True)
     if endpoint.status is not EndpointStatus.ENABLED:
         raise ConflictError("This endpoint is disabled; enable it first.")
-    # Not for each endpoint, because a key may create one after the other
+    # Counted by tenant or key, because a key could create endpoint after endpoint
     quotas.acquire_in(db, quota, principal.lock_id or endpoint.id)
     return endpoint
 
@@ -141,7 +141,8 @@ def _send(
     again = update(WebhookDelivery).where(
         WebhookDelivery.endpoint_id == endpoint.id, WebhookDelivery.event_id.in_(ids)
     )
-    # A claimed one stays claimed, or nobody would look for it if the process that has it is killed
+    # A claimed delivery becomes due when its claim ends. Otherwise nobody would attempt it if the
+    # process that claimed it is killed.
     claimed = WebhookDelivery.claimed_until > now()
     due_at = case((claimed, WebhookDelivery.claimed_until), else_=now())
     values = {"status": DeliveryStatus.PENDING, "tries": 0, "next_attempt_at": due_at}

@@ -18,14 +18,14 @@ from app.store.models import (
 )
 
 DELIVERIES_KEPT = timedelta(days=30)
-# An event may be delivered again on its last day (`recover`), and so be kept as long again
+# `recover` may send an event on its last day, and the new delivery is kept for DELIVERIES_KEPT too
 EVENTS_KEPT = 2 * DELIVERIES_KEPT + timedelta(days=1)
-HAS_ENDED = WebhookDelivery.status != DeliveryStatus.PENDING  # one may be asked for again
+HAS_ENDED = WebhookDelivery.status != DeliveryStatus.PENDING  # a redelivery is pending again
 HAS_NO_DELIVERY = ~exists().where(WebhookDelivery.event_id == WebhookEvent.id)
 
 
 def delete_ended(db: Database) -> None:
-    """Delete the endpoints that are deleted and have no deliveries any more."""
+    """Delete the rows of deleted endpoints that have no deliveries any more."""
     has_deliveries = exists().where(WebhookDelivery.endpoint_id == WebhookEndpoint.id)
     ended = WebhookEndpoint.status == EndpointStatus.DELETED, ~has_deliveries
     with db.read() as session:
@@ -49,7 +49,7 @@ def finding(db: Database) -> HealthFinding:
 
 
 def stopped(db: Database) -> Sequence[UUID]:
-    """Return the ids of the vendor's endpoints that were disabled without a request for it."""
+    """Return the ids of the vendor's endpoints that were disabled, but not on request."""
     query = select(WebhookEndpoint.id).where(
         WebhookEndpoint.tenant_id.is_(None),
         WebhookEndpoint.status == EndpointStatus.DISABLED,

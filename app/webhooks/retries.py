@@ -26,16 +26,16 @@ from app.webhooks.endpoints import disable
 
 # Seconds from one attempt to the next, by the specification of Standard Webhooks
 RETRIES = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
-_JITTER = 0.1  # a wait is up to this part longer or shorter
+_JITTER = 0.1  # maximum fraction by which a wait is longer or shorter
 _RETRY_AFTER_MAX = 86_400
-_PROBE_SECONDS = 1800  # maximum from one attempt to a failing endpoint to the next
+_PROBE_SECONDS = 1800  # maximum between two attempts to a failing endpoint
 _FAILING = timedelta(days=5)  # without a success, until an endpoint is disabled
 _SLOW_MS = 1000
 _ATTEMPTS = 20  # most attempts that a delivery's log keeps
 _SHOWN = 1024  # bytes of an answer that the log keeps
 _GONE = 410
 _DOWN = (429, 502, 503, 504)
-_SUBJECTS = 8  # whose events are refused until an endpoint counts as down
+_SUBJECTS = 8  # an endpoint that refuses events of more subjects counts as down
 
 
 class Outcome(NamedTuple):
@@ -63,7 +63,7 @@ class Outcome(NamedTuple):
 
 
 def _readable(answer: bytes) -> str:
-    """Return the text without control characters, which JSON would write with six bytes each."""
+    """Decode an answer without its control characters, which take six bytes each in JSON."""
     text = answer.decode(errors="replace")
     return "".join(each if each.isprintable() or each == "\n" else "\ufffd" for each in text)
 
@@ -89,7 +89,7 @@ def store(db: Session, outcomes: Sequence[Outcome]) -> None:
         elif delivery.status is not DeliveryStatus.DELIVERED:
             _fail(endpoint, delivery, outcome)
         if outcome.claim.url != endpoint.url:
-            continue  # it was changed meanwhile, and the outcome says nothing about the new one
+            continue  # the outcome says nothing about the new URL
         if outcome.is_success:
             endpoint.forget_failures()
             endpoint.last_success_at, endpoint.is_slow = outcome.at, outcome.ms > _SLOW_MS
@@ -111,7 +111,7 @@ def _note_failure(db: Session, endpoint: WebhookEndpoint, outcome: Outcome) -> N
         return
     endpoint.failing_since = endpoint.failing_since or outcome.at
     endpoint.refused = _refused(endpoint, outcome)
-    # Attempts that began before the wait count once: four at a time would make it half an hour
+    # Count concurrent attempts once. Otherwise four of them would make the wait half an hour.
     if endpoint.probe_at is None or outcome.at >= endpoint.probe_at:
         endpoint.failures += 1
         seconds = min(RETRIES[min(endpoint.failures, len(RETRIES)) - 1], _PROBE_SECONDS)

@@ -16,7 +16,7 @@ def signed_headers(
 ) -> dict[str, str]:
     """Return the headers of an attempt, with one signature for each secret.
 
-    The id is the event's, and stays the same in every attempt.
+    The header `webhook-id` has the event's id, which is the same in every attempt.
     """
     timestamp = str(int(attempted_at.timestamp()))
     signed = b".".join([str(event_id).encode(), timestamp.encode(), body])
