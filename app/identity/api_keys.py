@@ -199,7 +199,7 @@ class ApiKeys:
                 "A key is dpk_, 16 lowercase hex digits, _, and 43 characters of A-Z a-z 0-9 _ -."
             )
         lookup, secret = match.groups()
-        # Of 10^11 random keys, about one has fewer different characters
+        # About one of 10^11 random keys has fewer different characters
         if len(set(secret)) < 16:
             raise ValueError(
                 "This key's secret part is not random; make one with: flask --app wsgi keys"
@@ -265,7 +265,7 @@ def _successor(old: ApiKey, principal: Maker) -> ApiKey:
         may_give_bits=old.may_give_bits,
         tenant_id=old.tenant_id,
         permission_sets=old.permission_sets,
-        made_by=principal.key_id,  # it received the text, so revoking it must revoke the successor
+        made_by=principal.key_id,  # it got the text, so its revocation must revoke the successor
         expires_at=_earlier(expires_at, principal.expires_at),
     )
 
@@ -284,7 +284,7 @@ def _ensure_room(db: Session, principal: Maker, tenant_id: UUID | None, limit: L
     if tenant_id is None:
         return
     tenant_of(db, principal, tenant_id, lock=True)
-    if principal.delegate_id:  # checked last, because the wait for the lock may be long
+    if principal.delegate_id:  # checked after the lock, because the wait may be long
         delegated = delegated_tenants(principal.delegate_id)
         one_or_not_found(db, delegated.filter_by(id=tenant_id))
     live = select(func.count(ApiKey.id)).where(ApiKey.tenant_id == tenant_id, key_is_live())

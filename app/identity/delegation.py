@@ -84,7 +84,7 @@ def ensure_giveable(
 def one_visible(principal: Maker, key_id: UUID) -> Select[ApiKey]:
     """Select a key that the principal can see, even if the key has expired.
 
-    A replaced key expires earlier than the keys in its family.
+    A replaced key may have expired while its family is live.
     """
     return no_stronger(principal).filter_by(id=key_id, revoked_at=None)
 

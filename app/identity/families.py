@@ -143,15 +143,15 @@ class Making(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """The writer of a transaction that revokes or replaces keys, with the keys' links.
+    """The writer of a transaction that revokes or replaces keys and their links.
 
     The transaction waits for requests that write with these keys and links, and locks no others. So
     a principal can't delay requests of a tenant whose keys and links it can't see.
     """
 
     writer: Maker
-    lock_ids: Select[UUID]  # the lock ids of these keys and links; no rows: there are none
-    # Selects the keys to revoke or replace that are bound to no tenant
+    lock_ids: Select[UUID]  # locks of these keys and links; no rows if there are none
+    # Selects the unbound keys among those to revoke or replace
     unbound: Select[UUID] | None = None
 
     def reauthorize(self, db: Session) -> None:
@@ -208,7 +208,7 @@ def revoke_family(db: Session, key: ApiKey) -> RevokedFamily:
     Return the details for the audit event.
     """
     revoked_at, members = now(), family(ApiKey.id == key.id)
-    # The links are revoked first, because they are found by their creators' unrevoked keys.
+    # The links are revoked first, because the query finds only links of unrevoked keys.
     revoked_links = update(OnboardingLink).where(_links_of(members)).values(revoked_at=revoked_at)
     links = db.scalars(revoked_links.returning(OnboardingLink.id), execution_options=_BLIND).all()
     _end_endpoints(db, members, revoked_at)
@@ -225,7 +225,7 @@ def revoke_family(db: Session, key: ApiKey) -> RevokedFamily:
 
 
 def _end_endpoints(db: Session, members: Select[UUID], revoked_at: datetime) -> None:
-    """Disable the endpoints whose URL or secret these keys set, and drop their old secrets."""
+    """Disable the endpoints whose URL or secret these keys set. Drop old secrets that they set."""
     by_url, by_secret, by_old_secret = (
         column.in_(members)
         for column in (
@@ -258,9 +258,10 @@ def was_revoked(db: Session, key_id: UUID | None) -> bool:
 def inherit(db: Session, old: UUID, successor: UUID, *, by: UUID | None) -> None:
     """Record the successor as the creator of the keys and links that the old key created.
 
-    `by`: the key that requests the replacement. This key keeps its creator, and so do the keys in
-    whose families it is. Otherwise a key that replaces its own creator would become both the
-    creator and a child of the successor. Revoking the old key would then reach neither of them.
+    `by`: the key that requests the replacement. Its own creator stays the same, and so do the
+    creators of keys whose families contain it. Otherwise a key that replaces its creator would
+    become both the creator and a child of the successor. Revoking the old key would then reach
+    neither of them.
     """
     origins = _reachable(
         ApiKey.id == by, true(), (ApiKey.id, "made_by"), (ApiKey.id, "replaced_by")

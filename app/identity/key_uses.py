@@ -1,7 +1,7 @@
 """The hour of each API key's last use, for operators who look for unused keys.
 
 Requests note in memory which keys they use. A minute later, the notes are stored in the
-database. A key is stored at most once an hour. A process that exits stores its notes first. A
+database. A key's use is stored at most once an hour. A process that exits stores its notes first. A
 process that is killed loses the notes of its last minute.
 """
 
@@ -88,7 +88,7 @@ class KeyUses:
     def _store(self, hour: datetime, lookups: list[str]) -> None:
         is_older = or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < hour)
         rows = select(ApiKey.id).where(ApiKey.lookup.in_(lookups), is_older)
-        with self._db.read() as db:  # most notes of an hour are stored, and need no write lock
+        with self._db.read() as db:  # most notes are stored already, and need no write lock
             if db.scalar(rows.limit(1)) is None:
                 return
         # Locked rows are skipped. A transaction that holds such a lock stores the same hour, or

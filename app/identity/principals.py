@@ -123,7 +123,7 @@ class ApiKeyPrincipal(Principal):
 
     @property
     def giveable_scopes(self) -> frozenset[Scope]:
-        """The scopes that the key may give to other keys, as their scopes or in their `may_give`.
+        """The scopes that other keys may get from this key, as scopes or in their `may_give`.
 
         The key can't see or revoke keys with other scopes. An unbound key with keys:write may also
         give keys:delegate, because it could create every key that the other key creates.
@@ -152,7 +152,7 @@ class ApiKeyPrincipal(Principal):
             self.on_write(db)
 
     def noting(self, note: Callable[[Session], None]) -> "ApiKeyPrincipal":
-        """Return the principal with one more call in each writing transaction."""
+        """Return a principal that also calls `note` in each writing transaction."""
         notes = self.on_write, note
 
         def on_write(db: Session) -> None:

@@ -13,7 +13,7 @@ from app.store.database import Lock
 from app.store.models import Connection, ConnectionStatus, Tenant, TenantStatus
 
 ConnectionKey = tuple[UUID, UUID]  # the ids of a tenant and of its connection
-_FULL_RETRY_SECONDS = 3600  # a full limit stays full until something is deleted
+_FULL_RETRY_SECONDS = 3600  # an estimate: a limit stays full until something is deleted
 
 # These statements are built once, because building a statement costs as much as running it. If the
 # principal is not confined to a tenant, `confined_to` is the id of the tenant in the request.
@@ -67,8 +67,8 @@ def owned(
     """
     ids = _scoped(principal, tenant_id, connection_id=connection_id)
     if lock and ids["confined_to"] == tenant_id:
-        # A principal that combines its own tenant with another tenant's connection takes another
-        # lock. So it can't delay requests about that connection.
+        # The lock depends on both ids. So a principal that sends another tenant's connection with
+        # its own tenant can't delay requests about that connection.
         Lock.CONNECTION.hold(db, UUID(int=tenant_id.int ^ connection_id.int))
     return one_or_not_found(db, _LOCKED if lock else _OWNED, ids)
 
