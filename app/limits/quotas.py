@@ -38,7 +38,7 @@ class Quotas:
         self._db = db
         self._config = config
         self._change = table.CHANGES.with_setting(config)
-        # When a tenant may make changes again, in seconds since 1970
+        # When each tenant may make changes again, in seconds since 1970
         self._full: LRUCache[UUID, float] = LRUCache(_TENANTS)
         self._lock = threading.Lock()  # protects `_full`
 
@@ -135,8 +135,8 @@ def count_use(use: QuotaUse, amount: int, seconds: int, current_time: float) -> 
     Otherwise count nothing, and return the seconds until there is room. `current_time`: in seconds
     since 1970.
 
-    The uses are estimated from the counts of the current window and of the window before, as if the
-    earlier ones had been spread evenly. If they were not, a span across the boundary of two windows
+    The uses are estimated from the counts of the current and the previous window, as if those of
+    the previous one were spread evenly. If they are not, a span across the boundary of the windows
     can contain up to twice the limit.
     """
     number, passed = int(current_time // seconds), current_time % seconds
@@ -157,7 +157,7 @@ def count_use(use: QuotaUse, amount: int, seconds: int, current_time: float) -> 
 
 
 def _forget(db: Session, name: str, *, before: int) -> None:
-    """Delete some rows of windows that are over, but none that another transaction has locked.
+    """Delete some rows of past windows, but none that another transaction has locked.
 
     The rows are chosen in a CTE, because PostgreSQL evaluates a CTE once. It may evaluate a
     subquery once for each row, and then choose other rows each time.

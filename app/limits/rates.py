@@ -62,8 +62,8 @@ class Rates:
     def acquire_issuance(self, principal: ApiKeyPrincipal, tenant_id: UUID) -> None:
         """Count one request for credentials, for its key and for its tenant.
 
-        A request with a bound key counts for the key's tenant, even if it names another tenant. It
-        is then refused later, which costs time as well.
+        A request with a bound key counts for the key's tenant, even if it names another tenant.
+        Its refusal costs time as well.
         """
         self._key.acquire(principal.key_id)
         self._tenant.acquire(principal.tenant_scope or tenant_id)
@@ -118,7 +118,7 @@ class Rate:
 
 
 class TokenBucket:
-    """A limit of `rate` per second for each subject. The uses of `burst` seconds may be at once.
+    """A limit of `rate` uses per second for each subject. A burst has the uses of `burst` seconds.
 
     `reserve` returns the seconds until the next slot. Without reservations, chance decides which of
     many retrying clients gets a slot, and some never get one. The library `limits` would count in

@@ -91,8 +91,8 @@ class Refusals:
     def flush(self, *, before: int | None = None) -> None:
         """Store the summaries of the seconds before `before`; None: all summaries.
 
-        When the process exits, it calls this method, which waits for a flush that is running.
-        Otherwise the summaries that the running flush has taken would be lost with its thread.
+        The process calls this at its exit, and then waits for a flush that is still running.
+        Otherwise the summaries of the running flush would be lost with its thread.
         """
         with self._flushing:
             with self._lock:

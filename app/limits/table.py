@@ -277,7 +277,7 @@ MESSAGES_AT_ONCE = Limit(
     "messages of this tenant's stacks that are handled",
     _TENANT,
     "concurrent",
-    4,  # on PostgreSQL they wait for the tenant's lock, and others behind them in their batch
+    4,  # more would wait for the tenant's lock on PostgreSQL, and delay the rest of their batch
     beyond="delivered again later",
 )
 MESSAGES_AGAIN = Limit(
@@ -285,7 +285,7 @@ MESSAGES_AGAIN = Limit(
     "messages of this tenant's stacks that are delivered again",
     _TENANT,
     "process",
-    20,  # about what one background worker handles of a tenant's
+    20,  # about as many as one background worker handles for a tenant
     "per second",
     burst=0,
     beyond="a longer delay",

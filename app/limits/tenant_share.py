@@ -46,11 +46,11 @@ from app.settings.declarations import Limit
 
 MS_PER_ROW = 0.25  # price of a row in a list
 MS_PER_FAILED_STOP = 10.0
-# Maximum pause after a failed stop. With a shorter one, a client with many connections could send
-# more of them.
+# Maximum pause after a failed stop. With a shorter pause, a client with many connections could send
+# more stops.
 _FAILED_STOP_SECONDS = 5.0
-_KEPT_PLACES_SECONDS = 0.05  # for which a failed stop keeps its places while there is a debt
-_FAILING_SECONDS = 60.0  # for which a key's stops come last after one that failed
+_KEPT_PLACES_SECONDS = 0.05  # how long a failed stop keeps its places while the share is used up
+_FAILING_SECONDS = 60.0  # how long a key's stops come last after a failed stop
 _HOLD_SECONDS = 1.0
 _KEYS = 10_000  # maximum of keys whose tenant is kept in memory
 _PLACES = 30_000  # maximum of Places objects, by limit and by tenant or key
@@ -92,11 +92,11 @@ class TenantShare:
     def stop(self, key: str, tenant_scope: UUID | None) -> Iterator[None]:
         """Hold the places for a stop while the `with` block runs.
 
-        A stop that fails is charged to its tenant, or to the vendor. The request is then held while
-        this share is used up. If the key's stops failed lately too, it also keeps its places for a
-        moment, because a client that closes its connections pays nothing else. The debt is limited.
-        Otherwise the tenant's administrator would have to wait for long after the thief's key is
-        revoked.
+        A failed stop is charged to its tenant, or to the vendor. Its request is held while this
+        share is used up. If another stop of the key failed lately, the request also keeps its
+        places for a moment. A client that closes its connections pays in no other way. The debt
+        is limited, so that the tenant's administrator does not have to wait long after a thief's
+        key was revoked.
         """
         digest, debt = digest_of(key), 0.0
         limit, subject = (STOPS, tenant_scope) if tenant_scope else (VENDOR_STOPS, _VENDOR)
