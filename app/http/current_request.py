@@ -22,9 +22,9 @@ def principal() -> ApiKeyPrincipal:
 
 
 def changing() -> ApiKeyPrincipal:
-    """Return the principal for one change, which counts against its tenant's quota.
+    """Return the principal for a change that counts against the tenant's quota.
 
-    Such a change makes or revives something that can be revoked.
+    Call it for changes that create or revive something that can be revoked.
     """
     return services.quotas.limiting_changes(principal())
 

@@ -25,7 +25,7 @@ def record_refusal(
     tenant_id: UUID | None,
     connection_id: UUID | None = None,
 ) -> None:
-    """Record the refusal of the principal's request, which was about this noun.
+    """Record the refusal of the principal's request. `noun`: what the request was about.
 
     While the database is unavailable, nothing is recorded and the answer stays the same. Raises
     RateLimitedError when the principal is refused too often.

@@ -6,7 +6,7 @@ gunicorn, whose parser and formatter would take half of the CPU time of a cached
 tests/http/test_plain_requests.py compares the two. gunicorn reads all other requests.
 
 gunicorn imports this module before it patches the standard library. So it imports only those
-modules of the service that import nothing else.
+modules of the service that import no others.
 """
 
 import os
@@ -100,12 +100,12 @@ _UNUSUAL = {
 
 
 def new_request_id() -> str:
-    """Return an id. A client's own id is never used, because audit events are joined by it."""
+    """Return a new id. Audit events are joined by it, so a client's own id is never used."""
     return secrets.token_hex(16)
 
 
 def peer_of(address: Any) -> str:
-    """Return the peer's IP address; a Unix socket's address says nothing about the client."""
+    """Return the peer's IP address, or an empty text for a Unix socket."""
     return address[0] if isinstance(address, tuple) else ""
 
 
@@ -125,7 +125,7 @@ def client_address(peer: str, forwarded_for: str | None, proxy_hops: int) -> str
     return address_of(peer)
 
 
-@lru_cache(10_000)  # each issued credential needs it
+@lru_cache(10_000)  # every request for credentials needs it
 def address_of(text: str) -> str | None:
     """Return the address in its short form, without the port that some proxies add.
 
@@ -145,7 +145,7 @@ def address_of(text: str) -> str | None:
 
 
 class PlainRequest(NamedTuple):
-    """A request without anything unusual.
+    """A plain request, as the module's docstring defines it.
 
     `target`: the groups that the endpoint's pattern matched in the path.
     """

@@ -6,7 +6,7 @@ DEFAULTS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
-# What the API's documentation and the onboarding page have instead, by blueprint
+# The API's documentation and the onboarding page send these instead, by blueprint
 OF_BLUEPRINT = {
     "swagger_ui": {
         "Content-Security-Policy": (

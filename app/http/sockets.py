@@ -11,9 +11,9 @@ bounds.
 
 The application answers also those requests that gunicorn can't read (app/http/unreadable.py).
 
-gunicorn imports this module before it patches the standard library. So it imports nothing of the
-service that imports anything else, and werkzeug only when needed. The loaded application brings the
-settings and the endpoint for plain requests.
+gunicorn imports this module before it patches the standard library. So this module imports only
+modules of the service that import no others, and imports werkzeug lazily. It gets the settings and
+the endpoint for plain requests from the loaded application.
 """
 
 import resource
@@ -45,7 +45,7 @@ _OTHER_FILES = 512  # the most files that a process opens beside its connections
 _ANSWER_SECONDS = 30  # seconds for a client to take an answer that exceeds the socket's buffer
 # Bytes of the socket's send buffer. Linux doubles them; by default it grows the buffer to 4 MiB.
 _UNTAKEN = 128 * 1024
-# Bytes read from a client after its answer, because it may send its whole request before it reads
+# Bytes to read after the answer, because a client may read it only after sending its whole request
 _DROPPED = 2 * 1024 * 1024
 _STEP = 64 * 1024
 # Seconds after which the hub's thread yields the interpreter to another thread. With Python's
@@ -85,15 +85,15 @@ RequestParser.mesg_class = BoundedRequest
 class _Listener(StreamServer):
     """gevent's server, which accepts several connections at a time.
 
-    gunicorn lets it accept one each time that the process looks for new requests. While hundreds of
-    connections send requests without a pause, a new connection would wait for seconds.
+    gunicorn's own server accepts one connection in each turn of the event loop. While hundreds of
+    connections send requests without a pause, a new one would wait for seconds.
     """
 
     max_accept = 16
 
     def __init__(self, listener: Any, application: Any, spawn: Any, **given: Any) -> None:
         handle = partial(application.__self__.handle, listener)
-        # gunicorn gives it for --certfile. Without it, gevent would speak plain HTTP.
+        # gunicorn passes `ssl_context` for --certfile. Without it, gevent would speak plain HTTP.
         tls = {name: given[name] for name in given if name == "ssl_context"}
         super().__init__(listener, handle, spawn=spawn, **tls)
 
@@ -106,12 +106,12 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
         self.worker_connections: int = _room_for(self.cfg.worker_connections)
         # The waits by greenlet, the longest first. A `Wait` is thrown into its greenlet to end it.
         self._waiting: dict[Any, Wait | None] = {}
-        # The connections that count, by greenlet. A connection that is being closed does not count,
-        # although it may still prepare its last answer. Otherwise a new connection would close
-        # others in its place. It counts again when it waits again, because its client may not take
-        # that answer.
+        # The greenlets of connections that count against the limit. A connection that is being
+        # closed does not count, although it may still prepare its last answer. Otherwise a new
+        # connection would close others in its place. It counts again when it waits again, because
+        # its client may not take that answer.
         self._open: set[Any] = set()
-        self._asked_before: set[Any] = set()  # connections after the first request of each
+        self._asked_before: set[Any] = set()  # connections that have begun to wait for a request
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
@@ -154,8 +154,8 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
     def answer_plain(self, sock: Any, peer_address: Any) -> tuple[bytes, dict[str, Any]]:
         """Answer plain requests one after the other, until gunicorn must read a request.
 
-        This must end within gunicorn's wait for the next request. Return the first bytes of that
-        request, and what to add to its WSGI environ.
+        Call it during gunicorn's wait for the next request. Return the first bytes of the request
+        that gunicorn must read, and what to add to its WSGI environ.
         """
         peer = peer_of(peer_address)
         wait: Any = self._waiting[gevent.getcurrent()]
@@ -278,9 +278,9 @@ def _is_closed(sock: socket.socket) -> bool:
 class Wait(BaseException):
     """A wait for the client of the current connection.
 
-    After `seconds`, or when the process is full, the wait ends: it is raised. `silent`: it ends the
-    `with` block without an error. A wait within another wait suspends the outer one. For example,
-    gunicorn looks for the end of a chunked body during its wait for the next request.
+    The wait itself is raised after `seconds`, or when the process is full. `silent`: the
+    `with` block then ends without an error. A wait within another wait suspends the outer one. For
+    example, gunicorn looks for the end of a chunked body during its wait for the next request.
     """
 
     _outer: "Wait | None" = None
@@ -324,7 +324,7 @@ class Body(RawIOBase):
         }
         self._ends = time.monotonic() + process.body_seconds
         self._taken = 0
-        self._is_complete = False  # then gunicorn's search for its end must not begin another wait
+        self._is_complete = False  # True: gunicorn's search for the end must begin no wait
         if chunks := getattr(self._inner.reader, "parser", None):
             # gunicorn does not limit chunks, and many of them would starve other tenants
             self._inner.reader.parser = _few(chunks)
