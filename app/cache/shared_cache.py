@@ -130,7 +130,7 @@ class SharedCache:
     def hit(self, limit: str, window: tuple[int, int], subject: str) -> bool:
         """Count one request. Return False, and count nothing, if the limit is reached.
 
-        `window`: the maximum of requests, and in how many seconds. Asking the cache for each
+        `window`: the maximum of requests, and the number of seconds. Asking the cache for each
         request would cost more than the request. So a process takes a portion of a limit at a time.
         The library `limits` does the atomic counting in the cache.
         """

@@ -5,7 +5,7 @@ before it has ended. Requests that join meanwhile wait for the same commit. So u
 has the requests that arrived during the last fsync. A single request does not wait for others. The
 commit runs in a thread or greenlet of its own, so each request can stop waiting for it.
 
-What requests observe for a histogram is added together as well, but not durably.
+Observations for a histogram are buffered and added together as well, but not durably.
 """
 
 import atexit
@@ -54,8 +54,8 @@ class GroupCommit(Generic[Item, Outcome]):
         """Store an item, and return the outcome when the item is durable.
 
         `patience`: how many seconds to wait. Raises StoreUnavailableError when the item could not
-        be stored, or when that is not known in time. In the second case the item may be stored
-        later, as it may when a process is killed between its commit and its answer.
+        be stored, or when the outcome is not known in time. In the second case the item may still
+        be stored.
         """
         deadline = time.monotonic() + patience
         with self._joining:

@@ -16,8 +16,8 @@ from contextvars import ContextVar
 
 from app.errors import RateLimitedError
 
-_TURNS = 16  # each sixteenth turn is for requests that are not urgent
-# Whether the current request comes before those that are not urgent
+_TURNS = 16  # while urgent requests wait, each sixteenth turn is for another request
+# Whether the current request comes before requests that are not urgent
 urgent: ContextVar[bool] = ContextVar("urgent", default=False)
 # The places of the current request, in the order in which it took them
 held_places: ContextVar[tuple["_Place", ...]] = ContextVar("held_places", default=())
@@ -31,7 +31,7 @@ without_slot: ContextVar[Callable[[], AbstractContextManager[None]]] = ContextVa
 class FairLock:
     """A lock that `holders` threads or greenlets can hold at the same time.
 
-    Of the urgent requests, and then of the others, the one that has waited longest gets it.
+    Urgent requests usually come first. Among equals, the one that has waited longest comes first.
     threading.Lock is not fair: a thread that releases it and acquires it again can overtake threads
     that wait for it.
     """
@@ -131,7 +131,7 @@ class _Place:
             self._free.release()
 
     def take_back(self) -> None:
-        """Wait for a place. Raises RateLimitedError as `waiting` does, and then has none."""
+        """Wait for the place again. Raises RateLimitedError without a place, as `waiting` does."""
         if not self._free.acquire(0):
             # A request that waits for a place must not keep its slot. Otherwise requests that wait
             # for places could have all slots, and those with the places wait for slots.
@@ -187,8 +187,8 @@ def waiting() -> Iterator[None]:
     """Give up the slot while the `with` block waits.
 
     Raises RateLimitedError when the web process has too many connections, and this one has waited
-    longest. Its client gets this error, and then the connection is closed. Also raises it after the
-    block, when the client has gone.
+    longest. Its client gets this error, and then the connection is closed. The error is also raised
+    at the end of the block, if the client has closed the connection.
     """
     try:
         with without_slot.get()():
