@@ -74,8 +74,8 @@ class _Service(Flask):
     def wsgi_app(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Serve `https://example.com/deputy`, for example, with the path `/deputy` and without it.
 
-        Some proxies remove the path, some keep it, and a health check of this process does not know
-        it. Links and redirects begin with the path, which comes from DEPUTY_PUBLIC_URL alone.
+        Some proxies remove the path and others keep it. Direct health checks do not send it.
+        Links and redirects begin with the path, which comes from DEPUTY_PUBLIC_URL alone.
         """
         if path := self.extensions["deputy"].config.service.public_path:
             requested = environ["PATH_INFO"]

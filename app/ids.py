@@ -23,8 +23,8 @@ EXTERNAL_ID_PREFIX = "dpy-"  # reserved: no imported External ID begins with it
 EXTERNAL_ID_MAX = 1224  # AWS's limit for sts:ExternalId, in characters
 # AWS's own pattern for the parameter ExternalId of AssumeRole
 IMPORTED_EXTERNAL_ID = re.compile(rf"[\w+=,.@:/-]{{2,{EXTERNAL_ID_MAX}}}", re.ASCII)
-_FOREIGN_ENDS = 20  # characters at each end of one of Deputy's
-_FOREIGN_DIGITS = 16  # random characters for an imported one
+_FOREIGN_ENDS = 20  # characters kept at each end of Deputy's own External IDs
+_FOREIGN_DIGITS = 16  # random characters between the kept ends of imported External IDs
 ACCOUNT_ID = re.compile(r"[0-9]{12}", re.ASCII)
 ROLE_NAME_MAX = 64
 TENANT_DIGITS = 8  # the digits of a tenant's id in the names of its role and its stack
@@ -131,7 +131,7 @@ class Grant:
 
     `app.aws.sts` accepts nothing else. Only `Connection.grant_with` creates grants, from a
     connection's row and an External ID of the same tenant. A caller's string can therefore never
-    become a grant. An AST test checks that. `tenant_id`: that tenant; AWS does not get it.
+    become a grant. An AST test checks that. `tenant_id`: that tenant's; AWS does not get it.
     """
 
     role_arn: RoleArn
@@ -148,15 +148,15 @@ def new_external_id() -> ExternalId:
 
 
 def foreign_external_id(own: ExternalId) -> ExternalId:
-    """Return a foreign External ID for a proof, which was never given to anybody.
+    """Return a foreign External ID for a proof. It was never given to anybody.
 
-    For one of Deputy's, it has the same length, and the same first and last 20 characters. A trust
-    policy that compares only a prefix, a suffix or a pattern of `?` accepts it. One call with it
-    therefore detects all three mistakes.
+    If `own` was made by Deputy, the result has the same length, and the same first and last 20
+    characters. A trust policy that compares only a prefix, a suffix or a pattern of `?` accepts it.
+    So one call detects all three mistakes.
 
-    For an imported one, which may be short, it begins with all but the last character and ends with
-    all but the first one. So it detects every prefix, every suffix and every `*part*`, but no
-    pattern of `?`.
+    If `own` was imported, it may be short. The result begins with all but its last character, and
+    ends with all but its first character. So one call detects a policy that compares a prefix, a
+    suffix or a `*part*`, but not a pattern of `?`.
     """
     is_ours = own.startswith(EXTERNAL_ID_PREFIX)
     kept = _FOREIGN_ENDS if is_ours else min(len(own) - 1, (EXTERNAL_ID_MAX - _FOREIGN_DIGITS) // 2)
