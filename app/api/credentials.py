@@ -1,10 +1,10 @@
 """Credentials, in the two shapes that AWS's SDKs read.
 
 A web process answers plain requests by `PlainCredentials`, without gunicorn's parser and without
-Flask (app/http/requests.py). The views answer all others. A request goes to them unchanged if
-this process does not have its key in memory, or if the key or the body would be refused. A plain
-request that fails later goes to Flask together with its exception, which Flask raises, answers and
-records. So rate limits count the request once, and it waits once.
+Flask (app/http/requests.py). The views answer all other requests. They also answer a plain request
+whose key is not in this process's memory, or whose key or body would be refused. If a plain request
+fails later, Flask only raises, answers and records its exception. So rate limits count the request
+once, and it waits once.
 """
 
 import functools
@@ -144,7 +144,7 @@ def _shown(issued: Issued, token_name: str) -> JsonObject:
     }
 
 
-# The last part of the path leads to its HTTP method and to the function that shapes the answer
+# The HTTP method and the function that shapes the answer, by the last part of the path
 _SHAPES: dict[str, tuple[str, Callable[[Issued], JsonObject]]] = {
     "credentials": ("POST", _process),
     "container-credentials": ("GET", _container),

@@ -1,4 +1,4 @@
-"""Webhook endpoints, their deliveries, and the types of events that they are told of."""
+"""Webhook endpoints, their deliveries, and the types of events that they get."""
 
 from functools import partial
 from typing import Any
@@ -200,7 +200,7 @@ def rotate_webhook_secret(body: JsonObject, endpoint_id: UUID) -> JsonObject:
     """Replace an endpoint's secret. During the grace the old one signs too.
 
     The answer is 409 while the secret before the present one still signs. With a `grace_seconds`
-    of 0, both of these end at once.
+    of 0, both secrets stop signing at once.
     """
     return {"secret": services.endpoints.rotate_secret(changing(), endpoint_id, **body)}
 
@@ -231,7 +231,7 @@ def send_test_event(_body: JsonObject, endpoint_id: UUID) -> JsonObject:
     again=_recovered_before,
 )
 def recover_webhook_events(body: JsonObject, endpoint_id: UUID) -> JsonObject:
-    """Send the events of a time that were not delivered, at most 10,000."""
+    """Send the events of a period that were not delivered, at most 10,000."""
     return {"deliveries": services.redelivery.recover(principal(), endpoint_id, **body)}
 
 
@@ -275,7 +275,7 @@ def _shown(endpoint: WebhookEndpoint) -> JsonObject:
 def _delivery(delivery: WebhookDelivery, event_type: str) -> JsonObject:
     attempts = delivery.attempts
     if not principal().is_vendor:
-        # The answer of the URL that a tenant chose may come from a service inside our network
+        # A tenant chose the URL, so the answer may come from a service inside the vendor's network
         attempts = [attempt | {"answer": None} for attempt in attempts]
     row = {name: getattr(delivery, name) for name in DeliveryOut().fields if name != "type"}
     return row | {"type": event_type, "attempts": attempts}

@@ -29,8 +29,8 @@ Guard = Callable[[], AbstractContextManager[ApiKeyPrincipal]]
 def requires(view: View, scopes: list[Scope], guard: Guard | None) -> View:
     """Return the view for API keys with one of these scopes.
 
-    `guard`: authenticates the key, and holds what the request needs while the view runs; None: the
-    key is read from the database, and the request counts against its tenant's share. Raises
+    `guard`: authenticates the key; the view runs in its `with` block. With None, the key is read
+    from the database, and the request counts against its tenant's share. Raises
     UnauthenticatedError, then ForbiddenError.
     """
     guarding = guard or partial(_in_tenant_share, price_of(view.__name__))
@@ -76,8 +76,8 @@ def _authenticate(key: str) -> ApiKeyPrincipal:
 def from_memory() -> Iterator[ApiKeyPrincipal]:
     """Trust a key that this process has in memory.
 
-    The key may have been revoked since. So only issuing trusts it: it reads the key again
-    before credentials leave.
+    The key may have been revoked since. So only issuing uses this: it reads the key again before
+    it returns credentials.
     """
     key = _presented_key()
     with refusals_for_good_keys(key):

@@ -97,9 +97,9 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         """Return a decorator that registers a view for API keys with one of these scopes.
 
         `scopes`: one or more, separated by spaces, or PUBLIC. They are checked before the request
-        is read. `takes`: the schema of the query of a GET, and of the body otherwise. `again`: for
-        a POST that accepts an Idempotency-Key, the answer about what an earlier attempt changed.
-        `fails`: statuses of refusals, in addition to those that follow from the other arguments.
+        is read. `takes`: the schema of the query of a GET, and of the body otherwise. `again`: see
+        app/api/kit/idempotency.py. `fails`: statuses of refusals, in addition to those that follow
+        from the other arguments.
         """
         allowed = list(map(Scope, scopes.split()))
         refusals = set(fails)

@@ -1,7 +1,8 @@
 """The header Idempotency-Key: a request that is sent again takes effect once.
 
-Each POST accepts the header, and then says how to answer with what an earlier attempt changed, or
-it refuses the header, because its answer has a secret that may not be stored (`Blueprint`).
+A POST accepts the header if `Blueprint.operation` got a function `again` for it. That function
+answers a retry if an earlier attempt changed something but stored no answer. Other POSTs refuse the
+header, because their answers have secrets that may not be stored.
 """
 
 import re
@@ -58,7 +59,7 @@ def answering_again(view: View, again: Again | None) -> View:
 
 
 def once(view: View, again: Again | None) -> View:
-    """Answer a request with the header as its first attempt was answered.
+    """Give a request with the header the answer that its first attempt got.
 
     Without `again`, the view refuses the header.
     """

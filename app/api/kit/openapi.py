@@ -56,11 +56,11 @@ def body_options(schema: Schema) -> JsonObject:
 
 
 class _Converter(OpenAPIConverter):
-    """apispec's converter, which adds named types and examples, and removes defaults of bodies.
+    """A converter that adds named types and examples, and removes defaults from bodies.
 
-    A schema with ALTERNATIVES, which maps fields that exclude each other to names of components,
-    becomes a union. A field's metadata may have `component`, the name of its type, or `one_of`, the
-    kinds of values that it may have.
+    A schema with ALTERNATIVES becomes a union. ALTERNATIVES maps fields that exclude each other to
+    the names of their components. A field's metadata may have `component`, the name of its type, or
+    `one_of`, the kinds of values that it may have.
     """
 
     def schema2jsonschema(self, schema: Any) -> Any:

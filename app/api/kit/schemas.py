@@ -207,7 +207,7 @@ class Strict(Schema):
 
     @pre_load
     def _within_bounds(self, data: Any, **_: Any) -> Any:
-        """Refuse too long values, before reading costs time for each of their items."""
+        """Refuse values that are too long, before each of their items costs time."""
         problems = {}
         if isinstance(data, Mapping):
             for name, field in self.fields.items():
@@ -293,7 +293,7 @@ class Empty(Strict):
 
 
 def component_of(schema: type[Schema]) -> str:
-    """Return the name that clients read for a schema."""
+    """Return the schema's name in the document and in generated clients."""
     return schema.__name__.removesuffix("Out")
 
 
