@@ -2,18 +2,17 @@
 
 A proof rests on refusals by the customer's role. A policy on the vendor's side that demands an
 External ID causes the same refusals, and then every role looks safe. The canary must accept the
-broker without an External ID, which customers' roles must refuse. The same statement of the
-broker's policy allows the calls to the canary and to customers' roles. Therefore, a refusal by the
-canary comes from the vendor's side.
+broker even without an External ID. The same statement of the broker's policy allows the calls to
+the canary and to customers' roles. Therefore, a refusal by the canary comes from the vendor's side.
 
 The stranger is a second principal of the vendor, which no customer trusts. A role that accepts the
-stranger trusts others than the broker. A role's refusal of the stranger counts only while the
-canary accepts the stranger.
+stranger also trusts other principals than the broker. A role's refusal of the stranger counts only
+while the canary accepts the stranger.
 
-A policy can change at any moment. So before a proof makes a connection issue, the canary is checked
-again after the proof's calls. Concurrent proofs share one canary check, and a process makes one at
-a time. A proof that only confirms a connection uses a canary check of the last minute. Otherwise
-every routine proof would cost three more calls.
+A policy can change at any moment. So before a proof lets a connection issue credentials, the canary
+is checked again, after the proof's calls. Concurrent proofs share one canary check, and a process
+makes one at a time. A proof that only confirms a connection uses a canary check of the last minute.
+Otherwise every routine proof would cost three more calls.
 """
 
 import enum
@@ -67,9 +66,9 @@ class _View(NamedTuple):
     def counts(self, since: float | None) -> bool:
         """Return whether a proof may use this result.
 
-        `since`: monotonic seconds at the end of the proof's calls. The canary check must have begun
-        after them. None also accepts an earlier check. A result that makes the proof inconclusive
-        always counts until it expires: IAM takes a moment to propagate the repair of our policy.
+        `since`: a time in monotonic seconds, after which the canary check must have begun; None: it
+        may be older. A result that makes the proof inconclusive counts until it expires in any
+        case: IAM takes a moment to propagate the repair of our policy.
         """
         if time.monotonic() >= self.until:
             return False
@@ -128,7 +127,7 @@ class Canary:
 
         Returns None if no stranger is configured. The check is skipped unless the canary accepted
         the stranger within the last minute. A refusal by a role with an imported name does not
-        count: canary.yaml may lack the name, and then it is AWS that refuses the stranger. Raises
+        count: if canary.yaml lacks the name, the stranger's own policy causes the refusal. Raises
         the same errors as `ask_canary`.
         """
         if not self.config.proofs.stranger_role_arn:

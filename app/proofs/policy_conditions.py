@@ -1,10 +1,9 @@
 """The conditions and principals of a trust policy, applied to requests.
 
-`Requests.answers_of` decides to which requests for a role a statement of its trust policy applies.
+`Requests.answers_of` decides to which requests a statement of a role's trust policy applies.
 Requests that differ in one condition key are judged together. Each request is one bit of an
 integer, so even a large policy is judged fast. The principal or its network chooses the values of
-some keys. Deputy assumes that they have the values that the policy accepts, and calls this a
-choice.
+some keys. For such a key, Deputy assumes a value that the policy accepts. It calls this a choice.
 
 All functions are pure.
 """
@@ -39,7 +38,7 @@ _READ = LIKE | _IN_ANY_CASE | {"stringequals"}
 
 
 class RequestAnswers(NamedTuple):
-    """The answers to whether a part of a statement applies to each request.
+    """The answer for each request: whether a part of a statement applies to it.
 
     Each field has the bits of the requests with that answer. `choice`: the principal can choose
     whether the part applies. A request in none of the fields has the answer YES.
@@ -115,7 +114,7 @@ class Requests(NamedTuple):
 
 
 def _strongest(answers: Iterable[RequestAnswers]) -> RequestAnswers:
-    """Return the strongest of alternative answers; UNKNOWN without any, as for NotPrincipal."""
+    """Return the strongest of these alternatives; UNKNOWN if there are none (NotPrincipal)."""
     alternatives = set(answers)
     for answer in (YES, UNKNOWN, CHOICE, NO):
         if answer in alternatives:
@@ -160,7 +159,7 @@ def _compare(comparison: Comparison, requests: Requests) -> RequestAnswers:
 
 
 def _compare_texts(comparison: Comparison, values: KeyValues) -> RequestAnswers:
-    # The requests that match: their value is one of those that the comparison names
+    # `yes`: the requests whose value matches a value of the comparison
     yes = choice = unknown = patterns = 0
     is_text = comparison.name == "stringlike"
     for value in comparison.values:
@@ -215,7 +214,7 @@ def _is_read(name: str | None, value: str) -> bool:
 def _compare_user_id(comparison: Comparison, broker: Broker) -> RequestAnswers:
     """Judge a comparison of aws:userid.
 
-    This key is the unique id of a user, or of a role followed by a colon and the session name. The
+    This key is a user's unique id, or a role's unique id with a colon and the session name. The
     session name is a choice. Deputy does not know the broker's unique id, only the prefix of such
     ids.
     """
@@ -235,7 +234,7 @@ def _fit(pattern: str, broker: Broker) -> RequestAnswers:
     unique_id = ("AROA" if broker.is_role else "AIDA").ljust(_UNIQUE_ID, _UNKNOWN_CHARACTER)
     if len(pattern.replace("*", "")) > max(_USER_IDS):
         return UNKNOWN  # it matches nothing, and may be very long
-    # A user id has one colon at most. So no wildcard matches it if the pattern has a colon itself.
+    # A user id has one colon at most. So in a pattern with a colon, no wildcard matches a colon.
     globs = Globs([(pattern, ":" in pattern)])
     if not broker.is_role:
         return YES if globs.matching(unique_id) else UNKNOWN

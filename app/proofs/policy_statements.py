@@ -34,7 +34,7 @@ class Comparison(NamedTuple):
 class Statement(NamedTuple):
     """A statement of a trust policy.
 
-    The list for a part that Deputy does not understand is empty.
+    If Deputy does not understand a part, the list for that part is empty.
     """
 
     number: int  # from 1
@@ -136,7 +136,7 @@ def texts(value: object) -> list[str]:
 
 
 class Globs:
-    """Compiled patterns with the wildcards `*` and `?`, which match a text all at once.
+    """Compiled patterns with the wildcards `*` and `?`. A text is compared with all at once.
 
     All patterns form one automaton, so nothing backtracks. Each character of a pattern is a state,
     and each state is one bit of an integer. Each character of a text advances all states with four
@@ -187,7 +187,7 @@ class Globs:
         return self.states_after(text) & self._all
 
     def states_after(self, text: str) -> int:
-        """Return the bits of the states after this text; 0 if no pattern can begin with it."""
+        """Return the bits of the states after this text; 0 if no match can begin with it."""
         states, move = self._start, self._moves.get
         for character in text:
             stay = self._stay_at_colon if character == ":" else self._stay

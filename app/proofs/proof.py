@@ -2,7 +2,7 @@
 
 An accepted call with the right External ID proves nothing, because a role without the condition
 accepts every External ID. So a full proof makes four calls in this order: own ID, no ID, a foreign
-ID, own ID again (invariant 5; docs/architecture.md has the list). Refusals count only between two
+ID, own ID again (invariant 5 in docs/architecture.md). Refusals count only between two
 acceptances, because a new role refuses every call until IAM has propagated it. A routine proof
 omits the first call, and relies on the acceptance in the last proof. Only AccessDenied is a
 refusal. Every other error is inconclusive. If the role accepts one call that it must refuse, the
@@ -24,7 +24,7 @@ from app.store.models.proof import ACCOUNT, FOREIGN, MISSING, OWN, STRANGER
 
 CheckOutcome = Literal["passed", "failed", "inconclusive", "skipped"]
 
-_REFUSALS = frozenset({OWN, MISSING, FOREIGN, STRANGER})  # the checks that a refusal decides
+_REFUSALS = frozenset({OWN, MISSING, FOREIGN, STRANGER})  # their outcome depends on a refusal
 NOT_TRIED = "Not tried, as an earlier check did not pass."
 AWS_SILENT = "AWS did not give a clear answer; try again in a moment."
 _DETAILS: dict[str, dict[CheckOutcome, str]] = {
@@ -99,8 +99,8 @@ class ProofFinding(NamedTuple):
     - `access_until`: when the trust policy ends the access; None if no end is known.
     - `reads_itself`: whether the role may read itself; None if it was not tried or IAM did not
       answer.
-    - `settings`: the settings that this role read of itself, or the error; None if no role accepted
-      the broker.
+    - `settings`: the role's settings, read by its own session, or the error; None if the role did
+      not accept the broker.
     """
 
     verdict: Verdict
@@ -116,12 +116,12 @@ class ProofFinding(NamedTuple):
     settings: RoleSettings | StsError | None = None
 
     def with_check(self, check: ProofCheck) -> "ProofFinding":
-        """Return the finding with this check in place of the one of the same name, if any."""
+        """Return the finding with this check, which replaces a check of the same name."""
         checks = {earlier.name: earlier for earlier in self.checks} | {check.name: check}
         return self._replace(checks=tuple(checks.values()))
 
     def doubted(self, why: str) -> "ProofFinding":
-        """Return an inconclusive finding, in which each refusal is an inconclusive check."""
+        """Return the finding as inconclusive, with each of its refusals as inconclusive too."""
         checks = []
         for check in self.checks:
             refused = check.outcome == ("failed" if check.name == OWN else "passed")
@@ -158,8 +158,8 @@ def prove_routinely(
 ) -> ProofFinding | None:
     """Make a routine proof of a role that was proven with this unique id.
 
-    It omits the first call of a full proof. Returns None unless the role is proven: a full proof
-    has to judge every other outcome.
+    It omits the first call of a full proof. Returns None if the role is not proven: a full proof
+    then has to find the verdict.
     """
     verdict, refusals = _try_refusals(sts, grant, check_stranger)
     if verdict is not Verdict.PROVEN:
@@ -190,7 +190,7 @@ def _not_accepted(error: StsError) -> ProofFinding:
 def _try_refusals(
     sts: Sts, grant: Grant, check_stranger: StrangerCheck
 ) -> tuple[Verdict, list[ProofCheck]]:
-    """Make the calls that the role must refuse, and return the verdict so far and their checks."""
+    """Make the calls that the role must refuse, and return the verdict so far and the checks."""
     checks = [
         refusal(MISSING, sts.probe_missing, grant),
         refusal(FOREIGN, sts.probe_foreign, grant),
@@ -210,7 +210,7 @@ def _accepted_again(sts: Sts, grant: Grant, proven: ProofFinding) -> ProofFindin
 
     Without this call, the refusals might come from a role that refuses every call.
     """
-    # IAM is propagating this role, or a new role with this ARN
+    # Assume at first that IAM is still propagating this role, or a new role with this ARN.
     why, spreading = _STILL_SPREADING, True
     try:
         if sts.probe_again(grant) == proven.role_unique_id:

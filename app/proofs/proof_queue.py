@@ -4,8 +4,8 @@ The queue is in the database. A claim sets `due_at` to the end of a lease, so a 
 claim is lost becomes due again when the lease expires. A claim can be used once: it contains the
 `due_at` that it set, and the first process that uses the claim changes `due_at`.
 
-There are two queues. The urgent queue has first proofs, searches, stacks' messages and refused
-sessions, and begins with connections that were never tried. The routine queue has the scheduled
+There are two queues. The urgent queue is for first proofs, searches, stacks' messages and refused
+sessions. Connections that were never tried come first in it. The routine queue is for the scheduled
 proofs of proven roles. Tenants share each claim, so one tenant's thousands of roles do not delay
 the proofs of another tenant. Within a share, the connections that have been due longest come first.
 """
@@ -41,16 +41,16 @@ from app.store.models.proof_schedule import next_slot
 
 LEASE = timedelta(minutes=2)  # longer than a proof takes, with its wait for the STS budget
 _AT_REST = (ConnectionStatus.SUSPENDED, ConnectionStatus.DELETED)
-# `has` makes an EXISTS. With a join, a database may begin with the tenants instead of the index of
-# due rows. Routine claims do not check the tenant, because each would read all connections of a
-# suspended tenant. `prove` moves those connections to their next slot.
+# `has` makes an EXISTS. With a join, the planner may read the tenants' table first, instead of the
+# index of due rows. Routine claims do not check the tenant: every claim would read all due
+# connections of a suspended tenant again. `prove` moves those connections to their next slot.
 _ACTIVE = and_(URGENT, Connection.tenant.has(Tenant.status == TenantStatus.ACTIVE))
 _QUEUES = {"urgent": _ACTIVE, "routine": IN_ROUTINE}
 _SHARE = 8  # a tenant gets an eighth of a claim while other tenants wait
 # A quarter of a claim is reserved for connections that were tried before. Otherwise they could wait
 # forever.
 _AGAIN = 4
-_ROWS = 8  # one query reads this many times the size of a claim
+_ROWS = 8  # rows that one query reads for each connection of a claim
 # Maximum number of queries for a claim. The first may return rows of one tenant only. Each further
 # query leaves out the tenants of the earlier ones.
 _LOOKS = 4
@@ -95,7 +95,10 @@ class ProofQueue:
         )
 
     def claim_routine(self, most: int) -> list[Claim]:
-        """Claim at most `most` connections that are due for a routine proof, in the same shares."""
+        """Claim at most `most` connections that are due for a routine proof.
+
+        The tenants' shares are as in `claim`.
+        """
         with self._db.read() as db:
             within, beyond = _shares(db, _due(IN_ROUTINE), most)
         return self._lease((*within, *beyond), most)

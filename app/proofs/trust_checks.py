@@ -4,8 +4,8 @@ Three kinds of statement make a role insecure, even if all calls passed: a state
 the broker without the External ID, one that accepts another tenant's External ID, and one that lets
 in every AWS account. A policy that can't be read or is not understood changes no verdict.
 
-A role that moves to Deputy from another system of the vendor may also list that system's values of
-sts:ExternalId. Deputy uses those values for nobody, so they cause only a warning.
+A role that was moved to Deputy from another system of the vendor may still accept the External IDs
+of that system. Deputy uses them for no tenant, so they cause only a warning.
 """
 
 import json
@@ -82,8 +82,8 @@ def judge(
 ) -> ProofFinding:
     """Return the finding with the checks and warnings of the trust policy.
 
-    The checks are skipped if the role did not read its trust policy. `plan`: has the tenant's
-    External IDs. `own_accounts`: the vendor's accounts. `of_others`: the External IDs in the policy
+    The checks are skipped if the trust policy was not read. `plan`: has the tenant's External IDs.
+    `own_accounts`: the vendor's accounts. `of_others`: the External IDs in the policy
     that belong to other tenants.
     """
     settings = finding.settings
@@ -174,7 +174,7 @@ def without_its_text(finding: ProofFinding) -> ProofFinding:
 
 
 def end_of(times: Collection[str]) -> datetime | None:
-    """Return the latest of these times, at which the access ends, or None if that is unknown.
+    """Return the end of access, which is the latest of these times; None if it is unknown.
 
     It is unknown if a time is not in the kit's format, or is in the first or last year of
     `datetime`. PostgreSQL may return a time in any time zone, and in some zones such a time is out

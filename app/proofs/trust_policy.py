@@ -2,9 +2,9 @@
 
 A proof's calls show how the role answers those calls. The policy also shows how the role answers
 other calls: with another session name, at another time, from another principal. Each statement is
-judged for no External ID, for each External ID that the policy names, and for one that it does not
-name. A condition that Deputy does not understand makes a statement unclear, neither secure nor
-insecure.
+judged for requests without an External ID, with each External ID that the policy names, and with
+one that it does not name. A condition that Deputy does not understand makes a statement unclear:
+neither secure nor insecure.
 
 The External ID is not secret, so it keeps nobody out. "Anybody else" is a principal whose account,
 organization and ARN the policy does not name. A statement for the principal `*` lets in anybody
@@ -80,7 +80,7 @@ class Reading(NamedTuple):
 def requests_of_broker(
     broker: Broker, role_account: AccountId, external_ids: Sequence[str], globs: Globs
 ) -> Requests:
-    """Return the broker's requests: one for each External ID, one with any other, one without."""
+    """Return the broker's requests: one with each External ID, one with another, one without."""
     other = 1 << len(external_ids)
     everything = (other << 2) - 1
     bits = {external_id: 1 << n for n, external_id in enumerate(external_ids)}
@@ -99,7 +99,7 @@ def requests_of_broker(
 
 
 class _Entry(NamedTuple):
-    """A statement, and the bits of the requests that it lets in, certainly or at least possibly."""
+    """A statement, and the bits of the requests that it certainly or possibly lets in."""
 
     statement: Statement
     certain: int
@@ -155,7 +155,7 @@ class _TrustPolicy:
 
 
 def _compiled(patterns: Iterable[tuple[str, bool]]) -> Globs:
-    """Compile the patterns without white space.
+    """Compile the patterns that contain no white space.
 
     The others match nothing, because no compared text has white space. AWS does not count white
     space in a policy's size, so a policy may have sixteen times as much of it as other text.
@@ -317,7 +317,7 @@ def _dates(statement: Statement, order: str) -> Iterator[str]:
 def _admits_anybody(statement: Statement) -> bool:
     """Return whether an Allow statement may let in anybody else.
 
-    A part that Deputy does not understand counts as keeping nobody out.
+    If Deputy does not understand a part, it assumes that the part keeps nobody out.
     """
     everybody = _names_everybody(statement.names)
     if statement.other_names is not None and ("AWS", "*") not in statement.other_names:
@@ -328,7 +328,7 @@ def _admits_anybody(statement: Statement) -> bool:
 def _denies_anybody(statement: Statement) -> bool:
     """Return whether a Deny statement certainly denies anybody else.
 
-    A statement with a part that Deputy does not understand counts as denying nobody.
+    If Deputy does not understand a part, it assumes that the statement denies nobody.
     """
     everybody = ("AWS", "*") in statement.names
     if statement.other_names:

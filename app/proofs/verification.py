@@ -1,8 +1,8 @@
 """Verification: prove connections, and store the verdicts.
 
 A proof takes seconds, and no transaction is open meanwhile, so the connection may change. The
-verdict is stored only if the connection is still the one that was tested (invariant 5;
-docs/architecture.md has the list). Otherwise the proof is made again.
+verdict is stored only if the connection has not changed since the test (invariant 5 in
+docs/architecture.md). Otherwise the proof is made again.
 """
 
 import math
@@ -115,8 +115,8 @@ class Verification:
     def _prove(self, grant: Grant, plan: RotationPlan, trigger: Trigger) -> ProofFinding:
         """Prove the role with one External ID, and apply the trust policy and the canary.
 
-        Makes a routine proof, or a full proof if a routine one does not suffice. A routine one may
-        suffice for a verified connection, with its own External ID.
+        Makes a full proof, unless a routine proof suffices. A routine proof is tried only for a
+        verified connection with its own External ID.
         """
         connection, finding = plan.connection, None
         is_confirmation = (
@@ -162,8 +162,8 @@ class Verification:
         """Make a routine proof's finding inconclusive if its refusal does not count yet.
 
         The cause of a refusal may be a mistake of ours, and a refusal that counts breaks the
-        connection. So it counts only when a second one follows after a pause, and only while the
-        canary accepts the broker. A refusal after the end of access is expected, and counts at
+        connection. So only a second refusal counts, after a pause and while the canary accepts the
+        broker. A refusal after the end of access is expected, and counts at
         once.
         """
         connection, finding = answers.plan.connection, answers.finding
@@ -186,7 +186,7 @@ class Verification:
         """
         before, interval = answers.plan.connection, self._interval()
         with self._db.write(principal) as db:
-            # Without the tenant's lock, the foreign key of the proof would lock its row later.
+            # This locks the tenant first. The proof's foreign key would lock the tenant too late.
             connection = lock_owned(db, principal, before.tenant_id, before.id)
             _ensure_open(db, principal, connection)
             if not _still_holds(db, connection, answers):
@@ -200,10 +200,10 @@ class Verification:
 def _ensure_open(db: Session, principal: Principal, connection: Connection) -> None:
     """Raise if the connection may not be proven by this principal.
 
-    Raises SuspendedError for a suspended tenant or connection. Raises AccountClosedError for an
-    unverified connection in an account that the vendor's suspension closes, unless the vendor
-    itself asks for the proof. An earlier verification makes no difference: a tenant could let a
-    role break, and repair it when it needs the role.
+    Raises SuspendedError for a suspended tenant or connection. Raises AccountClosedError if the
+    vendor suspended another connection in the account, unless this connection is verified or the
+    vendor asks for the proof. An earlier verification does not count: a tenant could let a role
+    break, and repair it when it needs the role.
     """
     connection.tenant.ensure_active()
     connection.ensure_not_suspended()
@@ -212,11 +212,11 @@ def _ensure_open(db: Session, principal: Principal, connection: Connection) -> N
 
 
 def _still_holds(db: Session, connection: Connection, answers: PlanFinding) -> bool:
-    """Return whether the verdict may be stored on `connection`, its current row.
+    """Return whether the verdict may be stored. `connection`: the connection's current row.
 
-    The version alone does not show every change, because a second insecure verdict does not raise
-    it. So this verdict must not replace another verdict that was stored since the test. It may
-    replace an equal one, so that two concurrent checks both succeed.
+    The version alone does not show every change: a second insecure verdict does not raise it. So
+    this verdict must not replace a different one that was stored since the test. It may replace an
+    equal one, so that two concurrent checks both succeed.
     """
     before, latest = answers.plan.connection, connection.proof
     has_equal_verdict = latest is not None and latest.verdict is answers.finding.verdict
@@ -229,7 +229,8 @@ def _still_holds(db: Session, connection: Connection, answers: PlanFinding) -> b
 class _VerdictStorage:
     """Stores one verdict.
 
-    `connection` must be locked, and unchanged since the test. `before`: its row at the test.
+    `connection` must be locked, and unchanged since the test. `before`: the connection's row at the
+    test.
     """
 
     db: Session
@@ -266,7 +267,7 @@ class _VerdictStorage:
     def _note_what_the_role_read(self) -> None:
         """Store when the connection's access ends, and whether its role may read itself.
 
-        A proof that detects the loss of that right gets a warning.
+        If the role has lost that right, the proof gets a warning.
         """
         connection, finding = self.connection, self.finding
         if finding.reads_trust:
@@ -331,7 +332,7 @@ class _VerdictStorage:
         last_proven_at = connection.verified_at
         has_drifted = connection.status not in {was, ConnectionStatus.ENDED}
         if was is ConnectionStatus.VERIFIED and has_drifted and last_proven_at:
-            # The role can have changed at any time since its last proof.
+            # The role may have changed at any time since its last proof.
             seconds = math.ceil((self.checked_at - last_proven_at).total_seconds())
             metrics.DRIFT.labels(connection.status).observe(seconds)
             details["last_proven_at"] = last_proven_at.isoformat()
