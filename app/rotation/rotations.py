@@ -3,7 +3,7 @@
 This module starts, completes and abandons rotations. It switches no connections: only a proof pairs
 a connection with the next External ID (app/proofs/verification.py). A rotation can complete when no
 verified connection waits to switch. The old External ID retires when every role has refused it
-(invariant 14; docs/architecture.md).
+(invariant 14 in docs/architecture.md).
 """
 
 from collections.abc import Sequence
@@ -44,7 +44,8 @@ _UNPAIRED_IMPORT = IMPORTED & ~exists().where(
     Connection.external_id_id == ExternalIdRow.id,
     Connection.status != ConnectionStatus.DELETED,
 )
-_REPAIRED_WITHIN = timedelta(days=1)  # since the last successful proof of a broken connection
+# A broken connection may be repaired for so long after its last successful proof.
+_REPAIRED_WITHIN = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Rotations:
         """Start a rotation, or make an open one an emergency. Return it and whether it is new.
 
         In an emergency, Deputy issues nothing for connections that have not switched. If the vendor
-        makes a rotation of a bound key an emergency, the rotation becomes the vendor's. Raises
+        makes a bound key's rotation an emergency, the rotation becomes the vendor's. Raises
         NotFoundError. Raises ConflictError if another rotation is open or ready, unless `emergency`
         is true. Raises RateLimitedError for a bound key that starts too many rotations.
         """
@@ -127,9 +128,9 @@ class Rotations:
             return None if rotation is None else _status(db, rotation)
 
     def accepted(self, connections: Sequence[Connection]) -> dict[UUID, datetime]:
-        """Return since when the roles accept an External ID to which they have not switched yet.
+        """Return since when each role accepts the External ID that is to replace its own.
 
-        The keys are the ids of those of the connections whose roles do.
+        The keys are connection ids. A connection whose role does not accept it is left out.
         """
         if not connections:
             return {}
@@ -223,8 +224,8 @@ def settle(db: Session, actor: Actor, tenant_id: UUID) -> None:
 def settle_all(database: Database) -> None:
     """Advance every open or retiring rotation, as `settle` does. Raises StoreUnavailableError.
 
-    A rotation may be able to advance without a proof, because the connection that it waited for was
-    deleted. So may an imported External ID retire.
+    When a connection is deleted, a rotation may advance without a proof, and an imported External
+    ID may retire.
     """
     rotating = select(ExternalIdRow.tenant_id).where(ROTATING)
     unpaired = select(ExternalIdRow.tenant_id).where(_UNPAIRED_IMPORT)
@@ -288,7 +289,7 @@ def _withdraw(db: Session, rotation: Rotation) -> None:
 
 
 def _open_rotation(db: Session, principal: Principal, tenant_id: UUID) -> Rotation:
-    """Lock the tenant, and return its rotation, which can be completed or abandoned.
+    """Lock the tenant, and return its open rotation.
 
     Raises NotFoundError without a rotation, and ConflictError if the latest one has ended.
     """
@@ -344,7 +345,7 @@ def _retire_imports(db: Session, actor: Actor, tenant_id: UUID) -> None:
 def _awaited(tenant_id: UUID) -> ColumnElement[bool]:
     """Return the condition for the tenant's verified connections that a rotation waits for.
 
-    It does not wait for those with an imported External ID, unless an emergency has withdrawn that.
+    Connections with an imported External ID are left out, unless an emergency has withdrawn it.
     """
     imported = select(ExternalIdRow.id).where(
         ExternalIdRow.tenant_id == tenant_id, IMPORTED, ExternalIdRow.withdrawn_at.is_(None)
@@ -363,9 +364,9 @@ def _has_switched(rotation: Rotation) -> ColumnElement[bool]:
 def _not_refused_twice(rotation: Rotation) -> Select[UUID]:
     """Select the connections that may still need the old External ID.
 
-    They are verified, or broken with a successful proof within the last day. Their roles have not
-    refused the old External ID twice. A broken connection may be repaired: a mistake of ours can
-    also break connections.
+    A connection may need it until its role has refused it twice. A broken connection counts for a
+    day after its last successful proof. It may be repaired, because a mistake of ours can break
+    connections too.
     """
     lost = and_(
         Connection.tenant_id == rotation.tenant_id,

@@ -1,11 +1,11 @@
-"""Try the External IDs of a tenant with a role, and decide when its connection switches to another.
+"""Try a tenant's External IDs with a role, and decide when its connection switches to another.
 
-A connection is paired with one External ID, and only a proof pairs it with another (invariant 14;
+A connection is paired with one External ID, and only a proof pairs it with another (invariant 14 in
 docs/architecture.md). A verified connection keeps its External ID until two proofs with the next
-one have succeeded, two minutes apart. IAM takes a moment to propagate the role's change, and Deputy
-issues credentials meanwhile. Any other connection switches to the first External ID that its role
-accepts. A connection with an imported External ID switches in the same way, to the next External ID
-or else to the current one.
+one have succeeded, two minutes apart. IAM takes a moment to propagate the role's change, and
+issuing must not fail meanwhile. Any other connection switches to the first External ID that its
+role accepts. A connection with an imported External ID switches in the same way, to the next
+External ID or else to the current one.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -47,19 +47,18 @@ _ACCEPTS_RETIRED = (
 class RotationPlan:
     """The External IDs with which to try a connection's role, as grants for that role.
 
-    Plans are equal that differ only in `connection` and `offered`.
+    Plans that differ only in `connection` and `offered` are equal.
 
-    - `connection`: its row before the calls.
+    - `connection`: the connection's row before the calls.
     - `own`: tried first, in this order, until the role accepts one.
-    - `offered`: the current and the next one. A proof pairs the connection with one of them if it
-      has been unverified before.
+    - `offered`: the current and the next one, with which a proof can pair an unverified connection.
     - `upcoming`: the one to which a verified connection is to switch.
     - `retiring`: the retiring one, which the role is to refuse.
     - `retired`: retired ones that the role of an unverified connection may still have. The
       connection can't be paired with them.
-    - `external_ids`: all External IDs of the tenant, which a trust policy may name, and their ids.
-    - `retired_ids`: the retired ones of these, which a trust policy should no longer name.
-    - `rotates`: whether a rotation is open or retiring, or the connection has an imported one.
+    - `external_ids`: the tenant's External IDs with the ids of their rows, without retired imports.
+    - `retired_ids`: the retired ones among them, which a trust policy should no longer name.
+    - `rotates`: whether a rotation is open or retiring, or the connection's own ID was imported.
     """
 
     connection: Connection = field(compare=False)
@@ -99,7 +98,7 @@ def plan_rotation(db: Session, connection: Connection) -> RotationPlan:
     target = by_state.get(ExternalIdState.NEXT, current)
     paired = db.get_one(ExternalIdRow, connection.external_id_id)
     retired = [row for row in rows if row.state is ExternalIdState.RETIRED]
-    # The vendor's other system may still use a retired one that was imported
+    # Leave out retired imports, because the vendor's other system may still use them.
     named = [row for row in rows if row not in retired or row.origin is ExternalIdOrigin.DEPUTY]
     # An External ID that a new rotation retired is never proven again, even if its connection is
     # still verified.
@@ -176,8 +175,8 @@ def store_checks(
     plan, upcoming, finding = tested.plan, tested.upcoming, tested.finding
     accepted = tested.grant if finding.verdict is Verdict.PROVEN else None
     if plan.rotates and connection.status is not ConnectionStatus.VERIFIED:
-        # Acceptances from before the connection stopped issuing do not count: IAM must first
-        # propagate the repair of the role.
+        # Forget earlier acceptances while the connection does not issue: IAM must first propagate
+        # the repair of the role.
         own = update(ExternalIdCheck).filter_by(connection_id=connection.id)
         db.execute(own.values(accepted_at=None))
     if plan.retiring and tested.refuses_retiring is not None:
@@ -209,7 +208,7 @@ def _note_answer(check: ExternalIdCheck, checked_at: datetime, *, refuses: bool)
 
 
 def _check_of(db: Session, connection: Connection, external_id_id: UUID) -> ExternalIdCheck:
-    """Return the stored answers of the role to this External ID, in a new row if there are none."""
+    """Return the row of the role's answers to this External ID. Add the row if it is absent."""
     check = db.get(ExternalIdCheck, (connection.id, external_id_id))
     if check is None:
         check = ExternalIdCheck(
@@ -231,8 +230,8 @@ def next_due(
     times, own_id = [], connection.external_id_id
     if plan.upcoming and (upcoming_id := plan.id_of(plan.upcoming)) != own_id:
         check = _check_of(db, connection, upcoming_id)
-        # An imported External ID may be kept for months. Until the role accepts the next one, each
-        # routine proof tries it, and no other proof is needed.
+        # An imported External ID may be kept for months. Until the role accepts the next one,
+        # routine proofs try the next one often enough.
         if check.accepted_at or connection.imported_id is None:
             times.append(_second_try(check.accepted_at, _CONFIRMED_AFTER, checked_at))
     if plan.retiring and (retiring_id := plan.id_of(plan.retiring)) != own_id:
