@@ -61,8 +61,9 @@ _DURABLE = (
     "SELECT set_config('synchronous_commit', 'on', false) WHERE"
     " current_setting('synchronous_commit') = 'off'"
 )
-# The feed shows only audit events that are older than the sum of these two numbers of seconds.
-LONGEST = 15  # maximum duration of a transaction, and so the maximum age of an event when stored
+# Maximum duration of a transaction in seconds, and so the maximum age of an audit event when it is
+# stored. The feed shows only older events (FEED_SECONDS in app/audit/log.py).
+LONGEST = 15
 # Maximum of concurrent long reads on SQLite. Each occupies a thread and a connection, which writers
 # need too.
 _LONG_READS = 4
@@ -70,8 +71,8 @@ _STATEMENT_SECONDS = 10  # timeout of a statement, which may wait for a lock or 
 # Timeouts after which the database counts as unavailable: seconds for connect_timeout, milliseconds
 # for tcp_user_timeout. AWS SDKs wait two seconds for container credentials.
 _POSTGRESQL_WAITS = {"connect_timeout": 2, "tcp_user_timeout": 2000}
-# All principals share this number of locks. The principals of a family of any size therefore fit
-# into PostgreSQL's lock table, which has 6,400 entries by default.
+# All principals share this number of locks. So the locks for a key family of any size fit into
+# PostgreSQL's lock table, which has 6,400 entries by default.
 _PRINCIPALS = 1024
 _ROWS = 2**31  # a lock's number is a signed integer of four bytes
 
@@ -118,8 +119,8 @@ class Lock(enum.IntEnum):
     These locks are advisory locks, which PostgreSQL releases at the end of the transaction. On
     SQLite the methods do nothing, because SQLite has one writer at a time.
 
-    Every transaction takes its advisory locks first, in the order of these members and then of the
-    lock's number, and locks rows afterwards. Take a lock in one statement, and read what it
+    Every transaction takes its advisory locks before it locks rows, in the order of these members
+    and then of the locks' numbers. Take a lock in one statement, and read what it
     protects in the next: a statement does not see what was committed while it waited.
     """
 
@@ -154,7 +155,7 @@ class Lock(enum.IntEnum):
 
 
 def until_committed(stop: Callable[P, Result]) -> Callable[P, Result]:
-    """Retry a use case that revokes, suspends or deletes when its transaction collides.
+    """Retry a revocation, suspension or deletion if its transaction collides with another.
 
     Nobody should have to send such a request twice.
     """

@@ -40,8 +40,8 @@ def page(
     read, to know whether another page follows. A count or OFFSET would cost more with each page.
 
     `either`: conditions of which at least one must be true. Each needs an index that ends in `key`.
-    Such an index yields rows in order only for its own condition. So the first rows for each
-    condition are read, and the page is taken from them.
+    Such an index yields the rows for one condition in order. So the first rows for each condition
+    are read, and the page is taken from them.
     """
     order = key.asc() if oldest_first else key.desc()
     if after is not None:

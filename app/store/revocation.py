@@ -36,8 +36,8 @@ UPDATES = (
     Revocation("tenants", "id status deleted_at", "OLD.status = 'active'"),
     Revocation("external_ids", "withdrawn_at", "OLD.withdrawn_at IS NULL"),
     Revocation("external_ids", "state", "NEW.state = 'retired'"),
-    # Deputy increases the version with every change that an issuance relies on. The other columns
-    # are listed for manual SQL statements.
+    # Deputy increases the version with every change that matters to an issuance. The other columns
+    # are listed because a manual SQL statement may leave the version as it is.
     Revocation(
         "connections",
         "id status version tenant_id role_arn external_id_id role_unique_id permission_set"

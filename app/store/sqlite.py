@@ -131,7 +131,7 @@ class WriteLock:
 class SqliteConnection(sqlite3.Connection):
     """A connection that holds the write lock from `begin_writing` to the end of the transaction."""
 
-    takes_long = False  # set for a transaction; True: its queries run off the hub
+    takes_long = False  # whether the queries of this transaction run off the hub
     _holds_lock = False
 
     def __init__(self, write_lock: WriteLock, path: str, **options: Any) -> None:

@@ -22,8 +22,7 @@ ISSUED = "credentials.issued"  # the action of nearly all audit events
 # same text, so the action can't be a parameter.
 NOT_ISSUED = text(f"action <> '{ISSUED}'")
 # This is the same condition, written differently, for the partial indexes by tenant and by
-# connection. The difference keeps SQLite from using the index with NOT_ISSUED for such a query,
-# because that index has neither column.
+# connection. With the same text, SQLite could use the index by action for a query by tenant.
 NOT_ISSUED_TO = text(f"(action < '{ISSUED}' OR action > '{ISSUED}')")
 
 
@@ -73,6 +72,6 @@ class AuditEvent(Identified, Base):
     request_id: Mapped[Text64 | None]
     client_address: Mapped[str | None] = mapped_column(String(45))
     details: Mapped[dict[str, Any]]
-    # A web process sets this column in the first event in which it hands out a session, and leaves
-    # it None in later ones. So a cache hit does not write into the index by this column.
+    # A web process sets this column in its first event about a session, and leaves it None in later
+    # ones. So a cache hit does not write into the index of this column.
     access_key_id: Mapped[Text128 | None]

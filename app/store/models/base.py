@@ -86,7 +86,7 @@ def index_where(name: str, *columns: Any, where: ClauseElement, unique: bool = F
 def row_in(column: str, target: str, lazy: Any) -> Mapped[Any]:
     """Return the read-only relationship to the row of `target` whose id is in `column`.
 
-    Both are names of classes and columns, for example `Connection.proof_id`.
+    `column` is a class and its column, such as `Connection.proof_id`. `target` is a class.
     """
     join = f"foreign({column}) == {target}.id"
     return relationship(primaryjoin=join, lazy=lazy, viewonly=True)

@@ -71,7 +71,7 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
         UniqueConstraint("tenant_id", "id"),  # target of the composite foreign key of proofs
         UniqueConstraint("tenant_id", "role_arn"),
         same_tenant("external_id_id", "external_ids"),
-        # A connection becomes verified by a proof, which stores the role's unique id.
+        # Only a proof verifies a connection, and it stores the role's unique id.
         CheckConstraint(
             "status <> 'verified' OR (role_unique_id IS NOT NULL AND verified_at IS NOT NULL)",
             name="verified_is_proven",
@@ -112,7 +112,7 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
     # True for a pending connection whose role refused the latest proof, which the customer can fix
     refuses: Mapped[Flag]
     # The onboarding link through whose page or stack the connection was added. It is no foreign
-    # key, which SQLite can add only to a new table. Links are never deleted.
+    # key, because SQLite can add one only to a new table. Links are never deleted.
     onboarding_link_id: Mapped[UUID | None]
     created_at: Mapped[CreatedAt]
     deleted_at: Mapped[datetime | None]
@@ -131,7 +131,7 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
 
     @property
     def imported_id(self) -> str | None:
-        """Its External ID if that was imported; None if Deputy made it."""
+        """The connection's External ID if it was imported; None if Deputy made it."""
         row = self.external_id_row
         return row.value if row.state is ExternalIdState.IMPORTED else None
 
@@ -306,9 +306,9 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
     def approve(self, approved_at: datetime, max_age: timedelta) -> None:
         """Apply the vendor's approval of the connection's own permission set.
 
-        The connection is verified at once if its latest proof passed, is not older than `max_age`,
-        and is not older than the event that last made the connection due (a resume, a stack's
-        message). Otherwise a proof becomes due.
+        If the latest proof passed and is recent, it verifies the connection at once. Otherwise a
+        new proof becomes due. A recent proof is at most `max_age` old, and was not made before the
+        last resume or stack's message (`due_since`).
         """
         self.set_approval(None)
         proof, oldest = self.proof, max(approved_at - max_age, self.due_since or approved_at)

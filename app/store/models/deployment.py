@@ -1,7 +1,8 @@
 """The tables that belong to the deployment and to no tenant, except audit events.
 
-The first migration creates the deployment's random id. It tells deployments apart that receive
-messages of the same SNS topic, each through its own queue. A copy of the database keeps the id.
+The first migration creates the deployment's random id. The id distinguishes deployments that
+receive messages of the same SNS topic, each through its own queue. A copy of the database keeps the
+id.
 """
 
 from datetime import datetime
@@ -89,7 +90,8 @@ class QuotaUse(Base):
     __table_args__ = (Index("ix_quota_uses_number", "name", "number"),)
 
     name: Mapped[Text16] = mapped_column(primary_key=True)
-    id: Mapped[UUID] = mapped_column(primary_key=True)  # the subject's id; the row need not exist
-    number: Mapped[int] = mapped_column(BigInteger)  # the window: time divided by its length
+    id: Mapped[UUID] = mapped_column(primary_key=True)  # the subject's id; no foreign key
+    # The number of the window: the time divided by the window's length
+    number: Mapped[int] = mapped_column(BigInteger)
     counted: Mapped[int]  # uses in this window
     counted_before: Mapped[int]  # uses in the window before it

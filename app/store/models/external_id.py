@@ -26,8 +26,8 @@ IMPORTED = literal_column("external_ids.state = 'imported'", Boolean)
 class ExternalIdState(enum.StrEnum):
     """The states of an External ID. `next` and `retiring` occur only in a rotation.
 
-    A live tenant has exactly one External ID in the state `current`. An `imported` one is that of
-    the connections with which it was imported, and no other (app/imports/imports.py).
+    A live tenant has exactly one External ID in the state `current`. An `imported` one is used only
+    by the connections with which it was imported (app/imports/imports.py).
     """
 
     IMPORTED = "imported"

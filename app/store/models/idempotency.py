@@ -12,8 +12,8 @@ from app.store.models.base import Base, CreatedAt, Identified
 class IdempotentRequest(Identified, Base):
     """A request with an Idempotency-Key: what it changed, and how it was answered.
 
-    The row is added in the transaction of the first thing that the request writes. `owner` is the
-    attempt that may write. A retry takes the row over when the lease of a killed attempt is over.
+    The row is added in the first transaction in which the request writes. `owner` is the attempt
+    that may write. A retry takes over the row of a killed attempt when its lease has expired.
     """
 
     __tablename__ = "idempotent_requests"
@@ -28,7 +28,7 @@ class IdempotentRequest(Identified, Base):
     body_digest: Mapped[bytes]
     owner: Mapped[UUID]
     leased_until: Mapped[datetime]
-    # Whether it changed something, and which tenant and connection (or test) that was about
+    # Whether the request changed something, and the ids of the tenant and of what it changed
     has_effect: Mapped[bool] = mapped_column(default=False)
     tenant_id: Mapped[UUID | None]
     thing_id: Mapped[UUID | None]

@@ -1,4 +1,4 @@
-"""Proofs: the checks of one, and what is stored of it."""
+"""The table of proofs, and the names of their checks."""
 
 from datetime import datetime
 from typing import Any
@@ -48,13 +48,13 @@ class Proof(Identified, TenantOwned, Base):
     checks: Mapped[list[Any]]  # [{"name", "outcome", "detail"}], in the order of the checks
     # A list of objects with "name" and "detail"
     warnings: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'"))
-    trigger: Mapped[Trigger]  # that of the first proof
+    trigger: Mapped[Trigger]  # the first proof's
     first_at: Mapped[datetime]
     checked_at: Mapped[datetime]  # time of the last of these proofs
     count: Mapped[int] = mapped_column(default=1, server_default=text("1"))
 
     def failure(self, *, before: bool) -> str | None:
-        """Return a sentence for the customer about what failed; None if no check did.
+        """Return a sentence for the customer about what failed; None if no check failed.
 
         `before`: whether an earlier proof passed.
         """

@@ -3,9 +3,9 @@
 The schedule computes a connection's `due_at`. A role that refuses Deputy may be new, or its
 administrator may be changing it. Deputy retries soon, then less and less often, and gives up in the
 end. A role that passes its first proof gets two more proofs soon, because IAM takes minutes to
-propagate a change: it may refuse a stranger at first and accept it later. After that, each interval
-has one routine proof. A role that was proven before and fails now is retried soon as well, and then
-gets one routine proof per interval.
+propagate a change: the role may refuse a stranger at first and accept it later. After that, each
+interval has one routine proof. A role that was proven before and fails now is retried soon as well,
+and then gets one routine proof per interval.
 """
 
 import math
@@ -82,8 +82,8 @@ def next_search(since: datetime, tried_at: datetime) -> datetime | None:
 def next_slot(connection_id: UUID, checked_at: datetime, seconds: int) -> datetime:
     """Return the time of a connection's next routine proof.
 
-    Each connection has one slot in each interval of so many seconds, at a position that its id
-    decides. So the proofs are spread evenly, even if many were late, as after a restart. Jitter
+    An interval lasts `seconds`. Each connection has one slot in each interval, at a position that
+    depends on its id. So the proofs are spread evenly, even if a restart delayed many. Jitter
     delays the proof by up to a twentieth of the interval. A slot within the next quarter of the
     interval is skipped, so that no slot is used twice.
     """
@@ -106,7 +106,7 @@ class ProofSchedule(Identified):
     tried_at: Mapped[datetime | None] = mapped_column(index=True)
     # Since when the role has refused its own External ID at every attempt
     refusing_since: Mapped[datetime | None]
-    # When a client last reported, with effect, that AWS refuses a session of the role
+    # When a client's report that AWS refuses a session last took effect
     refused_at: Mapped[datetime | None]
     # The end of access, as last read in the trust policy or in the stack's message
     access_until: Mapped[datetime | None]

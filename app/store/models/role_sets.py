@@ -17,17 +17,17 @@ class RoleSets:
 
     # The connection's own permission set
     permission_set: Mapped[Text64]
-    # The version of its own permission set that the role has, according to the role's tag or stack
+    # The role's version of that permission set, according to the role's tag or stack
     permission_set_version: Mapped[int | None]
-    # A permission set that the role has, other than the connection's own, according to the tag that
-    # a proof last read
+    # Another permission set that the role has, according to the tag that a proof last read
     tagged_set: Mapped[Text64 | None]
-    # Such a permission set according to a later message of the stack
+    # Another permission set that the role has, according to a later message of its stack
     stack_set: Mapped[Text64 | None]
-    # Whether a session of the role may read the role itself, as the last proof that tried found
+    # Whether the role may read itself, according to the last proof that tried it
     reads_itself: Mapped[bool | None]
-    # The request for its own permission set, while it waits for approval. A verified connection has
-    # none. This column and `move_id` are no foreign keys, because approvals refer to connections.
+    # The request for the connection's own permission set, while it waits for approval. A verified
+    # connection has none. This column and `move_id` are no foreign keys, because approvals refer to
+    # connections.
     approval_id: Mapped[UUID | None]
     # The request to move the role to another permission set, until the role has that one
     move_id: Mapped[UUID | None]
@@ -98,8 +98,8 @@ class RoleSets:
     def change_set(self, name: str, version: int) -> None:
         """Make this permission set the connection's own.
 
-        A role that proofs can read counts as having the old permission set too, until its tag names
-        the new one.
+        If proofs can read the role, it counts as having the old permission set too, until its tag
+        names the new one.
         """
         if self.reads_itself:
             self.tagged_set = self.tagged_set or self.permission_set

@@ -35,7 +35,7 @@ class Suspendable:
 
     @property
     def suspension(self) -> dict[str, Any] | None:
-        """Return `suspended`, and whether a key that is bound to a tenant began it."""
+        """Return `suspended`, and whether a key that is bound to a tenant suspended the row."""
         return self.suspended and {**self.suspended, "bound": self.suspended_by_bound}
 
     def ensure_may_undo(self, *, bound: bool) -> None:
@@ -51,7 +51,7 @@ class Suspendable:
         """Suspend the row now.
 
         Raises ConflictError when the row is suspended already. The vendor may replace a bound key's
-        suspension by its own, because a bound key could undo the first one.
+        suspension by its own, because a bound key could undo the existing one.
         """
         if self.suspended_at is not None and (suspension.bound or not self.suspended_by_bound):
             raise ConflictError("This is suspended already.")

@@ -73,8 +73,8 @@ class WebhookEndpoint(Identified, Base):
     old_secret: Mapped[bytes | None]  # sealed; signs too until `old_secret_ends_at`
     old_secret_ends_at: Mapped[datetime | None]
     # The keys that set its URL and its secrets; None: the operator. Whoever stole such a key may
-    # read the events or sign some, so the endpoint is disabled when the key is revoked, and an old
-    # secret is dropped.
+    # read or sign events. So when the key is revoked, the endpoint is disabled, or the old secret
+    # is dropped.
     url_by: Mapped[UUID | None] = mapped_column(index=True)
     secret_by: Mapped[UUID | None] = mapped_column(index=True)
     old_secret_by: Mapped[UUID | None]
@@ -87,8 +87,8 @@ class WebhookEndpoint(Identified, Base):
     turn: Mapped[UUID] = mapped_column(default=NOBODY)  # the last subject whose event was attempted
     failures: Mapped[int] = mapped_column(default=0)  # failed attempts since the last success
     failing_since: Mapped[datetime | None]
-    # While it fails: when it is attempted again. `refused` has the subjects whose events it
-    # answered, but did not accept; events of others are attempted before. None: not even those.
+    # `probe_at`: while it fails, the time of the next attempt. `refused`: the subjects whose events
+    # it refused; events of other subjects need not wait for that time. None: all events wait.
     probe_at: Mapped[datetime | None]
     refused: Mapped[list[Any] | None]
     last_success_at: Mapped[datetime | None]
@@ -102,15 +102,15 @@ class WebhookEndpoint(Identified, Base):
 def locked_endpoints(*conditions: ColumnElement[bool]) -> Select[WebhookEndpoint]:
     """Select the endpoints for which all conditions are true, and lock their rows.
 
-    They are locked in the order of their ids wherever a transaction locks several. In another
-    order, two transactions would wait for each other.
+    Every transaction locks them in the order of their ids. Otherwise two transactions could
+    deadlock.
     """
     query = select(WebhookEndpoint).where(*conditions).order_by(WebhookEndpoint.id)
     return query.with_for_update(key_share=True)
 
 
 class WebhookEvent(Base):
-    """An event that is sent, with the body. Without a body, its deliveries are still to be made."""
+    """An event to send, and its body. While `body` is None, its deliveries are not added yet."""
 
     __tablename__ = "webhook_events"
     __table_args__ = (
@@ -118,7 +118,7 @@ class WebhookEvent(Base):
         Index("ix_webhook_events_tenant", "tenant_id", "id"),
     )
 
-    id: Mapped[UUID] = mapped_column(primary_key=True)  # the audit event's
+    id: Mapped[UUID] = mapped_column(primary_key=True)  # the audit event's id
     type: Mapped[Text64]
     tenant_id: Mapped[UUID | None]
     created_at: Mapped[datetime]
@@ -159,7 +159,7 @@ class WebhookDelivery(Identified, Base):
     # The event's tenant, or NOBODY. Subjects take turns, so that no tenant delays another's events.
     subject: Mapped[UUID]
     status: Mapped[DeliveryStatus] = mapped_column(default=DeliveryStatus.PENDING)
-    tries: Mapped[int] = mapped_column(default=0)  # of the present series of attempts
+    tries: Mapped[int] = mapped_column(default=0)  # attempts in the current series
     # The last attempts: objects with `at`, `status_code`, `ms`, `error` and `answer`
     attempts: Mapped[list[Any]] = mapped_column(default=list)
     next_attempt_at: Mapped[datetime | None]
