@@ -30,7 +30,7 @@ from app.store.models import (
 )
 from app.tenants.declared_accounts import ensure_declared
 
-# A connection whose latest proof is not older is verified as soon as the vendor approves it
+# Maximum age of a proof with which the vendor's approval verifies a connection at once
 PROOF_AGE_MAX = timedelta(days=1)
 
 
@@ -40,9 +40,9 @@ def must_be_approved(
     """Return whether the vendor must approve this permission set in this account.
 
     If the tenant has no list of accounts, a permission set with write access needs approval.
-    Otherwise the product could write the tenant's data into another party's account. If the tenant
-    has a list, nothing needs approval. Raises RoleNotAllowedError for an account that is not in the
-    list.
+    Without approval, the product could write the tenant's data into another party's account. If the
+    tenant has a list, nothing needs approval. Raises RoleNotAllowedError for an account that is not
+    in the list.
     """
     if not tenant.declares_accounts:
         return permission_set.access == "write"
@@ -88,8 +88,8 @@ class SetRequests(NamedTuple):
     def ask_for(self, permission_set: str, decision: ApprovalDecision | None) -> bool:
         """Request that the role moves to this permission set. Return whether that is a change.
 
-        If it is the connection's own permission set, an earlier request is withdrawn, and the role
-        stays. `decision`: None if the vendor has to approve the permission set.
+        For the connection's own permission set, only withdraw an earlier request. `decision`: None
+        if the vendor has to approve the permission set.
         """
         connection, move = self.connection, self.connection.move
         own_set = connection.permission_set
@@ -242,7 +242,7 @@ class Approvals:
             connection = lock_owned(db, principal, tenant_id, connection_id)
             principal.require_vendor()
             connection.tenant.ensure_active()
-            # it may have been loaded before the wait for the lock
+            # The External ID may have been loaded before the wait for the lock.
             db.refresh(connection.external_id_row)
             was, own_set = connection.status, connection.permission_set
             requested_set = connection.wanted_permission_set
