@@ -132,15 +132,16 @@ class Connections:
     ) -> Connection:
         """Create a connection to a role, prove it once and return it.
 
-        The connection stays pending if the proof does not succeed. With an account's id instead of
-        a role's ARN, the role is the kit's in that account. Then only background proofs look for
-        the role, because AWS gives the same answer for an absent role and for a role that refuses
-        us.
+        The connection stays pending if the proof does not succeed. If an account's id is given
+        instead of an ARN, the role is the one that the kit makes there. Then only background
+        workers look for it, because AWS gives the same answer for an absent role and for a role
+        that refuses us.
 
         Raises ValidationFailedError, RoleNotAllowedError, NotFoundError and SuspendedError. Raises
-        ConflictError if the tenant has a live connection to this role, or if the vendor deleted
-        that connection or suspended one in the same account. Raises RateLimitedError for too many
-        connections, and for too many searches, so that a tenant can't scan accounts.
+        ConflictError if the tenant has a live connection to this role, if the vendor deleted the
+        connection to it, or if the vendor suspended a connection in the same account. Raises
+        RateLimitedError for too many connections, or for so many searches that a tenant could scan
+        accounts.
         """
         arn = role_arn or self.kit_role_arn(tenant_id, account_id, permission_set)
         role = allowed_roles.allowed_role(self._config, arn)
@@ -197,8 +198,8 @@ class Connections:
             )
         if not (principal.is_vendor or earlier.deleted_by_bound):
             raise ConflictError("The vendor deleted this connection, and has to add it again.")
-        # Otherwise a key for some permission sets could give the role a permission set that it does
-        # not have.
+        # Otherwise a key for some permission sets could add the connection again with a permission
+        # set that its role does not have.
         principal.require_sets(earlier.permission_sets)
         db.delete(earlier)
         db.flush()
@@ -212,7 +213,8 @@ class Connections:
         self, principal: Principal, tenant_id: UUID, connection_id: UUID, *, reason: str
     ) -> Connection:
         """Suspend a connection: issuing stops at once. Raises NotFoundError, ConflictError."""
-        self.get(principal, tenant_id, connection_id)  # refuses an absent one without the lock
+        # Refuse an absent connection before the wait for the write lock.
+        self.get(principal, tenant_id, connection_id)
         with self._db.write(principal) as db:
             connection = owned(db, principal, tenant_id, connection_id, lock=True)
             was = connection.status

@@ -35,11 +35,11 @@ def new_names(
 ) -> KitNames:
     """Return the names of a tenant's new role of a permission set.
 
-    They end in the permission set's name, unless it is the default permission set. The default one
-    is named too if a role of another permission set has the name without a suffix. A role may have
-    it because it keeps its name when DEFAULT_PERMISSION_SET changes or when it moves to another
-    permission set. With the same name, the kit's script would give that role the default set's
-    rights. Deleted connections count, because a role outlives its connection.
+    They end in the permission set's name. Those of the default permission set have no such suffix,
+    unless a role of another permission set has the plain name: it kept its name when
+    DEFAULT_PERMISSION_SET changed, or when it moved to another permission set. If the names were
+    equal, the kit's script would give that role the default set's rights. Deleted connections
+    count, because a role outlives its connection.
     """
     suffix = f"-{permission_set}"
     if permission_set == sets.default:
@@ -63,7 +63,7 @@ def is_named_by_kit(config: Config, tenant_id: UUID, role_arn: str) -> bool:
 def names_of(config: Config, tenant_id: UUID, role_arn: str, new: KitNames) -> KitNames:
     """Return the names of a role that exists. `new`: those of a new role.
 
-    A role that the kit did not name gets the stacks' names of a new role.
+    If the kit did not name the role, its stacks have the names of a new role's stacks.
     """
     name = RoleArn.parse(role_arn).name
     if not is_named_by_kit(config, tenant_id, role_arn):
@@ -76,9 +76,9 @@ def kit_role_name(prefix: str, tenant_id: UUID, suffix: str = "") -> str:
     """Return the default name of a tenant's role.
 
     It consists of the prefix, eight hex digits of the tenant's id, and `suffix`, which
-    `new_names` chooses. The digits keep the names of two tenants in one AWS account apart. They
-    are the last eight of the id: the first ones are the time, which tenants that were created in
-    the same minute share.
+    `new_names` chooses. With the digits, two tenants can have roles in one AWS account. They are
+    the last eight of the id. The first ones are the time, and are equal for tenants that were
+    created in the same minute.
     """
     return f"{prefix}{tenant_id.hex[-TENANT_DIGITS:]}{suffix}"
 

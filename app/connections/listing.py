@@ -35,7 +35,7 @@ class ConnectionFilter(NamedTuple):
     role_arn: str | None = None  # give `account_id` too: only that has an index
     connection_id: UUID | None = None
     tenant_id: UUID | None = None  # only the vendor may leave it out
-    # These two are without an index: one page may read all connections
+    # There is no index for these two, so one page may read all connections.
     update_available: bool | None = None
     external_id_origin: ExternalIdOrigin | None = None
 
@@ -97,7 +97,7 @@ class Listing:
     _sets: PermissionSets
 
     def has_update(self, connection: Connection) -> bool:
-        """Return whether the role needs an update to a newer version or another permission set."""
+        """Return whether the role needs an update, to a newer version or another permission set."""
         name, version = connection.permission_set, connection.permission_set_version
         return connection.move_id is not None or self._sets.is_outdated(name, version)
 
@@ -106,7 +106,8 @@ class Listing:
     ) -> Page[Connection]:
         """Return connections, newest first.
 
-        Raises NotFoundError for another tenant, and ForbiddenError for a bound key without tenant.
+        Raises NotFoundError for another tenant, and ForbiddenError for a bound key if no tenant is
+        given.
         """
         query = with_values(
             select(Connection).where(Connection.status != ConnectionStatus.DELETED),
@@ -132,7 +133,7 @@ class Listing:
         if criteria.tenant_id is None:
             either = [Connection.status == status for status in criteria.statuses]
         elif criteria.statuses:
-            # Among one tenant's rows, an index by status would lead to those of all tenants
+            # `either` would read the index by status, which has the rows of all tenants
             query = query.where(Connection.status.in_(criteria.statuses))
         with self._db.read(long=takes_long) as db:
             if criteria.tenant_id is None:
@@ -177,7 +178,7 @@ class Listing:
             for urgency in urgencies[urgencies.index(start.urgency) :]:
                 status, refuses = urgency.value
                 if len(connections) <= limit and status in among:
-                    # One range of one index in its order: no more rows are read than returned
+                    # This query reads one range of an index in order, and no other rows
                     query = select(Connection).filter_by(
                         tenant_id=tenant_id, status=status, refuses=refuses
                     )
@@ -192,9 +193,9 @@ class Listing:
         return ByUrgency(connections[:limit], rest)
 
     def summary(self, principal: Principal, tenant_id: UUID) -> dict[ConnectionStatus, int]:
-        """Return how many connections a tenant has in each status. Leaves out statuses without any.
+        """Return how many connections a tenant has in each status.
 
-        Raises NotFoundError.
+        Statuses without connections are left out. Raises NotFoundError.
         """
         counts = (
             select(Connection.status, func.count())
