@@ -1,4 +1,4 @@
-"""The decision whether an API key may have credentials for a connection, made from memory.
+"""Decide from memory whether an API key may have credentials for a connection.
 
 Memory contains keys and connections, each with the revocation counter at which it was read. The
 entries do not expire. A revocation raises the counter, and the statement that records an issuance
@@ -8,8 +8,9 @@ may not issue, is read from the database at each request.
 
 No credentials are issued on a proof that is older than PROOF_MAX_AGE, not even from the cache
 (invariant 13 in docs/architecture.md). A request that needs a fresh proof makes one. Background
-workers prove each connection far more often. So this happens only while no background worker runs,
-or while AWS gives no clear answer. `Connection.proven_until` says how long a proof allows issuing.
+workers prove each connection far more often. So requests make proofs only while no background
+worker runs, or while AWS gives no clear answer. `Connection.proven_until` says how long a proof
+allows issuing.
 """
 
 from collections.abc import Callable, Hashable, Iterator
@@ -62,8 +63,8 @@ class VerifiedConnection:
     role_unique_id: str | None
     permission_sets: frozenset[str]
     external_id_id: UUID
-    # Until when the proof allows issuing, in seconds since 1970, as it was when this object was
-    # read. A later proof only extends that time, so the field is left out of comparisons.
+    # The proof that was latest when this object was read allows issuing until this time, in seconds
+    # since 1970. A later proof only extends the time, so comparisons leave out this field.
     proven_until: float = field(compare=False)
 
     @property
@@ -88,7 +89,7 @@ class _Memory(Generic[Name, Content]):
         self._lock = leaf_lock()
 
     def get(self, name: Name, history: RevocationLog) -> tuple[int, Content] | None:
-        """Return an entry, after the last revocation counter at which it is known to be valid.
+        """Return the last revocation counter at which an entry is known to be valid, and the entry.
 
         Return None if there is no entry, or if it may be invalid.
         """

@@ -40,7 +40,7 @@ _POLICY_CHARACTERS = re.compile(r"[\t\n\r -\u00ff]+")
 
 # AWS SDKs give up on a container credentials endpoint after 2 s.
 _ANSWER_SECONDS = 1.8  # time for the whole request
-_COMMIT_SECONDS = 0.3  # the part of it that is kept for the audit log
+_COMMIT_SECONDS = 0.3  # the part of it that is reserved for storing the audit event
 
 _INDEXED_MAX = 50_000  # sessions; the session cache keeps as many
 
@@ -83,9 +83,9 @@ class CredentialIssuer:
     _rates: rates.Rates
     _log: AuditLog
     _max_seconds: int
-    # The access key ids of sessions that this process handed out, and so recorded with an indexed
-    # event. Even the first hand-out may be from the cache: a renewal, another process, or a request
-    # that timed out may have put the session there.
+    # The access key ids of sessions for which this process has stored an indexed event. A session's
+    # first hand-out may be from the cache: a renewal, another process, or a request that timed out
+    # may have put it there.
     _indexed: set[str] = field(default_factory=set)
 
     def issue(
@@ -107,7 +107,7 @@ class CredentialIssuer:
         - Refused: the key or the connection does not allow it, or AWS refuses. The refusal is
           raised.
         - Proof renewed: the proof was too old. The next round reads the connection again.
-        - Refusal outdated: AWS refused, but the connection has changed since memory read it.
+        - Refusal outdated: AWS refused, but the connection has changed since it was read.
         - Race lost: a row was revoked after it was read. The event was not stored.
 
         The last three begin another round, until _ANSWER_SECONDS have passed.
@@ -177,7 +177,7 @@ class CredentialIssuer:
     def _record(
         self, request: _Request, session: Session, source: Source, counter: int, deadline: float
     ) -> bool:
-        """Store the event of an issuance in a group commit. Return False if it is not valid now.
+        """Store the event of an issuance in a group commit. Return False if it is no longer valid.
 
         `counter`: a revocation counter at which the key and the connection were valid.
         """
@@ -216,8 +216,8 @@ class CredentialIssuer:
     ) -> None:
         """Record a client's report that AWS refuses a session of this connection.
 
-        After it, no process hands out the session again, and a proof is due. A report has no effect
-        if it is the connection's second within a minute, or if it exceeds the tenant's limit.
+        After the report, no process hands out the session again, and a proof is due. A report has
+        no effect if it is the connection's second within a minute, or exceeds the tenant's limit.
         Raises NotFoundError, ForbiddenError for a key that lacks a permission set, and
         RateLimitedError like `issue`.
         """
@@ -276,9 +276,9 @@ class CredentialIssuer:
         )
 
     def _record_answer(self, request: _Request, *, recreated: bool) -> None:
-        """Record that the role was recreated since its proof, or else that it refuses us.
+        """Record AWS's answer: the role was recreated since its proof (`recreated`), or refuses us.
 
-        AWS's answer is about one version of the connection. If the connection has changed since,
+        The answer is about one version of the connection. If the connection has changed since,
         record nothing.
         """
         with suppress(errors.NotFoundError), self._db.write(SYSTEM) as db:

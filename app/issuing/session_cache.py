@@ -7,8 +7,9 @@ reduce the calls to AWS and the time that requests wait:
 - Only one call runs at a time for each cache key. Requests that arrive meanwhile share its result.
 - A request waits about 1.5 s, because AWS SDKs give up on a credentials endpoint after 2 s. It then
   gets a 503. The call continues, and its result is cached for the next request.
-- A session is renewed in the background, at a random moment in the last fifth of the time that it
-  is good. While AWS doesn't answer, the old session is still served.
+- A session is good while enough of its lifetime is left (_GOOD_SECONDS). It is renewed in the
+  background, at a random moment in the last fifth of the time that it is good. While AWS doesn't
+  answer, the old session is still served.
 """
 
 import hashlib

@@ -38,7 +38,7 @@ class SessionOrigins:
     def hand_outs(self, access_key_id: str) -> list[AuditEvent]:
         """Return the audit events that handed out the session with this access key id.
 
-        The newest is first. There are at most HAND_OUTS_MAX.
+        The newest is first. At most HAND_OUTS_MAX are returned.
         """
         first = next(self._issued(EventFilter(access_key_id=access_key_id)), None)
         return [] if first is None else self._same_session(first)
@@ -46,8 +46,8 @@ class SessionOrigins:
     def hand_outs_named(self, name: str, key: ApiKey, role_arn: str | None) -> list[AuditEvent]:
         """Return the audit events that handed out the session with this name.
 
-        `key`: the API key whose id is in the name. There is no index of names. If a role is given,
-        the events of its connections are searched, and otherwise all events of the key.
+        `key`: the API key whose id is in the name. Names have no index, so all events of the key
+        are searched. If a role is given, only those about its connections are.
         """
         of_key = EventFilter(
             tenant_id=key.tenant_id, api_key_id=key.id, since=time_of(key.id) - _CLOCKS
@@ -65,7 +65,7 @@ class SessionOrigins:
     def proven_role(self, name: str, role_arn: str | None) -> str | None:
         """Return the ARN of the role whose proof used this session name; None if no proof did.
 
-        A secret key signs the names of proofs. `role_arn`: the role to try before all others.
+        Proofs sign their session names with a secret key. `role_arn`: the role to try first.
         """
         for each in self._role_arns(role_arn):
             if self._proof_names.recognizes(name, each):
@@ -100,7 +100,7 @@ class SessionOrigins:
     def _same_session(self, hand_out: AuditEvent) -> list[AuditEvent]:
         """Return the audit events that handed out the same session as this event.
 
-        They are searched in the session's lifetime.
+        Only events in the session's lifetime are searched.
         """
         details = hand_out.details
         expires_at = datetime.fromisoformat(details["expires_at"])
