@@ -79,8 +79,8 @@ class Event:
     def record(self, db: Session) -> None:
         """Store this event in this transaction, without a check of the revocation counter.
 
-        If webhooks send events of its action, a row for them is stored too. No other place stores
-        such events, so none is forgotten.
+        If webhooks send events of its action, a WebhookEvent is stored too. No other code stores
+        such events, so webhooks miss none.
         """
         db.add(AuditEvent(**self.row()))
         note_effect(db, self.tenant_id, self.connection_id)
@@ -137,7 +137,7 @@ class Action(str, Generic[D]):
     def record(
         self, db: Session, actor: Actor, details: D, tenant_id: UUID | None = None, **fields: Any
     ) -> None:
-        """Store an event of this action in this transaction. `fields`: as of `event`."""
+        """Store an event of this action in this transaction. `fields`: as in `event`."""
         self.event(actor, details, tenant_id=tenant_id, **fields).record(db)
 
     def record_about(self, db: Session, actor: Actor, connection: Connection, details: D) -> None:

@@ -137,7 +137,7 @@ class AuditBatch:
                 | {"valid_at_counter": event.valid_at_counter, "details": as_json(event.details)}
                 for event in events
             ]
-            # It stores the events whose `valid_at_counter` is None or the present counter.
+            # The statement stores events whose `valid_at_counter` is None or the present counter.
             counter, added = self._cursor.execute(_POSTGRESQL, [as_json(rows)]).fetchone()
             self._used = time.monotonic()
             left = [event for event in events if event.valid_at_counter not in {None, counter}]

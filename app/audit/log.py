@@ -2,8 +2,8 @@
 
 Tenants see their events without the details of some actors (app/audit/visibility.py). The log
 never contains a secret. `Action.record` writes into the caller's transaction, so a change and its
-event are stored together or not at all. Issuances and refusals change nothing else. Their events
-are stored by group commit, in transactions of their own.
+event are stored together or not at all. The events of issuances and refusals belong to no change.
+They are stored by group commit, in transactions of their own.
 """
 
 from datetime import datetime, timedelta

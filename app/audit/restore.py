@@ -1,4 +1,4 @@
-"""A restored backup: what processes keep in memory must end, and the audit log says so."""
+"""Record that a backup was restored, and invalidate what processes keep in memory."""
 
 import secrets
 from datetime import datetime

@@ -1,6 +1,6 @@
-"""What a tenant sees of its audit events: not all details of every actor.
+"""Decide which details of its audit events a tenant sees.
 
-A tenant sees nothing of a kind of actor that is not listed here.
+A tenant sees nothing about kinds of actors that are not listed here.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from sqlalchemy import select
 from app.store.database import Session
 from app.store.models import ApiKey, AuditEvent
 
-# These kinds of actors, and its own API keys, a tenant sees with all details.
+# A tenant sees all details of these kinds of actors, and of its own API keys.
 _SHOWN = frozenset({"onboarding_link", "registration", "worker"})
 # A tenant sees these kinds of actors without their name, client address and reason. It sees nothing
 # of any other kind.
