@@ -1,8 +1,8 @@
 """The background worker with Celery: the database holds what is due, and Celery distributes it.
 
-Celery carries urgent proofs alone. Routine proofs wait for their half of the STS budget. In
-Celery's queue they would occupy every thread, so each background worker claims them from the
-database (app/background/worker.py).
+Celery carries urgent proofs, and no routine ones. Routine proofs wait for their half of the STS
+budget. In Celery's queue they would occupy every thread, so each background worker claims them from
+the database (app/background/worker.py).
 
 Run `celery --app celery_app worker --beat` on as many machines as you like, with DEPUTY_CELERY_URL.
 Nothing is lost when a message broker loses its messages or a background worker is killed: the
@@ -112,7 +112,7 @@ def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
     @celery.task(name="deputy.due", shared=False)  # type: ignore[untyped-decorator]
     def due() -> None:
         for claim in services().proof_queue.claim(proofs_a_second(config.proofs)):
-            prove.delay(*claim)  # Celery's JSON has ids and times too
+            prove.delay(*claim)  # Celery's JSON can encode UUIDs and datetimes
 
     @celery.task(name="deputy.prove", shared=False)  # type: ignore[untyped-decorator]
     def prove(tenant_id: UUID, connection_id: UUID, lease: datetime) -> Any:

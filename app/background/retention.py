@@ -35,7 +35,8 @@ from app.webhooks import retention
 EVERY = 900  # seconds between two calls of `tidy`
 # CloudFormation gives up a request after an hour, and SQS keeps a message for 14 days at most
 _KEPT = timedelta(days=30)
-_SILENT = timedelta(days=1)  # for rows of killed background workers; others delete their rows
+# Age of a heartbeat at which its row is deleted. Only killed background workers leave their rows.
+_SILENT = timedelta(days=1)
 _WEBHOOKS_AND_REQUESTS: tuple[tuple[Any, timedelta, Any], ...] = (
     (WebhookDelivery, retention.DELIVERIES_KEPT, retention.HAS_ENDED),
     (WebhookEvent, retention.EVENTS_KEPT, retention.HAS_NO_DELIVERY),

@@ -1,7 +1,7 @@
 """The background worker without Celery, and the threads that both kinds of background workers run.
 
 The threads make routine proofs, write heartbeats, receive stacks' messages, deliver webhooks, and
-record what is published. `flask --app wsgi worker` also makes urgent proofs and does the
+record published permission sets. `flask --app wsgi worker` also makes urgent proofs and does the
 housekeeping. Any number may run, on any number of machines, and each may be killed at any moment:
 the database holds what is due (app/proofs/proof_queue.py, app/webhooks/delivery.py).
 """
@@ -39,7 +39,7 @@ _ENDING = 20.0  # most seconds that stopping waits for a thread
 class Part(Thread):
     """A thread that a background worker needs.
 
-    `work` gets the event `end`, which ends it. `failed` is called when the thread ends before that.
+    `work` has to return when the event `end` is set. `failed` is called if the thread ends before.
     """
 
     def __init__(
@@ -63,15 +63,16 @@ class Part(Thread):
 def companions(services: Services, kind: str, failed: Callable[[], None]) -> list[Part]:
     """Return the parts that run beside urgent proofs.
 
-    The parts make routine proofs, write the heartbeat, deliver webhooks and record what is
-    published. Depending on the settings, they also serve metrics and receive stacks' messages.
+    The parts make routine proofs, write the heartbeat, deliver webhooks and record published
+    permission sets. Depending on the settings, they also serve metrics and receive stacks'
+    messages.
     """
     logger.info("process.started", kind=kind, version=VERSION)
     queue = services.proof_queue
     works: dict[str, Callable[[Event], None]] = {
         "heartbeat": partial(_beat, services, kind),
-        # On threads of their own: they wait for their half of the STS budget, and must not delay
-        # urgent proofs
+        # Routine proofs have threads of their own: they wait for their half of the STS budget, and
+        # must not delay urgent proofs.
         "routine": partial(prove_what_is_due, queue, queue.claim_routine),
         "publication": partial(_record_published, services),
         "webhooks": partial(_deliver, services.deliveries),
@@ -163,7 +164,7 @@ def _deliver(deliveries: Deliveries, end: Event) -> None:
             end.wait(_TOGETHER)
             ended |= wait(running, 0).done
             running -= ended
-    ended |= running  # which have ended when the pool is closed
+    ended |= running  # closing the pool has waited for them
     guarded(end, lambda: deliveries.advance([each.result() for each in ended], free=0))
 
 
