@@ -36,8 +36,8 @@ _PUBLISH = (
     " refuses callers without credentials: look at Block Public Access, of the bucket and of its"
     " account, and compare the bucket's policy with cloudformation/broker.yaml."
 )
-# Seconds, as long as a claim's lease. Otherwise the claim of a killed background worker would count
-# as late.
+# Seconds after which a due connection or an unanswered message is late. It is as long as a claim's
+# lease. Otherwise the claim of a killed background worker would count as late.
 LATE = 120.0
 
 
@@ -190,8 +190,8 @@ def _migrations(db: Database) -> HealthFinding:
     if current == KNOWN[-1]:
         return ok(f"The schema is at {current}.")
     if current not in {None, *KNOWN}:
-        # This happens during the rollout of a newer release. The release before that one works
-        # with its schema (CONTRIBUTING.md, Add a migration).
+        # This happens during the rollout of a newer release. Each release also works with the next
+        # release's schema (CONTRIBUTING.md, Add a migration).
         return warning(
             "The database's schema is a newer release's; replace this process by one of that"
             " release.",

@@ -63,7 +63,8 @@ class QueueState:
         `first_shown`: the time at which each newly delivered message was sent, by message id.
         """
         self.heard_at = min(first_shown.values(), default=now())
-        # Unanswered until handled; meanwhile other threads may find the queue empty
+        # A message counts as unanswered until it is handled, even if other threads meanwhile find
+        # the queue empty.
         with self._lock:
             self._unanswered.update(first_shown)
 

@@ -1,6 +1,7 @@
-"""The health checks of the way on which customers' stacks register their roles.
+"""The health checks of the path on which customers' stacks register their roles.
 
-A message passes a topic in the stack's region, the topic's subscription, and the queue's policy.
+A stack's message goes to a topic in its region. The topic's subscription sends it to the queue, if
+the queue's policy allows that.
 """
 
 from collections.abc import Callable, Sequence
@@ -167,7 +168,7 @@ def _subscription(
 
 
 def _launch(config: Config, region: str, queue_arn: str | None) -> str:
-    """Return what creates or repairs the topic of a region."""
+    """Return the advice on how to create or repair the topic of a region."""
     if region == config.aws.registration_queue_region:
         return _LAUNCH
     # CloudFormation does not notice what was changed by hand, and would change nothing
@@ -206,7 +207,7 @@ def _queue(config: Config, read_queue: ReadQueue) -> HealthFinding:
 
 
 def _lets_send(statement: JsonObject, topic_arn: str, queue_region: str) -> bool:
-    """Return whether a statement lets SNS send what a topic receives."""
+    """Return whether a statement lets SNS send a topic's messages to the queue."""
     principal = statement.get("Principal")
     if isinstance(principal, dict):
         allowed = texts(principal.get("Service")) + texts(principal.get("AWS"))
@@ -223,7 +224,7 @@ def _lets_send(statement: JsonObject, topic_arn: str, queue_region: str) -> bool
 
 
 def _is_like(arn: str, pattern: str) -> bool:
-    """Return whether each part of an ARN matches that of the pattern."""
+    """Return whether each part of an ARN matches the same part of the pattern."""
     parts, patterns = arn.split(":", 5), pattern.split(":", 5)
     return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
 
