@@ -23,7 +23,7 @@ Cause = Literal[
 # inline policies can name 100,000 pairs of an action and a resource. Comparing so many would block
 # every other request of the process.
 _MOST_COMPARED = 1_000
-_MOST_CHARACTERS = 10_240  # in these rights at most; AWS's own limit ignores white space
+_MOST_CHARACTERS = 10_240  # maximum in these rights; AWS's limit ignores white space
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ def gap(right: Right, decision: Decision | None, statements: Sequence[JsonObject
         return Gap(*right, "boundary")
     if decision.denied:
         return Gap(*right, "denied")
-    # IAM names the missing keys of all the role's policies, also those for other statements of the
-    # permission set.
+    # IAM lists the missing condition keys of all the role's policies. Those of the permission set's
+    # own statements are expected, so they do not count.
     return Gap(*right, "condition" if decision.untold - _keys(statements) else "not_granted")
 
 
@@ -96,7 +96,7 @@ def beyond(
     managed: Collection[str],
     role: RoleArn,
 ) -> list[Beyond]:
-    """Return the role's rights that neither its permission set nor read-itself plainly has.
+    """Return the role's rights that are not plainly in its permission set or in read-itself.
 
     read-itself is a policy of the kit. If the role's policies exceed the limits of this comparison,
     the content of the remaining policies is unknown.

@@ -83,7 +83,7 @@ def steps(evidence: Evidence) -> list[DiagnosisStep]:
 def for_the_tenant(result: list[DiagnosisStep]) -> list[DiagnosisStep]:
     """Return the steps with the vendor's steps merged into one.
 
-    It hides their details, and says only whether the vendor must act.
+    The merged step hides their details, and says only whether the vendor must act.
     """
     outcomes = {step.outcome for step in result[: len(_OF_THE_VENDOR)]}
     worst = next(step for step in _TOLD_TENANTS if step.outcome in outcomes)
@@ -135,7 +135,7 @@ def _canary(evidence: Evidence) -> DiagnosisStep:
         return DiagnosisStep("skipped", "No canary is configured.")
     sight, finding = evidence.canary
     fix = f"Vendor: {finding.next}" if finding.next else None
-    # Not a problem if the canary is lost: proofs count without it. It is only unknown whether the
+    # A lost canary is no problem, because proofs count without it. It is only unknown whether the
     # broker may assume any role.
     return DiagnosisStep(_OUTCOMES_OF_CANARY.get(sight, "unknown"), finding.seen, fix)
 
@@ -291,7 +291,7 @@ def _permissions(evidence: Evidence) -> DiagnosisStep:
 
 
 def _no_decisions(evidence: Evidence) -> DiagnosisStep | None:
-    """Return the result if the role's rights are unknown, otherwise None."""
+    """Return the step's result if the role's rights are unknown, otherwise None."""
     if evidence.error:
         return _NOT_REACHED
     decisions = evidence.view.decisions
@@ -348,7 +348,7 @@ _NEEDED = {"our_credentials", "our_identity", "aws_lets_us_try"}
 _UNTOLD: set[Cause] = {"condition", "pattern", "not_seen"}
 _NOT_TRIED = DiagnosisStep("skipped", "Not tried, as an earlier step found why nothing works.")
 _NOT_REACHED = DiagnosisStep("skipped", "Not seen, as the role did not let us in.")
-# The step that replaces the vendor's steps, for each of their worst outcomes, worst first
+# A tenant sees one of these instead of the vendor's steps. The worst outcome comes first.
 _TOLD_TENANTS = (
     _problem(
         "Something on the vendor's side is wrong. The role needs no change.",
