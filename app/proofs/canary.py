@@ -67,8 +67,8 @@ class _View(NamedTuple):
         """Return whether a proof may use this result.
 
         `since`: a time in monotonic seconds, after which the canary check must have begun; None: it
-        may be older. A result that makes the proof inconclusive counts until it expires in any
-        case: IAM takes a moment to propagate the repair of our policy.
+        may be older. A result that makes the proof inconclusive always counts until it expires:
+        IAM takes a moment to propagate the repair of our policy.
         """
         if time.monotonic() >= self.until:
             return False
