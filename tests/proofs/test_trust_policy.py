@@ -259,6 +259,18 @@ def test_a_wildcard_of_an_arn_crosses_colons_in_its_last_part_alone():
     assert [bool(Globs([pattern]).matching(arn)) for arn in arns] == [True, False]
 
 
+def test_each_deny_takes_its_own_requests_away():
+    """One denies requests without an External ID, the other those with a foreign one."""
+    unclear = {"StringEquals": {"aws:PrincipalOrgID": "o-1"}}  # the broker's is not known
+    for condition, expected in (({}, ()), (unclear, (1,))):
+        absent = deny(Null={KEY: "true"}, **condition)
+        foreign = deny(ForAnyValue__StringNotEquals={KEY: OWN}, **condition)
+        for both in ([absent, foreign], [foreign, absent]):
+            made = reading(allow(), *both)
+            assert (made.open, made.unclear) == ((), expected)
+        assert reading(allow(), absent).open == reading(allow(), foreign).open == (1,)
+
+
 def test_a_deny_that_ignores_case_holds_for_each_form_that_the_policy_names():
     for forms in ([OWN, OWN.upper()], [OWN.upper(), OWN]):
         named = allow(StringEquals={KEY: forms})
