@@ -183,6 +183,19 @@ def test_a_revocation_in_a_tenant_holds_up_no_writer_of_another_tenant(besieged,
         waiting.result(timeout=30)
 
 
+@pytest.mark.parametrize("writes", ["itself", "its child"])
+def test_a_replacement_waits_for_what_the_key_and_its_children_write(besieged, writes):
+    """What they make meanwhile would not become the successor's."""
+    first, _ = besieged.key(OPERATOR)
+    child, _ = besieged.key(first)
+    with ThreadPoolExecutor(1) as pool:
+        with besieged.db.write(first if writes == "itself" else child):
+            replacing = pool.submit(besieged.services.api_keys.replace_key, OPERATOR, first.key_id)
+            until(lambda: waiting_for_locks(besieged.db) or replacing.done())
+            assert not replacing.done()
+        replacing.result(timeout=30)
+
+
 def test_a_replacement_holds_up_no_writer_further_down_the_family(besieged, elsewhere):
     first, _ = besieged.key(OPERATOR)
     child, _ = besieged.key(first)

@@ -371,6 +371,22 @@ def test_a_revocation_locks_endpoints_in_the_order_of_their_ids(services):
         ending.result(timeout=30)
 
 
+@pytest.mark.parametrize("services", ["sqlite"], indirect=True)
+def test_what_waits_for_an_endpoint_fails_when_its_key_is_revoked(services, receiver):
+    key, text = services.api_keys.create_key(
+        OPERATOR, name="x", scopes=frozenset({Scope.WEBHOOKS_WRITE})
+    )
+    principal = services.api_keys.authenticate(text)
+    endpoint, _ = services.endpoints.create(principal, url=receiver.url(), types=["*"])
+    receiver.answers["/hook"] = 500
+    tenants(services, "Acme")
+    deliver(services)
+    services.api_keys.revoke_key(OPERATOR, key.id)
+    receiver.answers["/hook"] = 204
+    assert deliver(services) == []
+    assert services.redelivery.count_pending(OPERATOR, endpoint.id) == 0
+
+
 def test_an_event_whose_audit_event_is_gone_stops_no_other(services, receiver):
     endpoint_of(services, receiver)
     with services.db.write(SYSTEM) as db:
