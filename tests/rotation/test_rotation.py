@@ -6,6 +6,7 @@ test_rotation_retires.py.
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from app.store.models import Connection, ExternalIdCheck, Rotation, Tenant as Te
 from tests.conftest import make_config
 from tests.rotation.conftest import accepting
 from tests.support.cast import Api, path_of
+from tests.support.rows import at_once
 from tests.support.waiting import until, waiting_for_locks
 
 RETIRED_WARNING = "Not every role was seen to refuse it."
@@ -54,6 +56,13 @@ def test_a_rotation_makes_the_next_external_id_and_says_how_far_it_is(tenant):
         "reason": "it is old",
         "emergency": False,
     }
+
+
+def test_of_several_rotations_that_start_at_once_one_does(tenant):
+    start = partial(tenant.world.admin.raw, "POST", tenant.path, {"reason": "x"})
+    statuses = sorted(answer.status_code for answer in at_once([start] * 4))
+    assert statuses == [201, 409, 409, 409]
+    assert len(tenant.issued_ids()) == 2
 
 
 def test_a_full_rotation_takes_proofs_alone_and_interrupts_nothing(tenant):
