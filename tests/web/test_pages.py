@@ -214,13 +214,13 @@ def test_a_bug_and_a_database_that_is_away_are_pages_and_logged_without_the_toke
     def away(*_):
         raise StoreUnavailableError("The database can't be reached right now; try again.")
 
-    monkeypatch.setattr("app.web.onboarding.progress.headline", away)
+    monkeypatch.setattr("app.web.onboarding.statuses.headline", away)
     response = visitor.raw()
     assert response.status_code == 503
     assert response.headers["Retry-After"] == "2"
     assert "Example Vendor can't answer right now" in response.text.replace("&#39;", "'")
     assert "database" not in response.text
-    monkeypatch.setattr("app.web.onboarding.progress.headline", lambda *_: 1 / 0)
+    monkeypatch.setattr("app.web.onboarding.statuses.headline", lambda *_: 1 / 0)
     response = visitor.raw()
     assert response.status_code == 500
     assert response.content_type == "text/html; charset=utf-8"

@@ -9,7 +9,7 @@ from app.audit import WORKER
 from app.clock import now
 from app.identity import SystemPrincipal
 from app.store.models import Trigger
-from app.web.onboarding.progress import _ago
+from app.web.onboarding.statuses import _ago
 from tests.attacks.evidence import on_sqlite
 from tests.support.cast import path_of
 

@@ -20,7 +20,7 @@ from app.permissions.permission_sets import PermissionSet
 from app.rotation.rotations import RotationStatus
 from app.store.models import Connection, ConnectionStatus, RotationState
 from app.store.models.proof_schedule import SEARCH_DAYS
-from app.web.onboarding import progress
+from app.web.onboarding import statuses
 from app.web.onboarding.look import Look, look_of
 
 WAYS = ("stack", "terraform", "cli", "organization")
@@ -95,21 +95,21 @@ def live_part(visit: Visit, kit: Kit) -> dict[str, Any]:
     total = sum(counts.values())
     start = start_of_list() if total > 1 else None  # one alone shows its steps
     listed = listing.list_by_urgency(principal, tenant_id, limit=_SHOWN, start=start, among=counts)
-    shown = [progress.progress_of(connection) for connection in listed.items]
+    shown = [statuses.progress_of(connection) for connection in listed.items]
     connected = set(counts) == {ConnectionStatus.VERIFIED} and not any(row.topic for row in shown)
     rotation = _rotation_under_way(visit)
     updates = _updates_of(visit, listed.items)
     imported = [each for each in listed.items if each.imported_id]
     tasks = [words for words, rows in ((_UPDATES, updates), (_NEW_ID, imported)) if rows]
-    summary = progress.headline(counts, shown)
+    summary = statuses.headline(counts, shown)
     if tasks or rotation:
-        summary = " ".join((summary.removesuffix(progress.NOTHING_LEFT), *tasks))
+        summary = " ".join((summary.removesuffix(statuses.NOTHING_LEFT), *tasks))
     if rotation:
-        summary = progress.with_rotation(summary, rotation, connected=connected)
+        summary = statuses.with_rotation(summary, rotation, connected=connected)
     common = {"start": start, "total": total, "vendor": vendor_name(), "search_days": SEARCH_DAYS}
     body = render_template(
         "onboard/progress.html",
-        progress=progress,
+        statuses=statuses,
         shown=shown,
         counts=counts,
         rest=listed.rest,
@@ -165,7 +165,7 @@ def has_own_name(connection: Connection) -> bool:
     return not is_named_by_kit(services.config, connection.tenant_id, connection.role_arn)
 
 
-def _trust_policy_command(shown: Sequence[progress.Progress], kit: Kit) -> str | None:
+def _trust_policy_command(shown: Sequence[statuses.Progress], kit: Kit) -> str | None:
     """Return the command that sets the trust policy of the only role.
 
     Returns None if there are more roles, or if the kit did not make the role: the command could

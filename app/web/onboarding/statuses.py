@@ -1,4 +1,4 @@
-"""The progress of connections and of a rotation in the onboarding page's words.
+"""The statuses of connections and of a rotation, in the words of the onboarding page.
 
 It is read from their rows alone.
 
