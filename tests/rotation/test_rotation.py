@@ -62,7 +62,6 @@ def test_of_several_rotations_that_start_at_once_one_does(tenant):
     start = partial(tenant.world.admin.raw, "POST", tenant.path, {"reason": "x"})
     statuses = sorted(answer.status_code for answer in at_once([start] * 4))
     assert statuses == [201, 409, 409, 409]
-    assert len(tenant.issued_ids()) == 2
 
 
 def test_a_full_rotation_takes_proofs_alone_and_interrupts_nothing(tenant):
