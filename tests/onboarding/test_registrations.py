@@ -2,6 +2,7 @@
 always answered.
 """
 
+import heapq
 import json
 import secrets
 import threading
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from types import SimpleNamespace
 
 import pytest
 from flask import Flask
@@ -23,6 +25,7 @@ from app.config import Config
 from app.errors import AwsUnavailableError, StoreUnavailableError
 from app.factory import create_app
 from app.ids import new_id
+from app.limits import rates
 from app.onboarding import registrations as handling
 from app.onboarding.registrations import REFUSAL, MessagePlaces, Registrations
 from app.permissions import permission_sets
@@ -709,10 +712,50 @@ def test_of_a_tenants_messages_some_are_worked_on_at_once_and_further_ones_come_
 
 def test_the_further_a_tenants_backlog_reaches_the_later_a_message_comes_again():
     tenant, queued = new_id(), MessagePlaces()
-    waits = [queued.seconds_until_next(tenant) for _ in range(3_000)]
+    waits = [queued.seconds_until_next(tenant, deliveries=1) for _ in range(3_000)]
     assert max(waits[:30]) <= 4
     assert 145 <= waits[-1] <= 155
-    assert queued.seconds_until_next(new_id()) <= 4
+    assert queued.seconds_until_next(new_id(), deliveries=1) <= 4
+
+
+class Backlog:
+    """Messages of one tenant that arrive at once, each handled in so many seconds by two threads.
+
+    `handle` returns how often the most patient one was delivered.
+    """
+
+    def __init__(self, monkeypatch, messages, seconds):
+        self._time, self._seconds, self._places = 0.0, seconds, MessagePlaces()
+        self._waiting = [(0.0, number, 1) for number in range(messages)]  # due, number, deliveries
+        monkeypatch.setattr(rates, "time", SimpleNamespace(monotonic=lambda: self._time))
+
+    def handle(self):
+        tenant, free, most, places = new_id(), [0.0, 0.0], 0, []
+        while self._waiting:
+            self._time = max(heapq.heappop(free), self._waiting[0][0])
+            while places and places[0] <= self._time:
+                heapq.heappop(places)
+                self._places.leave(tenant)
+            began = len(places)
+            for _ in range(10):  # that one request to SQS returns
+                if not self._waiting or self._waiting[0][0] > self._time:
+                    break
+                _, number, deliveries = heapq.heappop(self._waiting)
+                most = max(most, deliveries)
+                if self._places.take(tenant, deliveries=deliveries):
+                    heapq.heappush(places, self._time + self._seconds)
+                    continue
+                wait = self._places.seconds_until_next(tenant, deliveries=deliveries)
+                heapq.heappush(self._waiting, (self._time + wait, number, deliveries + 1))
+            busy = self._seconds if len(places) > began else 0.02
+            heapq.heappush(free, self._time + busy)
+        return most
+
+
+@pytest.mark.parametrize("seconds", [0.2, 2.0])
+def test_an_organization_loses_no_account_though_each_takes_long(monkeypatch, seconds):
+    """SQS moves a message to the dead letters after five deliveries."""
+    assert Backlog(monkeypatch, 1_000, seconds).handle() <= 4
 
 
 def test_poison_becomes_a_dead_letter_holds_nobody_up_and_is_no_unanswered_message(desk, line):
