@@ -22,11 +22,17 @@ from app.limits.request_costs import STOP, price_of
 Again = Callable[[Effect], Any]
 
 HEADER = "Idempotency-Key"
-_KEY = re.compile(r'(?P<quote>"?)(?P<key>[!#-~][ !#-~]{0,254})(?P=quote)', re.ASCII)
+_CHARACTERS = "[!#-~][ !#-~]{0,254}"
+_KEY = re.compile(rf'(?P<quote>"?)(?P<key>{_CHARACTERS})(?P=quote)', re.ASCII)
 _PARAMETER = {
     "in": "header",
     "name": HEADER,
-    "schema": {"type": "string", "maxLength": 257, "examples": ["create-customer-42"]},
+    "schema": {
+        "type": "string",
+        "maxLength": 257,
+        "pattern": f'^({_CHARACTERS}|"{_CHARACTERS}")$',
+        "examples": ["create-customer-42"],
+    },
     "description": "A text of your own: the request takes effect once in 24 hours.",
 }
 

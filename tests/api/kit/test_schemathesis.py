@@ -10,6 +10,7 @@ operation; many, and those at every bound, are in test_schemathesis_at_length.py
 """
 
 import json
+import uuid
 import zlib
 from collections.abc import Iterator
 from copy import deepcopy
@@ -124,11 +125,15 @@ class Home:
         link = self.world.admin(
             "POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201
         )
+        made = {"url": "https://93.184.215.14/", "types": ["*"], "tenant_id": tenant["id"]}
+        endpoint = self.world.admin("POST", "/v1/webhook-endpoints", made, expect=201)
         self.ids = {
             "tenant_id": tenant["id"],
             "connection_id": connection["id"],
             "key_id": key["id"],
             "link_id": link["id"],
+            "endpoint_id": endpoint["id"],
+            "delivery_id": str(uuid.uuid4()),
         }
 
 
