@@ -1,4 +1,4 @@
-"""What a stack's message changes (invariant 12 in docs/architecture.md).
+"""The changes that a stack's message makes (invariant 12 in docs/architecture.md).
 
 A message adds a pending connection, or makes an existing one due. It never verifies, moves,
 suspends, resumes, removes or revives a connection.

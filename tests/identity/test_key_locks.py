@@ -185,7 +185,7 @@ def test_a_revocation_in_a_tenant_holds_up_no_writer_of_another_tenant(besieged,
 
 @pytest.mark.parametrize("writes", ["itself", "its child"])
 def test_a_replacement_waits_for_what_the_key_and_its_children_write(besieged, writes):
-    """What they make meanwhile would not become the successor's."""
+    """Otherwise a key that they create meanwhile would not belong to the successor."""
     first, _ = besieged.key(OPERATOR)
     child, _ = besieged.key(first)
     with ThreadPoolExecutor(1) as pool:

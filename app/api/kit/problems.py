@@ -183,8 +183,7 @@ def _audit(
     try:
         record_refusal(noun, code, fields, tenant_id=tenant_id, connection_id=connection_id)
     except RateLimitedError as error:
-        g.logged = (
-            True  # app/limits/refusal_events.py logs one line a minute, not one for each request
-        )
+        # app/limits/refusal_events.py logs one line a minute, not one for each request
+        g.logged = True
         return problem_of(error)
     return None
