@@ -4,9 +4,8 @@ import gc
 
 gc.disable()  # loaded objects stay, and scanning them takes 25 % of the start-up time
 
-from app.cli.commands import without_settings
 from app.config import Config, ConfigError
-from app.factory import create_app
+from app.factory import create_app, without_settings
 
 try:
     app = create_app(Config.from_environment())

@@ -1,11 +1,13 @@
-"""The Flask application: `create_app(config)`."""
+"""The Flask application: `create_app(config)`, and `without_settings` for `--help` alone."""
 
+import sys
 import time
 from collections.abc import Iterable
 from contextlib import nullcontext
 from typing import Any
 from wsgiref.types import StartResponse
 
+import click
 import orjson
 import structlog
 from flask import Flask, Response, g, redirect, request
@@ -22,6 +24,7 @@ from app.api import (
     health,
     onboarding,
     permission_sets,
+    rotations,
     tenants,
     webhook_endpoints,
 )
@@ -39,7 +42,7 @@ from app.web.onboarding import pages
 # The OpenAPI document has the resources in this order.
 _RESOURCES = (
     tenants.bp,
-    tenants.rotations,
+    rotations.bp,
     onboarding.bp,
     onboarding.links,
     permission_sets.bp,
@@ -50,6 +53,7 @@ _RESOURCES = (
     webhook_endpoints.bp,
     health.bp,
 )
+_NOT_BOOTED = 3  # after any other exit code, gunicorn restarts the web process forever
 _DOCS = {
     "app_name": "Deputy API",
     "layout": "BaseLayout",  # the default layout has a field that opens other documents
@@ -166,3 +170,19 @@ def _log_request(response: Response, seconds: float) -> None:
         ms=round(seconds * 1000, 1),
         **{f"{kind}_id": actor_id},
     )
+
+
+def without_settings(problem: str) -> Flask:
+    """Return an application with the commands alone, for `--help` without settings.
+
+    Commands that need settings fail with `problem`. The application is for flask's look-up of its
+    commands. In gunicorn and in `flask run` this ends the process instead.
+    """
+    context = click.get_current_context(silent=True)
+    if context is None or context.parent is not None:
+        click.echo(problem, err=True)
+        sys.exit(_NOT_BOOTED)
+    app = Flask("app", static_folder=None)
+    app.config["PROBLEM"] = problem
+    register_commands(app)
+    return app

@@ -27,7 +27,7 @@ from app.identity.delegation import (
     one_visible,
 )
 from app.identity.families import FamilySummary, Making
-from app.identity.key_text import KEY, digest_of, generate_key, lookup_of
+from app.identity.key_text import digest_of, generate_key, lookup_of, lookup_of_strong
 from app.identity.key_uses import KeyUses
 from app.identity.principals import (
     ApiKeyPrincipal,
@@ -193,18 +193,7 @@ class ApiKeys:
 
         Raises ValueError for a malformed or weak key, and for a key that was revoked or expired.
         """
-        match = KEY.fullmatch(text)
-        if match is None:
-            raise ValueError(
-                "A key is dpk_, 16 lowercase hex digits, _, and 43 characters of A-Z a-z 0-9 _ -."
-            )
-        lookup, secret = match.groups()
-        # About one of 10^11 random keys has fewer different characters
-        if len(set(secret)) < 16:
-            raise ValueError(
-                "This key's secret part is not random; make one with: flask --app wsgi keys"
-                " generate"
-            )
+        lookup = lookup_of_strong(text)
         with self._db.write(operator) as db:
             key = db.scalar(select(ApiKey).filter_by(lookup=lookup))
             if key is None:

@@ -11,7 +11,7 @@ import secrets
 from app.errors import UnauthenticatedError
 
 BAD_KEY = "This needs a valid API key: Authorization: Bearer dpk_…"
-KEY = re.compile(r"dpk_([0-9a-f]{16})_([A-Za-z0-9_-]{43})", re.ASCII)
+_KEY = re.compile(r"dpk_([0-9a-f]{16})_([A-Za-z0-9_-]{43})", re.ASCII)
 
 
 def lookup_of(text: str) -> str:
@@ -19,7 +19,7 @@ def lookup_of(text: str) -> str:
 
     Raises UnauthenticatedError if the text does not have the form of a key.
     """
-    match = KEY.fullmatch(text)
+    match = _KEY.fullmatch(text)
     if match is None:
         raise UnauthenticatedError(BAD_KEY)
     return match[1]
@@ -31,6 +31,25 @@ def digest_of(text: str) -> bytes:
     A secret of 256 random bits needs no slow hash and no salt.
     """
     return hashlib.sha256(text.encode()).digest()
+
+
+def lookup_of_strong(text: str) -> str:
+    """Return the lookup digits of a key that an operator made, such as the bootstrap key.
+
+    Raises ValueError for a malformed key, and for one that is not random.
+    """
+    match = _KEY.fullmatch(text)
+    if match is None:
+        raise ValueError(
+            "A key is dpk_, 16 lowercase hex digits, _, and 43 characters of A-Z a-z 0-9 _ -."
+        )
+    lookup, secret = match.groups()
+    # About one of 10^11 random keys has fewer different characters
+    if len(set(secret)) < 16:
+        raise ValueError(
+            "This key's secret part is not random; make one with: flask --app wsgi keys generate"
+        )
+    return lookup
 
 
 def generate_key() -> str:

@@ -15,7 +15,7 @@ from app import VERSION
 from app.cli import commands
 from app.clock import now
 from app.errors import UnauthenticatedError
-from app.factory import create_app
+from app.factory import create_app, without_settings
 from app.health.checks import Status
 from app.identity.key_text import generate_key
 from app.identity.scopes import ALL_SCOPES, Scope
@@ -82,13 +82,13 @@ def test_every_command_has_a_help_text_and_an_example_and_answers_in_json_too():
         assert in_json or words == "worker", "which runs until it is stopped"
 
 
-def without_settings():
+def app_without_settings():
     with click.Context(click.Group("flask")):
-        return commands.without_settings("these settings are bad")
+        return without_settings("these settings are bad")
 
 
 def test_help_and_the_version_need_no_settings():
-    cli = Cli(without_settings())
+    cli = Cli(app_without_settings())
     for words in ["", *dict(every_verb())]:
         assert cli.text(words, "--help").startswith("Usage:")
     assert cli.text("version") == f"Deputy {VERSION}, database schema {KNOWN[-1]}\n"
@@ -97,12 +97,12 @@ def test_help_and_the_version_need_no_settings():
         assert cli.refused(words) == "Error: these settings are bad\n", words
     run = click.Context(click.Command("run"), parent=click.Context(click.Group("flask")))
     with run, pytest.raises(SystemExit):
-        commands.without_settings("these settings are bad")
+        without_settings("these settings are bad")
 
 
 def test_templates_name_the_settings_that_they_need(monkeypatch):
     monkeypatch.setenv("DEPUTY_VENDOR_NAME", "Acme")
-    first, *missing = Cli(without_settings()).refused("templates publish").splitlines()
+    first, *missing = Cli(app_without_settings()).refused("templates publish").splitlines()
     assert first == "Error: Templates can't be rendered with these settings:"
     assert [line.partition(":")[0] for line in missing if line.startswith("DEPUTY_")] == [
         "DEPUTY_BROKER_PRINCIPAL_ARN",

@@ -14,10 +14,9 @@ from moto.sns.models import sns_backends
 from sqlalchemy import make_url
 
 from app.aws import vendor_resources
-from app.cli import commands as cli
 from app.clock import now
 from app.config import Config, ConfigError
-from app.factory import create_app
+from app.factory import create_app, without_settings
 from app.health.heartbeats import Heartbeat
 from app.ids import Broker, first_id_at, new_id
 from app.store.database import SYSTEM, Database
@@ -161,7 +160,7 @@ def test_settings_that_contradict_each_other(monkeypatch):
     with pytest.raises(ConfigError) as bad:
         Config.from_environment()
     with click.Context(click.Group("flask")):
-        app = cli.without_settings(str(bad.value))
+        app = without_settings(str(bad.value))
     found = examined(app, {"settings": "failed"})
     text = found["settings"]["seen"]
     assert re.search("DEPUTY_SECRET_KEYS: .*role chaining", text), "on one line of a table"
