@@ -205,10 +205,20 @@ def _terms(request: PlainRequest) -> JsonObject | None:
         return {}
     if request.method != "POST" or request.content_type != "application/json":
         return None
+    read = _read_again if len(request.body) <= _REPEATED_BYTES else _read
+    return read(request.body)
+
+
+def _read(body: bytes) -> JsonObject | None:
     try:
-        return _CREDENTIALS_REQUEST.load(strict_json.parse(request.body))  # type: ignore[no-any-return]
+        return _CREDENTIALS_REQUEST.load(strict_json.parse(body))  # type: ignore[no-any-return]
     except (ValueError, ValidationError):
         return None
+
+
+# A program sends the same short body each time. Longer bodies would take too much memory.
+_REPEATED_BYTES = 256
+_read_again = functools.lru_cache(1_000)(_read)
 
 
 bp = Blueprint(
