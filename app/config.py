@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -176,7 +177,7 @@ class ServiceConfig:
         valid.matches("DEBUG|INFO|WARNING|ERROR"), "Lowest level of messages in the log.", "INFO"
     )
 
-    @property
+    @cached_property
     def public_path(self) -> str:
         """The path of the public URL: empty, or with a leading and without a trailing slash."""
         return urlsplit(self.public_url).path

@@ -92,14 +92,14 @@ class Places:
         self._waiting = threading.Semaphore(waiting)
 
     @contextmanager
-    def place(self, timeout: float | None, refusal: Exception) -> Iterator[None]:
+    def place(self, timeout: float | None, refusal: Callable[[], Exception]) -> Iterator[None]:
         """Hold a place while the `with` block runs.
 
-        Raises `refusal` after `timeout` seconds without a place (None: waits for ever). Raises it
-        at once when too many requests wait already.
+        Raises the error that `refusal` returns after `timeout` seconds without a place (None: waits
+        for ever), and at once when too many requests wait already.
         """
         if not (self.free.acquire(0) or self._wait(timeout)):
-            raise refusal
+            raise refusal()
         place = _Place(self.free)
         token = held_places.set((*held_places.get(), place))
         try:

@@ -21,6 +21,7 @@ import math
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from uuid import UUID
 
 from cachetools import LRUCache, TTLCache
@@ -176,7 +177,7 @@ class TenantShare:
                 places = Places(limit.amount, limit.waiting)
                 self._places[limit.name, subject] = places
         timeout = None if limit.patience == math.inf else limit.patience
-        return places.place(timeout, limit.refuse(1))
+        return places.place(timeout, partial(limit.refuse, 1))
 
     def tenant_of(self, key: str) -> UUID | None:
         """Return the tenant that this key was bound to when it was last valid; None if unknown."""

@@ -18,7 +18,7 @@ class FullError(Exception):
 
 def is_free(places):
     try:
-        with places.place(0.0, FullError()):
+        with places.place(0.0, FullError):
             return True
     except FullError:
         return False
@@ -26,7 +26,7 @@ def is_free(places):
 
 def test_further_ones_are_refused_in_time():
     places = Places(at_once=2, waiting=1)
-    with places.place(0.0, FullError()), places.place(0.0, FullError()):
+    with places.place(0.0, FullError), places.place(0.0, FullError):
         assert not is_free(places)
     assert is_free(places)
 
@@ -35,14 +35,14 @@ def test_one_waits_until_a_place_is_free_and_too_many_do_not():
     places, worked = Places(at_once=1, waiting=1), []
 
     def work():
-        with places.place(None, FullError()):
+        with places.place(None, FullError):
             worked.append(True)
 
     waiter = threading.Thread(target=work)
-    with places.place(None, FullError()):
+    with places.place(None, FullError):
         waiter.start()
         until(lambda: places.free._waiting)
-        with pytest.raises(FullError), places.place(30, FullError()):
+        with pytest.raises(FullError), places.place(30, FullError):
             pass
         assert worked == []
     waiter.join(30)
@@ -51,10 +51,10 @@ def test_one_waits_until_a_place_is_free_and_too_many_do_not():
 
 def test_a_wait_within_a_wait_gives_up_one_place():
     places = Places(at_once=1, waiting=1)
-    with without_places(), places.place(0.0, FullError()):
+    with without_places(), places.place(0.0, FullError):
         with without_places(), without_places():
             assert is_free(places)
-            with places.place(0.0, FullError()):
+            with places.place(0.0, FullError):
                 assert not is_free(places)
         assert not is_free(places)
     assert is_free(places)
@@ -62,7 +62,7 @@ def test_a_wait_within_a_wait_gives_up_one_place():
 
 def test_a_wait_gives_up_all_places():
     of_key, of_tenant = Places(at_once=1, waiting=1), Places(at_once=1, waiting=1)
-    with of_key.place(0.0, FullError()), of_tenant.place(0.0, FullError()):
+    with of_key.place(0.0, FullError), of_tenant.place(0.0, FullError):
         with without_places():
             assert [is_free(of_key), is_free(of_tenant)] == [True, True]
         assert [is_free(of_key), is_free(of_tenant)] == [False, False]
@@ -77,14 +77,14 @@ def closed_connection():
 def test_a_request_whose_connection_is_closed_before_it_has_its_place_back_gives_up_no_other():
     places = Places(at_once=1, waiting=1)
     token = without_slot.set(closed_connection)
-    with places.place(0.0, FullError()), pytest.raises(RateLimitedError), without_places():
+    with places.place(0.0, FullError), pytest.raises(RateLimitedError), without_places():
         assert places.free.acquire(0), "another request takes the place"
-    with pytest.raises(RateLimitedError), places.place(None, FullError()):
+    with pytest.raises(RateLimitedError), places.place(None, FullError):
         pass
     without_slot.reset(token)
     assert not is_free(places)
     places.free.release()
-    with places.place(0.0, FullError()):
+    with places.place(0.0, FullError):
         assert not is_free(places)
 
 
@@ -99,12 +99,12 @@ def test_a_request_whose_client_has_gone_when_its_turn_comes_keeps_no_place():
 
     def work():
         without_slot.set(connection_that_is_closed_while_it_waits)
-        with pytest.raises(RateLimitedError), places.place(None, FullError()):
+        with pytest.raises(RateLimitedError), places.place(None, FullError):
             pass
         refused.append(True)
 
     waiter = threading.Thread(target=work)
-    with places.place(None, FullError()):
+    with places.place(None, FullError):
         waiter.start()
         until(lambda: places.free._waiting)
     waiter.join(30)
@@ -134,7 +134,7 @@ def given_up():
 def request():
     with free:
         without_slot.set(given_up)
-        with places.place(None, Exception()):
+        with places.place(None, Exception):
             for _ in range(4):
                 gevent.sleep(0.001)
                 with without_places():
