@@ -48,7 +48,12 @@ def parse(text: str | bytes) -> Any:
         ) from None
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
-    return _with_strings(value, _acceptable, MAX_DEPTH)
+    # Every bracket may be one level. A string has NUL or half of a pair only from an escape, since
+    # the UTF-8 of the text was valid.
+    may_be_deep = decoded.count("[") + decoded.count("{") > MAX_DEPTH
+    if may_be_deep or "\\u" in decoded or not isinstance(text, bytes):
+        value = _with_strings(value, _acceptable, MAX_DEPTH)
+    return value
 
 
 def parse_accepted(text: str) -> Any:

@@ -7,8 +7,9 @@ declared.
 """
 
 from collections.abc import Iterable
+from typing import Any, cast
 
-from sqlalchemy import Uuid, bindparam, select, text
+from sqlalchemy import CursorResult, Uuid, bindparam, select, text
 
 from app.config import Config
 from app.errors import ConflictError, RoleNotAllowedError
@@ -31,11 +32,11 @@ _REPLACE_ACCOUNTS = (
 )
 
 
-def declare(db: Session, tenant: Tenant, accounts: Iterable[str] | None) -> None:
-    """Replace the tenant's list of accounts. None allows any account.
+def declare(db: Session, tenant: Tenant, accounts: Iterable[str] | None) -> bool:
+    """Replace the tenant's list of accounts, and return whether it changed. None allows any.
 
-    The tenant's row must be locked, and its accounts loaded. Raises ConflictError if the new list
-    lacks the account of a live connection, because that connection would go on issuing.
+    The tenant's row must be locked. Raises ConflictError if the new list lacks the account of a
+    live connection, because that connection would go on issuing.
     """
     declared = set(accounts or ())
     if accounts is not None:
@@ -46,14 +47,17 @@ def declare(db: Session, tenant: Tenant, accounts: Iterable[str] | None) -> None
                 f"The tenant has {len(left_out)} connections in accounts that this list leaves out;"
                 " delete them first, or add their accounts."
             )
-    if declared != set(tenant.accounts or ()):
+    changes = tenant.declares_accounts != (accounts is not None)
+    tenant.accounts = None if accounts is None else sorted(declared)
+    if declared or tenant.declares_accounts:
         # Sorted, because inserting sorted rows into a b-tree takes half the time.
-        rows = {"tenant_id": tenant.id, "accounts": as_json(sorted(declared))}
+        rows = {"tenant_id": tenant.id, "accounts": as_json(tenant.accounts or [])}
         for statement in _REPLACE_ACCOUNTS:
             query = text(statement.format(each=_EACH[db.get_bind().dialect.name]))
-            db.execute(query.bindparams(bindparam("tenant_id", type_=Uuid())), rows)
+            result = db.execute(query.bindparams(bindparam("tenant_id", type_=Uuid())), rows)
+            changes |= cast("CursorResult[Any]", result).rowcount > 0
     tenant.declares_accounts = accounts is not None
-    tenant.accounts = None if accounts is None else sorted(declared)
+    return changes
 
 
 def ensure_declared(db: Session, config: Config, tenant: Tenant, account_id: str) -> None:

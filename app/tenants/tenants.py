@@ -130,21 +130,20 @@ class Tenants:
         """
         try:
             with self._db.write(principal) as db:
-                tenant = load_accounts(db, tenant_of(db, principal, tenant_id, lock=True))
+                tenant = tenant_of(db, principal, tenant_id, lock=True)
                 principal.require_vendor()  # only the vendor may change a tenant
-                before, changes = tenant.accounts, dict[str, Any]()
+                changes = dict[str, Any]()
                 for field, value in fields.items():
                     if field == "accounts":
-                        declare(db, tenant, value)
+                        if declare(db, tenant, value):
+                            changes["accounts"] = count_accounts(tenant)
                     elif value != getattr(tenant, field):
                         setattr(tenant, field, value)
                         changes[field] = value
-                if tenant.accounts != before:
-                    changes["accounts"] = count_accounts(tenant)
                 if changes:
                     details = cast("TenantDescriptionChange", changes)
                     actions.TENANT_CHANGED.record(db, principal.actor, details, tenant_id)
-                return tenant
+                return tenant if "accounts" in fields else load_accounts(db, tenant)
         except IntegrityError as error:
             raise ConflictError(_REFERENCE_TAKEN) from error
 
