@@ -106,14 +106,16 @@ def _beside(stage: Stage, populated: Populated, name: str, kind: str) -> dict[st
         try:
             _time(stage, deputy, populated, halves, None)  # caches most sessions
             before, refused = _held(deputy), 0
-            rates, medians, worst, longest = [], [], [], []
+            rates, medians, worst, worst_alone, longest = [], [], [], [], []
             for _ in range(rounds):
-                rate = _median(_time(stage, deputy, populated, halves, None))
+                alone = _time(stage, deputy, populated, halves, None)
+                rate = _median(alone)
                 attack = _attack(stage, populated, kind)
                 beside = _time(stage, deputy, populated, halves, attack)
                 rates.append(rate)
                 medians.append(_median(beside) / rate)
                 worst.append(_worst(beside) / rate)
+                worst_alone.append(_worst(alone) / rate)
                 longest.append(beside.longest)
                 refused += beside.refused
             held = _held(deputy)
@@ -124,6 +126,7 @@ def _beside(stage: Stage, populated: Populated, name: str, kind: str) -> dict[st
         "alone a second": statistics.median(rates),
         "median": statistics.median(medians),
         "worst 3 s": min(worst),
+        "worst 3 s alone": min(worst_alone),  # how much the machine itself varies
         "longest wait": max(longest),
         "refused": refused,
         "p99 of holding SQLite's lock": _p99(held),
