@@ -74,9 +74,9 @@ class Tenant(Identified, Suspendable, Base):
     # Every valid registration token contains this number. Raising it voids all earlier tokens.
     registration_generation: Mapped[int] = mapped_column(default=1, server_default=text("1"))
 
-    # True if the tenant's roles may only be in its declared accounts (app/tenants/tenants.py)
+    # True if roles may only be in declared accounts (app/tenants/declared_accounts.py)
     declares_accounts: Mapped[Flag]
-    # No column: the declared accounts, if app/tenants/tenants.py has read them
+    # No column: the declared accounts, if that module has read them
     accounts = cast("list[str] | None", None)
 
     # The External ID of new connections. During a rotation, some connections have another External
