@@ -47,28 +47,27 @@ from app.permissions.permission_sets import PermissionSets
 from app.store.database import SYSTEM, Database
 from app.store.models.deployment import deployment_id
 
-# The same text for every reason, so that it does not show a stranger whether a tenant exists. The
+# The same text for every reason, so that it shows nobody else whether a tenant exists. The
 # customer's administrator reads it among the stack's events.
 REFUSAL = (
     "The registration was not accepted. Launch the stack from the link that you were given, with"
     " its parameters as they are; if it still fails, ask for a new link."
 )
 _PUT_BACK_DELIVERIES = 3  # a message is put back up to this delivery; two are left for failures
-_LATE_TIMES = 8  # after that, the limit is so many times as high
-# By which the rate of put-back messages falls with each delivery. In a simulation with these two
-# numbers, none of a thousand that take two seconds each is lost, though five background workers
-# are killed twice. With a constant rate, half of them are lost.
-_RARER = 4
-_JITTER = 2  # seconds
-_LONGEST = 600  # seconds; CloudFormation waits for half an hour
+# How much more of its tenant's rate a message uses with each delivery. In a simulation with these
+# two numbers, none of a thousand that take two seconds each is lost, though five background workers
+# are killed twice. If each delivery used as much as the first, half of them would be lost.
+_COST_FACTOR = 4
+_JITTER_SECONDS = 2
+_LONGEST_SECONDS = 600  # CloudFormation waits for half an hour
 _THREADS = 2  # threads that answer refused stacks
-_WAITING = 200  # most messages that wait for such a thread
+_REFUSED_MAX = 200  # most messages that wait for such a thread
 
 _Refused = queue.Queue[tuple[Message, Request, str | None]]
 
 
 class LogLimit:
-    """A limit on log lines about messages: strangers may send any number of messages.
+    """A limit on log lines about messages, because anybody may send any number of messages.
 
     It allows one line for each subject in a period, and at most `subjects` lines in all. Threads
     may share it.
@@ -94,9 +93,9 @@ class MessagePlaces:
     has a token. Without the limit, a thousand messages of one tenant would delay the next tenant's.
 
     A message that is put back is not refused: SQS delivers it again after a delay. SQS counts each
-    delivery, and moves a message to the dead-letter queue after five. So each further delay is
-    longer: at most 20 messages a second come back for the first time, 5 for the second, and 1.25
-    for the third. From the fourth delivery on, the limit is eight times as high.
+    delivery, and moves a message to the dead-letter queue after five. So a message uses four times
+    as much of its tenant's rate with each delivery: if 20 a second come back for the first time,
+    then 5 for the second, and 1.25 for the third. From the fourth delivery on there is no limit.
     """
 
     def __init__(self) -> None:
@@ -106,11 +105,9 @@ class MessagePlaces:
 
     def take(self, tenant_id: UUID, *, deliveries: int) -> bool:
         """Take a place. Return False if the message must be put back."""
-        places = MESSAGES_AT_ONCE.amount
-        if deliveries > _PUT_BACK_DELIVERIES:
-            places *= _LATE_TIMES
+        may_wait = deliveries <= _PUT_BACK_DELIVERIES
         with self._lock:
-            if self._taken[tenant_id] >= places:
+            if may_wait and self._taken[tenant_id] >= MESSAGES_AT_ONCE.amount:
                 return False
             self._taken[tenant_id] += 1
             return True
@@ -121,11 +118,12 @@ class MessagePlaces:
 
     def seconds_until_next(self, tenant_id: UUID, *, deliveries: int) -> int:
         """Return for how many seconds a message of the tenant is put back."""
-        cost = _RARER ** (deliveries - 1)
-        wait = self._again.reserve(tenant_id, patience=_LONGEST, cost=cost)
-        if wait > _LONGEST:  # no slot was reserved
-            return random.randint(1, _LONGEST)  # noqa: S311
-        return min(_LONGEST, math.ceil(wait) + random.randint(1, _JITTER))  # noqa: S311
+        cost = _COST_FACTOR ** (deliveries - 1)
+        wait = self._again.reserve(tenant_id, patience=_LONGEST_SECONDS, cost=cost)
+        if wait > _LONGEST_SECONDS:  # no slot was reserved
+            return random.randint(1, _LONGEST_SECONDS)  # noqa: S311
+        jitter = random.randint(1, _JITTER_SECONDS)  # noqa: S311
+        return min(_LONGEST_SECONDS, math.ceil(wait) + jitter)
 
 
 @dataclass(eq=False)
@@ -142,7 +140,7 @@ class Registrations:
     _answers: Callable[[str], StackAnswers]  # by the topic's region
     # For this background worker's heartbeat
     queue_state: QueueState = field(default_factory=QueueState)
-    # Limited, because a stranger may name any number of deployments
+    # Limited, because anybody may name any number of deployments
     _other_deployments: LogLimit = field(default_factory=lambda: LogLimit(20, per_seconds=3600))
     _void_messages: LogLimit = field(default_factory=lambda: LogLimit(100, per_seconds=60))
     _places: MessagePlaces = field(default_factory=MessagePlaces)
@@ -154,7 +152,7 @@ class Registrations:
         Anybody can publish any number of such messages. Threads of their own answer the stacks, so
         they delay neither other answers nor the reading of the queue.
         """
-        refused: _Refused = queue.Queue(_WAITING)
+        refused: _Refused = queue.Queue(_REFUSED_MAX)
         for _ in range(_THREADS):
             threading.Thread(
                 target=self._answer_refused, args=[refused], name="refused-stacks", daemon=True
@@ -180,6 +178,7 @@ class Registrations:
             messages = self._queue.receive(wait_seconds)
         except Unavailable as error:
             raise AwsUnavailableError("The registration queue does not answer.") from error
+        # Not those that are delivered again: sent long ago, they would make the queue look late
         self.queue_state.received(
             {message.id: message.sent_at for message in messages if message.deliveries == 1}
         )

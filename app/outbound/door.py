@@ -24,7 +24,7 @@ _RECEIVED_BYTES = 2 * ANSWER_BYTES  # the body, the header and all framing
 
 
 class AttemptError(Exception):
-    """There is no answer. The text is one word: `timeout`, `connection`, `tls` or `protocol`."""
+    """An attempt got no answer. The text is one of the words for it in docs/webhooks.md."""
 
 
 class HttpAnswer(NamedTuple):

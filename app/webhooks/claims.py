@@ -26,9 +26,10 @@ from app.store.models import (
     WebhookEvent,
 )
 
-_LEASE = timedelta(seconds=60)  # longer than an attempt, so that no other worker repeats it
+_LEASE = timedelta(seconds=60)  # longer than an attempt, so no other background worker repeats it
 _AGAIN = timedelta(seconds=1)  # until an endpoint whose threads are all in use is looked at again
-# Concurrent attempts of all background workers
+# Concurrent attempts of all background workers. Two of them that claim at the same moment may each
+# use the whole limit, because neither sees the other's claims yet.
 _TO_ENDPOINT = 4
 _TO_TENANT = 8  # to the endpoints of one tenant
 _TO_TENANTS = 16  # to the endpoints of all tenants; the other threads are for the vendor's
@@ -141,7 +142,12 @@ def _is_unsure(endpoint: WebhookEndpoint) -> bool:
 
 
 def claim(db: Session, free: int) -> list[DeliveryClaim]:
-    """Claim at most `free` deliveries, for the endpoints that have been due longest."""
+    """Claim at most `free` deliveries, for the endpoints that have been due longest.
+
+    Endpoints for which this process has no free thread stay due, for other background workers.
+    """
+    if not free:
+        return []
     current_time, in_flight = now(), _InFlight(db)
     lease = current_time + _LEASE
     claims: list[DeliveryClaim] = []
@@ -153,6 +159,8 @@ def claim(db: Session, free: int) -> list[DeliveryClaim]:
     endpoints = chain.from_iterable(zip_longest(vendors, tenants))
     with db.no_autoflush:  # the endpoints are updated by one statement at the end
         for endpoint in filter(None, endpoints):
+            if len(claims) == free:
+                break
             own = _of_endpoint(db, endpoint, in_flight, free - len(claims), current_time)
             claims += own
             in_flight.add(endpoint, len(own))

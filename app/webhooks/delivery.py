@@ -36,14 +36,14 @@ class Deliveries:
     def advance(self, outcomes: Sequence[Outcome], free: int) -> list[DeliveryClaim]:
         """Create new events' deliveries, store these outcomes, and claim at most `free` deliveries.
 
-        No outcome is stored if it raises StoreUnavailableError.
+        If it raises StoreUnavailableError, no outcome is stored, or this is unknown.
         """
         with self._db.read() as db:  # without taking SQLite's only write lock
             fresh = db.scalar(events.NEW.with_only_columns(WebhookEvent.id).limit(1))
             due = select(WebhookEndpoint.id).where(WebhookEndpoint.due_at <= now()).limit(1)
-            is_due = db.scalar(due) is not None
-        # Each transaction locks its endpoints in the order of their ids. With a single transaction
-        # for both steps, two background workers could deadlock.
+            is_due = free > 0 and db.scalar(due) is not None
+        # A transaction of its own: it locks endpoints in the order of their ids, and `store` locks
+        # others. With a single transaction, two background workers could deadlock.
         if fresh is not None:
             with self._db.write(SYSTEM) as db:
                 events.spread(db)
@@ -66,8 +66,10 @@ class Deliveries:
         answer, error = None, None
         try:
             answer = self._post(claimed, attempted_at)
-        except (AddressError, TimeoutError):
+        except AddressError:
             error = "address"
+        except TimeoutError:  # the name was not resolved in time
+            error = "timeout"
         except AttemptError as failure:
             error = str(failure)
         except Exception as bug:  # noqa: BLE001  it must not stop the other deliveries

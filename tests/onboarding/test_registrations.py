@@ -653,7 +653,7 @@ def test_a_token_that_is_not_ours_costs_no_transaction_and_holds_no_answer_back(
         desk.db, ("another-secret-key-of-somebody-else-01",), desk.tenant_id
     )
     role, go_on = desk.stack().role_arn, threading.Event()
-    monkeypatch.setattr("app.onboarding.registrations._WAITING", 3)
+    monkeypatch.setattr("app.onboarding.registrations._REFUSED_MAX", 3)
 
     class Slow(StackAnswers):
         def send(self, request, refusal):
@@ -708,6 +708,13 @@ def test_of_a_tenants_messages_some_are_worked_on_at_once_and_further_ones_come_
     assert line.receive() == 4
     assert len(desk.connections()) == 6
     assert desk.answers.statuses == ["SUCCESS"] * 7
+
+
+def test_a_message_that_was_delivered_too_often_to_be_put_back_is_handled_at_once():
+    tenant, queued = new_id(), MessagePlaces()
+    assert all(queued.take(tenant, deliveries=4) for _ in range(40))
+    assert not queued.take(tenant, deliveries=3)
+    assert queued.take(new_id(), deliveries=1)
 
 
 def test_the_further_a_tenants_backlog_reaches_the_later_a_message_comes_again():

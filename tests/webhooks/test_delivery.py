@@ -22,6 +22,7 @@ from app.ids import new_id
 from app.outbound.door import HttpAnswer
 from app.store.database import SYSTEM
 from app.store.models import EndpointStatus, WebhookDelivery, WebhookEndpoint, WebhookEvent
+from app.webhooks import delivery
 from app.webhooks.delivery import THREADS
 from app.webhooks.endpoint_secrets import Secrets, check_secrets, seal_again
 from app.webhooks.events import BODY_BYTES
@@ -294,6 +295,16 @@ def test_many_endpoints_of_tenants_do_not_delay_the_vendors(services, receiver):
     assert vendors.id in {claim.endpoint_id for claim in claims}
 
 
+def test_a_worker_without_free_threads_leaves_endpoints_to_others(services, receiver):
+    for number in range(3):
+        endpoint_of(services, receiver, f"/{number}")
+    tenants(services, "Acme")
+    assert services.deliveries.advance([], free=0) == []
+    first = services.deliveries.advance([], free=1)
+    others = services.deliveries.advance([], THREADS)
+    assert len({claim.endpoint_id for claim in first + others}) == 3
+
+
 def test_a_delivery_that_is_asked_for_again_outlives_its_thirty_days(services, receiver, clock):
     endpoint, _ = endpoint_of(services, receiver)
     tenants(services, "Acme")
@@ -403,6 +414,14 @@ def test_a_name_that_has_a_private_address_later_is_not_called(services, names):
     services.endpoints.create(OPERATOR, url="https://other.example.com/", types=["*"])
     names["other.example.com"] = ["93.184.215.14", "10.0.0.1"]
     assert [outcome.error for outcome in deliver(services)] == ["address", "address"]
+
+
+def test_a_name_that_is_not_resolved_in_time_is_a_timeout(services, receiver, monkeypatch):
+    endpoint_of(services, receiver)
+    tenants(services, "Acme")
+    monkeypatch.setattr(delivery, "DNS_SECONDS", 0.01)
+    monkeypatch.setattr(delivery, "resolve", lambda *_: time.sleep(1))
+    assert [outcome.error for outcome in deliver(services)] == ["timeout"]
 
 
 def test_nothing_is_sent_without_a_signature(services, receiver):
