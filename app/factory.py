@@ -1,4 +1,4 @@
-"""The Flask application: `create_app(config)`, and `without_settings` for `--help` alone."""
+"""The Flask application: `create_app(config)`, and `without_settings(problem)`."""
 
 import sys
 import time
@@ -173,11 +173,12 @@ def _log_request(response: Response, seconds: float) -> None:
 
 
 def without_settings(problem: str) -> Flask:
-    """Return an application with the commands alone, for `--help` without settings.
+    """Return an application with the commands alone, for those that need no settings.
 
-    Commands that need settings fail with `problem`. The application is for flask's look-up of its
-    commands. In gunicorn and in `flask run` this ends the process instead.
+    The others fail with `problem`. The application is for flask's look-up of its commands. In
+    gunicorn and in `flask run` this ends the process instead.
     """
+    # `flask run` loads the application in a subcommand, whose context has a parent
     context = click.get_current_context(silent=True)
     if context is None or context.parent is not None:
         click.echo(problem, err=True)

@@ -50,7 +50,8 @@ def parse(text: str | bytes) -> Any:
         raise ValueError(_TOO_DEEP) from None
     # json.loads refuses raw control characters, and valid UTF-8 has no surrogates. So only an
     # escape makes NUL or half of a surrogate pair, and each level has a bracket. Most bodies have
-    # no escape and few brackets, so their strings need not be checked. That is three quarters of the work.
+    # no escape and few brackets. Their strings are not checked, which would be three quarters of
+    # the work.
     may_be_deep = decoded.count("[") + decoded.count("{") > MAX_DEPTH
     if may_be_deep or "\\u" in decoded or not isinstance(text, bytes):
         value = _with_strings(value, _acceptable, MAX_DEPTH)

@@ -1,4 +1,4 @@
-"""Rows 1 to 4: issuing cached credentials, compared with bare Flask and with metadataproxy."""
+"""Rows 1 to 4 and 16: cached credentials, compared with bare Flask and with metadataproxy."""
 
 from collections.abc import Sequence
 from typing import Any

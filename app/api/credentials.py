@@ -2,7 +2,7 @@
 
 A web process answers plain requests by `PlainCredentials`, without gunicorn's parser and without
 Flask (app/http/requests.py). The views answer all other requests. They also answer a plain request
-whose key is not in this process's memory, or whose key or body would be refused. If a plain request
+whose key is not in this process's memory, or whose key or body may be refused. If a plain request
 fails later, Flask only raises, answers and records its exception. So rate limits count the request
 once, and it waits once.
 """
@@ -10,6 +10,7 @@ once, and it waits once.
 import functools
 import re
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -168,12 +169,17 @@ class PlainCredentials:
         prefix = re.escape(self.services.config.service.public_path)
         return rf"(?:{prefix})?/v1/tenants/{_UUID}/connections/{_UUID}/({'|'.join(_SHAPES)})"
 
-    def answer(self, request: PlainRequest, peer: str, waiting: Any) -> bytes | JsonObject:
+    def answer(
+        self,
+        request: PlainRequest,
+        peer: str,
+        give_up_slot: Callable[[], AbstractContextManager[None]],
+    ) -> bytes | JsonObject:
         """Return the whole answer, or what to add to the WSGI environ when Flask must answer.
 
-        `waiting`: gives up the request's slot (app/concurrency/places.py).
+        `give_up_slot`: see `without_slot` in app/concurrency/places.py.
         """
-        without_slot.set(waiting)
+        without_slot.set(give_up_slot)
         tenant_id, connection_id, shape_name = request.target
         method, shape = _SHAPES[shape_name]
         if request.method != method or not request.authorization.startswith(_BEARER):
@@ -199,26 +205,26 @@ class PlainCredentials:
         return format_answer(request_id, orjson.dumps(shape(issued)))
 
 
-def _terms(request: PlainRequest) -> JsonObject | None:
-    """Return the fields of the body, or None if Flask must refuse it."""
-    if not request.body:
-        return {}
-    if request.method != "POST" or request.content_type != "application/json":
-        return None
-    read = _read_again if len(request.body) <= _REPEATED_BYTES else _read
-    return read(request.body)
-
-
-def _read(body: bytes) -> JsonObject | None:
+def _parse_body(body: bytes) -> JsonObject | None:
     try:
         return _CREDENTIALS_REQUEST.load(strict_json.parse(body))  # type: ignore[no-any-return]
     except (ValueError, ValidationError):
         return None
 
 
-# A program sends the same short body each time. Longer bodies would take too much memory.
-_REPEATED_BYTES = 256
-_read_again = functools.lru_cache(1_000)(_read)
+# A client sends the same short body each time. Requests share the result, so nothing may change it.
+_CACHED_BODY = 256  # bytes; with at most 1,000 of them, the cache takes some megabytes
+_parse_cached_body = functools.lru_cache(1_000)(_parse_body)
+
+
+def _terms(request: PlainRequest) -> JsonObject | None:
+    """Return the fields of the body, or None if Flask must read the request."""
+    if not request.body:
+        return {}
+    if request.method != "POST" or request.content_type != "application/json":
+        return None
+    parse = _parse_cached_body if len(request.body) <= _CACHED_BODY else _parse_body
+    return parse(request.body)
 
 
 bp = Blueprint(

@@ -67,6 +67,7 @@ def _rotation(effect: Effect) -> RotationStatus:
 
 
 def _started(effect: Effect) -> tuple[RotationStatus, int]:
+    """Return the latest rotation, with 201 if it began after the request did."""
     rotation = _latest(effect.tenant)
     return rotation, 201 if rotation.started_at >= effect.began_at else 200
 

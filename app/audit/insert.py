@@ -3,7 +3,9 @@
 An event may rely on entries in the process's memory. The event then has the revocation counter at
 which the entries were read, and the ids of their rows. The statement that stores the event compares
 this counter with the present one. A revocation increments the counter in its own transaction. So an
-event that relies on a revoked row is not stored, and its credentials are not issued.
+event that relies on a revoked row is not stored, and its credentials are not issued. On PostgreSQL
+the statement does not see a revocation that commits while it runs. The requests of its events began
+before that.
 
 If the counters differ, the revocation log shows which rows were revoked. Events that rely on other
 rows are still valid.
@@ -29,7 +31,8 @@ from app.store.models import AuditEvent
 from app.store.revocation import MOST_REVOKED_ROWS, RevocationLog
 
 _UNREACHABLE = "The audit log can't be written right now; try again."
-# The 5 seconds are for the statement, whose own timeout is much shorter
+PATIENCE = 1.5  # seconds that a request waits for the insertion
+# An event must be stored before it is LONGEST old. The statement is ended after PATIENCE.
 _WAITED_TOO_LONG = timedelta(seconds=LONGEST - 5)
 _ROUNDS = 5  # attempts if the revocation counter changes; after them, the requests read all again
 _IDLE_SECONDS = 1.0  # a connection that was idle for longer is tested before it is used
@@ -79,8 +82,10 @@ class AuditBatch:
         self._on_sqlite = db.engine.dialect.name == "sqlite"
         # Psycopg is not imported by this module, because SQLite does not need it
         dbapi = db.engine.dialect.loaded_dbapi
+        # sqlite3 raises ProgrammingError for a connection that was closed
         self._unreachable = dbapi.OperationalError, dbapi.InterfaceError, sqlite3.ProgrammingError
         self._connection: Any = None
+        self._used_at = 0.0
         event.listen(db.engine, "engine_disposed", lambda _: self._disconnect())
 
     def commit(self, events: Sequence[Event]) -> frozenset[UUID]:
@@ -139,10 +144,10 @@ class AuditBatch:
             ]
             # The statement stores events whose `valid_at_counter` is None or the present counter.
             counter, added = self._cursor.execute(_POSTGRESQL, [as_json(rows)]).fetchone()
-            self._used = time.monotonic()
+            self._used_at = time.monotonic()
             left = [event for event in events if event.valid_at_counter not in {None, counter}]
             if added != len(events) - len(left):
-                raise AssertionError("the audit log stored other events than those that are valid")
+                raise AssertionError("the stored events differ from the valid ones")
             valid, invalid = self._split(left, counter)
             lost += invalid
             events = [replace(event, valid_at_counter=counter) for event in valid]
@@ -155,7 +160,7 @@ class AuditBatch:
 
         While it was idle, the server may have restarted, or a firewall may have dropped it.
         """
-        if self._connection is not None and time.monotonic() - self._used > _IDLE_SECONDS:
+        if self._connection is not None and time.monotonic() - self._used_at > _IDLE_SECONDS:
             try:
                 self._cursor.execute("SELECT 1")
             except self._unreachable:
@@ -164,9 +169,8 @@ class AuditBatch:
             self._connection = self._db.dedicated()
             self._connection.autocommit = True
             self._connection.prepare_threshold = 0  # prepare a statement at its first execution
-            # Requests wait 1.5 s (PATIENCE in app/audit/log.py). A server that hangs must not delay
-            # the next batch for longer.
-            self._connection.execute("SET statement_timeout = '1500ms'")
+            # A server that hangs must not delay the next batch for longer than requests wait
+            self._connection.execute(f"SET statement_timeout = '{PATIENCE * 1000:.0f}ms'")
             self._cursor: Any = self._connection.cursor()
 
     def _insert_on_sqlite(self, events: Sequence[Event]) -> list[Event]:

@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import ARRAY, ColumnElement, Select, and_, func, literal, select
 
 from app.audit import Event
-from app.audit.insert import AuditBatch
+from app.audit.insert import PATIENCE, AuditBatch
 from app.audit.visibility import hide_actors
 from app.clock import CLOCKS_APART
 from app.concurrency.group_commit import GroupCommit
@@ -25,7 +25,6 @@ from app.store.pages import Page, page
 
 FEED_SECONDS = LONGEST + CLOCKS_APART  # no transaction can add an event that is older than this
 ID_AND_TIME = timedelta(seconds=5)  # maximum difference of the time in an event's id and its `at`
-PATIENCE = 1.5  # seconds that a request waits for a group commit
 _WINDOW = 5_000  # maximum of events that are read for a page whose filter has no index
 _FEED_HAS_ALL = "A feed has all API keys; leave out either after or api_key_id."
 

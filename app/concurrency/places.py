@@ -95,8 +95,8 @@ class Places:
     def place(self, timeout: float | None, refusal: Callable[[], Exception]) -> Iterator[None]:
         """Hold a place while the `with` block runs.
 
-        Raises the error that `refusal` returns after `timeout` seconds without a place (None: waits
-        for ever), and at once when too many requests wait already.
+        Raises `refusal()` when no place is free within `timeout` seconds (None: waits for ever), or
+        at once when too many requests wait. Most requests are not refused, and make no error.
         """
         if not (self.free.acquire(0) or self._wait(timeout)):
             raise refusal()

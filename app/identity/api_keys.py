@@ -27,7 +27,7 @@ from app.identity.delegation import (
     one_visible,
 )
 from app.identity.families import FamilySummary, Making
-from app.identity.key_text import digest_of, generate_key, lookup_of, lookup_of_strong
+from app.identity.key_text import digest_of, generate_key, lookup_of, lookup_of_operators_key
 from app.identity.key_uses import KeyUses
 from app.identity.principals import (
     ApiKeyPrincipal,
@@ -193,7 +193,7 @@ class ApiKeys:
 
         Raises ValueError for a malformed or weak key, and for a key that was revoked or expired.
         """
-        lookup = lookup_of_strong(text)
+        lookup = lookup_of_operators_key(text)
         with self._db.write(operator) as db:
             key = db.scalar(select(ApiKey).filter_by(lookup=lookup))
             if key is None:
@@ -224,7 +224,7 @@ class ApiKeys:
 
 
 def _add(db: Session, principal: Maker, key: ApiKey, text: str) -> tuple[ApiKey, str]:
-    key.lookup, key.digest = text[4:20], digest_of(text)
+    key.lookup, key.digest = lookup_of(text), digest_of(text)
     db.add(key)
     db.flush()
     actions.KEY_CREATED.record(

@@ -5,8 +5,8 @@ key belongs to its successor's family. So revoking the successor also revokes th
 that the old key creates in its grace period. The search for a family stops at a revoked key,
 because its family was revoked with it.
 
-Tenants that a key created stay when the key is revoked. No other key of its family can create a
-tenant, because all of them are bound to one.
+Tenants that a key or its family created stay when the key is revoked: they are customers, and
+nobody can use them without another key.
 """
 
 from datetime import datetime
@@ -40,7 +40,7 @@ _BLIND: Any = {"synchronize_session": False}
 def family(root: ColumnElement[bool]) -> Select[UUID]:
     """Select the ids of the keys with this condition, and of the keys in their families.
 
-    A key may be in its own family, because a key can replace itself.
+    A key may be in its own family, because a key can replace itself. A revoked key has no family.
     """
     unrevoked = ApiKey.revoked_at.is_(None)
     return _reachable(root, unrevoked, (ApiKey.made_by, "id"), (ApiKey.replaced_by, "id"))
@@ -143,15 +143,15 @@ class Making(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """The writer of a transaction that revokes or replaces keys and their links.
+    """The writer of a transaction that revokes or replaces keys, links or a tenant.
 
-    The transaction waits for requests that write with these keys and links, and locks no others. So
-    a principal can't delay requests of a tenant whose keys and links it can't see.
+    The transaction waits for requests that write with what it ends, and locks nothing else. So a
+    principal can't delay requests of a tenant whose keys and links it can't see.
     """
 
     writer: Maker
-    lock_ids: Select[UUID]  # locks of these keys and links; no rows if there are none
-    # Selects the unbound keys among those to revoke or replace
+    lock_ids: Select[UUID]  # locks of what is ended; no rows if it does not exist
+    # Selects the key that is revoked or replaced, if it is unbound
     unbound: Select[UUID] | None = None
 
     def reauthorize(self, db: Session) -> None:

@@ -13,6 +13,8 @@ from app.errors import UnauthenticatedError
 BAD_KEY = "This needs a valid API key: Authorization: Bearer dpk_…"
 _KEY = re.compile(r"dpk_([0-9a-f]{16})_([A-Za-z0-9_-]{43})", re.ASCII)
 
+_DIFFERENT_CHARACTERS = 16  # the fewest in the secret part of a key that an operator wrote
+
 
 def lookup_of(text: str) -> str:
     """Return the lookup digits in a key's text.
@@ -33,10 +35,10 @@ def digest_of(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
-def lookup_of_strong(text: str) -> str:
-    """Return the lookup digits of a key that an operator made, such as the bootstrap key.
+def lookup_of_operators_key(text: str) -> str:
+    """Return the lookup digits of a key that an operator wrote, such as the bootstrap key.
 
-    Raises ValueError for a malformed key, and for one that is not random.
+    Raises ValueError for a malformed key, and for one that can't be random.
     """
     match = _KEY.fullmatch(text)
     if match is None:
@@ -44,8 +46,8 @@ def lookup_of_strong(text: str) -> str:
             "A key is dpk_, 16 lowercase hex digits, _, and 43 characters of A-Z a-z 0-9 _ -."
         )
     lookup, secret = match.groups()
-    # About one of 10^11 random keys has fewer different characters
-    if len(set(secret)) < 16:
+    # About one of 2 * 10^13 random keys has fewer
+    if len(set(secret)) < _DIFFERENT_CHARACTERS:
         raise ValueError(
             "This key's secret part is not random; make one with: flask --app wsgi keys generate"
         )

@@ -1,7 +1,8 @@
 """A tenant's share of a web process, by the cost of the tenant's requests.
 
-It applies to requests with keys that are bound to a tenant. Requests for credentials have their own
-limits; only refused ones are counted here. A share has two parts:
+It applies to requests with keys that are bound to a tenant. Requests with other keys have places,
+but no price. Requests for credentials have their own limits; only refused ones are counted here. A
+share has two parts:
 
 - CPU time: each request has a price in milliseconds, and a list costs more with each row. A request
   beyond the share waits for a short time, and is then answered or refused with 429. So a burst is
@@ -73,9 +74,9 @@ class TenantShare:
     def request(self, tenant_scope: UUID | None, price: float) -> Iterator[None]:
         """Hold a place for a request while the `with` block runs. `price`: in milliseconds.
 
-        Raises RateLimitedError, usually after a pause (`hold`). `tenant_scope`: None for the
-        vendor's keys. They have no limit of CPU time. They share a limited number of places, so
-        that stops find a free database connection.
+        Raises RateLimitedError, usually after a pause (`hold`), also for one that the block raises.
+        `tenant_scope`: None for the vendor's keys. They have no limit of CPU time. They share a
+        limited number of places, so that stops find a free database connection.
         """
         try:
             if tenant_scope is not None:
@@ -125,7 +126,7 @@ class TenantShare:
     def resolving(self, subject: UUID | None) -> AbstractContextManager[None]:
         """Hold a place for the resolution of a name, which may take long.
 
-        Raises RateLimitedError. `subject`: a tenant, or an unbound key.
+        Raises RateLimitedError. `subject`: a tenant, an unbound key, or None for an operator.
         """
         return self._place(NAMES_RESOLVED, subject or _VENDOR)
 

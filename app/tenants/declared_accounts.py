@@ -33,9 +33,10 @@ _REPLACE_ACCOUNTS = (
 
 
 def declare(db: Session, tenant: Tenant, accounts: Iterable[str] | None) -> bool:
-    """Replace the tenant's list of accounts, and return whether it changed. None allows any.
+    """Replace the tenant's list of accounts, and return whether it changed.
 
-    The tenant's row must be locked. Raises ConflictError if the new list lacks the account of a
+    None allows every account. The list is in `tenant.accounts` afterwards. The tenant's row must be
+    locked. Raises ConflictError if the new list lacks the account of a
     live connection, because that connection would go on issuing.
     """
     declared = set(accounts or ())
@@ -47,21 +48,24 @@ def declare(db: Session, tenant: Tenant, accounts: Iterable[str] | None) -> bool
                 f"The tenant has {len(left_out)} connections in accounts that this list leaves out;"
                 " delete them first, or add their accounts."
             )
-    changes = tenant.declares_accounts != (accounts is not None)
+    is_changed = tenant.declares_accounts != (accounts is not None)
     tenant.accounts = None if accounts is None else sorted(declared)
-    if declared or tenant.declares_accounts:
-        # Sorted, because inserting sorted rows into a b-tree takes half the time.
-        rows = {"tenant_id": tenant.id, "accounts": as_json(tenant.accounts or [])}
+    if declared or tenant.declares_accounts:  # else there were no rows, and there are none now
+        # Sorted, because inserting sorted rows into a b-tree takes half the time
+        values = {"tenant_id": tenant.id, "accounts": as_json(sorted(declared))}
         for statement in _REPLACE_ACCOUNTS:
             query = text(statement.format(each=_EACH[db.get_bind().dialect.name]))
-            result = db.execute(query.bindparams(bindparam("tenant_id", type_=Uuid())), rows)
-            changes |= cast("CursorResult[Any]", result).rowcount > 0
+            result = db.execute(query.bindparams(bindparam("tenant_id", type_=Uuid())), values)
+            is_changed |= cast("CursorResult[Any]", result).rowcount > 0
     tenant.declares_accounts = accounts is not None
-    return changes
+    return is_changed
 
 
 def ensure_declared(db: Session, config: Config, tenant: Tenant, account_id: str) -> None:
-    """Raise RoleNotAllowedError for an account that is not in the tenant's list."""
+    """Raise RoleNotAllowedError for an account that is not in the tenant's list.
+
+    Call it only for a tenant that has a list (`declares_accounts`).
+    """
     if db.get(TenantAccount, (tenant.id, account_id)) is None:
         raise RoleNotAllowedError(
             f"This role's account was not declared; ask {config.vendor.vendor_name} to add it."
@@ -73,7 +77,6 @@ def load_accounts(db: Session, tenant: Tenant) -> Tenant:
 
     The query returns strings, because creating thousands of ORM objects would take 40 ms.
     """
-    db.flush()
     if tenant.declares_accounts:
         query = select(TenantAccount.account_id).filter_by(tenant_id=tenant.id)
         tenant.accounts = list(db.scalars(query.order_by(TenantAccount.account_id)))

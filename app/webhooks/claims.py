@@ -61,7 +61,7 @@ _DUE = (
         ),
     )
     .order_by(WebhookDelivery.subject, WebhookDelivery.next_attempt_at)
-    .limit(bindparam("most"))
+    .limit(bindparam("limit"))
 )
 _AFTER_TURN = _DUE.where(WebhookDelivery.subject > bindparam("turn"))
 _UNTIL_TURN = _DUE.where(WebhookDelivery.subject <= bindparam("turn"))
@@ -227,7 +227,7 @@ def _next_due(
                 "endpoint": endpoint.id,
                 "turn": endpoint.turn,
                 "now": current_time,
-                "most": room,
+                "limit": room,
                 "refused": [UUID(subject) for subject in refused or []],
             }
             rows += db.execute(query, values)
