@@ -16,10 +16,11 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
+from typing import Any
 from uuid import UUID
 
 from cachetools import TTLCache
@@ -58,6 +59,9 @@ _PUT_BACK_DELIVERIES = 3  # a message is put back up to this delivery; two are l
 # two numbers, none of a thousand that take two seconds each is lost, though five background workers
 # are killed twice. If each delivery used as much as the first, half of them would be lost.
 _COST_FACTOR = 4
+_LATE_AT_ONCE = (
+    8  # messages that can't be put back any more and use the database, of its 32 connections
+)
 _JITTER_SECONDS = 2
 _LONGEST_SECONDS = 600  # CloudFormation waits for half an hour
 _THREADS = 2  # threads that answer refused stacks
@@ -95,13 +99,21 @@ class MessagePlaces:
     A message that is put back is not refused: SQS delivers it again after a delay. SQS counts each
     delivery, and moves a message to the dead-letter queue after five. So a message uses four times
     as much of its tenant's rate with each delivery: if 20 a second come back for the first time,
-    then 5 for the second, and 1.25 for the third. From the fourth delivery on there is no limit.
+    then 5 for the second, and 1.25 for the third. From the fourth delivery on a message is not put
+    back. Such messages wait for one another instead (`late`).
     """
 
     def __init__(self) -> None:
         self._taken: Counter[UUID] = Counter()
         self._again = TokenBucket.of(MESSAGES_AGAIN)
         self._lock = threading.Lock()
+        # Otherwise those of one tenant could use all database connections of this process while
+        # they wait for the tenant's lock
+        self._late = threading.Semaphore(_LATE_AT_ONCE)
+
+    def late(self, deliveries: int) -> AbstractContextManager[Any]:
+        """Return a context in which a message with so many deliveries may use the database."""
+        return self._late if deliveries > _PUT_BACK_DELIVERIES else nullcontext()
 
     def take(self, tenant_id: UUID, *, deliveries: int) -> bool:
         """Take a place. Return False if the message must be put back."""
@@ -253,7 +265,8 @@ class Registrations:
         answered: Message | None = None
         unanswered_since: datetime | None = message.sent_at
         try:
-            self._register(checked)
+            with self._places.late(message.deliveries):
+                self._register(checked)
             if self._answers(checked.request.region).send(checked.request, None):
                 answered, unanswered_since = message, None
         except VoidMessage as void:

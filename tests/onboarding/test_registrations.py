@@ -6,6 +6,7 @@ import heapq
 import json
 import secrets
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -710,11 +711,28 @@ def test_of_a_tenants_messages_some_are_worked_on_at_once_and_further_ones_come_
     assert desk.answers.statuses == ["SUCCESS"] * 7
 
 
-def test_a_message_that_was_delivered_too_often_to_be_put_back_is_handled_at_once():
-    tenant, queued = new_id(), MessagePlaces()
-    assert all(queued.take(tenant, deliveries=4) for _ in range(40))
-    assert not queued.take(tenant, deliveries=3)
-    assert queued.take(new_id(), deliveries=1)
+def test_late_messages_are_never_put_back_and_leave_database_connections_to_others(
+    desk, line, monkeypatch
+):
+    """SQS would move them to the dead letters. While they wait for their tenant's lock, each has a
+    connection.
+    """
+    line.publish(desk.stack().request())
+    [message] = line.registrations._queue.receive(0)
+    late = [replace(message, id=str(number), deliveries=4) for number in range(20)]
+    monkeypatch.setattr(line.registrations._queue, "receive", lambda _: late)
+    present, most = [], []
+
+    def register(_):
+        present.append(1)
+        most.append(len(present))
+        time.sleep(0.02)
+        present.pop()
+
+    monkeypatch.setattr(line.registrations, "_register", register)
+    assert line.receive() == 20
+    assert len(most) == 20
+    assert 4 < max(most) <= 8
 
 
 def test_the_further_a_tenants_backlog_reaches_the_later_a_message_comes_again():
