@@ -82,6 +82,11 @@ def service() -> Iterator[dict[str, str]]:
     """
     settings = Settings.from_environment(os.environ)
     if run := running(settings):
+        if not Path(run["receiver_log"]).exists():  # `make example` has permission sets of its own
+            raise DemoError(
+                f"{settings.data} is in use by `make example`, and the demo needs `make run`. Stop"
+                " the example, or set DEPUTY_DATA_DIR to another folder for the demo."
+            )
         print(f"Using the service that runs at {run['url']}.")
         yield run
         return
@@ -214,7 +219,7 @@ def a_week_later(admin: Api, sandbox_url: str, connection: dict[str, Any]) -> No
     with closing(aws(sandbox_url, "iam", ACME)) as iam:
         retrust(iam, connection, loosened(trust))
         print(
-            "     (A routine proof comes every hour. A worker's report makes it due now.)",
+            "     (A routine proof finds it within an hour. A worker's report makes one due now.)",
             flush=True,
         )
         admin("POST", f"{path}/report-refused", expect=202)

@@ -121,6 +121,9 @@ if __name__ == "__main__":
     environment = settings(os.environ.get("DEPUTY_RETURN_URLS")) | os.environ
     of_run = Settings.of_running(os.environ)
     if note := running(of_run):
-        print("Deputy runs already: the product starts beside it.", flush=True)
+        print(
+            "Deputy runs already: the product starts beside it, and customers see its name.",
+            flush=True,
+        )
         sys.exit(run.run(beside(note, of_run.data), environment, product_alone, summary))
     sys.exit(run.run(ExampleStack, environment, steps_of, summary))

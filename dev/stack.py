@@ -40,6 +40,7 @@ NOT_RUNNING = (
     "make run is not running here. Start it in another terminal, in this folder. If it runs with a"
     " DEPUTY_DATA_DIR of its own, set that variable in this terminal as well."
 )
+_IN_USE = "Another run uses {}; stop it, or set DEPUTY_DATA_DIR to another folder."
 
 
 class Stack:
@@ -70,6 +71,8 @@ class Stack:
 
     def prepare(self) -> None:
         """Check ports, data folder and database, the cheapest check first."""
+        if running(self.settings):  # it has the ports too, but other ports would not help
+            raise StackError(_IN_USE.format(self.settings.data))
         ensure_free(self.settings.port, "PORT=… make run")
         ensure_free(self.settings.sandbox_port, "SANDBOX_PORT=… make run")
         self._take_data_dir()
@@ -249,9 +252,7 @@ class Stack:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.close()
-            raise StackError(
-                f"Another run uses {data}; stop it, or set DEPUTY_DATA_DIR to another folder."
-            ) from None
+            raise StackError(_IN_USE.format(data)) from None
         self._lock = lock
         self._remove_notes()  # notes of a run that was killed
         for name in ("sandbox", "web", "worker", "receiver", "product"):

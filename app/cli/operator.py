@@ -24,7 +24,7 @@ from werkzeug.local import LocalProxy
 
 from app import log
 from app.config import ConfigError
-from app.errors import AppError, NotFoundError, ValidationFailedError
+from app.errors import AppError, NotFoundError, StoreUnavailableError, ValidationFailedError
 from app.identity import OperatorPrincipal
 from app.services import Services
 from app.settings.valid_values import is_line
@@ -223,8 +223,19 @@ def _in_one_line(noun: str) -> Iterator[None]:
     except ValidationFailedError as error:
         problems = [f"{field}: {' '.join(texts)}" for field, texts in error.errors.items()]
         raise click.ClickException("\n".join(problems)) from error
+    except StoreUnavailableError as error:
+        raise click.ClickException(str(error) + _words_of_driver(error)) from error
     except (AppError, ConfigError) as error:
         raise click.ClickException(str(error)) from error
+
+
+def _words_of_driver(error: StoreUnavailableError) -> str:
+    """Return what the database's driver says. It may name the host, which the operator knows."""
+    cause = getattr(error.__cause__, "orig", None)
+    if cause is None:
+        return ""
+    first_line, *_ = str(cause).splitlines()
+    return f" The driver says: {first_line}. An empty database needs: flask --app wsgi migrate"
 
 
 def confirm(about: Row, question: str) -> None:

@@ -59,11 +59,11 @@ def matches(pattern: str) -> Callable[[str], str]:
 def between(least: int, most: int) -> Callable[[str], int]:
     def check(text: str) -> int:
         try:
-            value = int(text)
+            value: int | None = int(text)
         except ValueError:
-            raise ValueError("Not a valid integer.") from None
-        if not least <= value <= most:
-            raise ValueError(f"must be between {least} and {most}.")
+            value = None
+        if value is None or not least <= value <= most:
+            raise ValueError(f"must be a whole number between {least} and {most}.")
         return value
 
     check.__doc__ = f"Accept {least} to {most}."

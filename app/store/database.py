@@ -54,6 +54,7 @@ P = ParamSpec("P")
 _UNREACHABLE = "The database can't be reached right now; try again."
 # PostgreSQL's error codes serialization_failure, deadlock_detected and lock_not_available
 _COLLISIONS = {"40001", "40P01", "55P03"}
+_NO_TABLE = "42P01"  # the database has not been migrated yet
 _COLLIDED = "Another request changed the same things at the same time; try again."
 _TRIES = 4  # attempts of `until_committed`
 # An asynchronous commit is not durable, so synchronous_commit is always on.
@@ -262,8 +263,8 @@ def sqlstate(error: Exception) -> str | None:
 def store_errors() -> Iterator[None]:
     """Translate the driver's errors inside the `with` block.
 
-    Raises StoreUnavailableError when the database is unreachable, full or locked, and ConflictError
-    when two transactions collided. Violated constraints are raised unchanged.
+    Raises StoreUnavailableError when the database is unreachable, full, locked or empty, and
+    ConflictError when two transactions collided. Violated constraints are raised unchanged.
     """
     try:
         yield
@@ -272,7 +273,7 @@ def store_errors() -> Iterator[None]:
             raise ConflictError(_COLLIDED) from error
         raise StoreUnavailableError(_UNREACHABLE) from error
     except DBAPIError as error:
-        if error.connection_invalidated:
+        if error.connection_invalidated or sqlstate(error) == _NO_TABLE:
             raise StoreUnavailableError(_UNREACHABLE) from error
         raise
 

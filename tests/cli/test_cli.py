@@ -100,6 +100,18 @@ def test_help_and_the_version_need_no_settings():
         without_settings("these settings are bad")
 
 
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+def test_an_empty_database_is_named(engine, tmp_path):
+    with empty_database(engine, tmp_path) as url:
+        app = create_app(make_config(url))
+        refused = Cli(app).refused("tenants list")
+        app.extensions["deputy"].db.engine.dispose()
+    assert "The driver says: " in refused
+    assert "tenants" in refused
+    assert "flask --app wsgi migrate" in refused
+    assert len(refused.splitlines()) == 1
+
+
 def test_templates_name_the_settings_that_they_need(monkeypatch):
     monkeypatch.setenv("DEPUTY_VENDOR_NAME", "Acme")
     first, *missing = Cli(app_without_settings()).refused("templates publish").splitlines()

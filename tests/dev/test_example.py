@@ -84,6 +84,12 @@ def test_the_product_refuses_strangers_and_every_block_of_the_page_runs(example)
         assert done.returncode == 0, f"{block}\n{done.stdout}{done.stderr}"
 
 
+def test_the_demo_says_that_it_needs_make_run(example):
+    with Run("demo", example.data) as demo:
+        assert demo.ended() == 1
+        assert "in use by `make example`, and the demo needs `make run`" in demo.output
+
+
 def test_the_product_starts_beside_make_run(run):
     product = f"http://localhost:{free_port()}"
     with Run("example", run.data, DEPUTY_RETURN_URLS=f"{product}/") as example:
