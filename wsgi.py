@@ -10,7 +10,10 @@ from app.factory import create_app, without_settings
 try:
     app = create_app(Config.from_environment())
 except ConfigError as error:
-    app = without_settings(f"Deputy can't start with these settings:\n{error}")
+    app = without_settings(
+        f"Deputy can't start with these settings:\n{error}\ndocs/settings.md describes them. Beside"
+        " `make run`, this sets them: . .data/env"
+    )
 
 gc.freeze()
 gc.enable()

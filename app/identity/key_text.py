@@ -10,7 +10,7 @@ import secrets
 
 from app.errors import UnauthenticatedError
 
-BAD_KEY = "This needs a valid API key: Authorization: Bearer dpk_…"
+BAD_KEY = "This needs a valid API key: Authorization: Bearer dpk_..."
 _KEY = re.compile(r"dpk_([0-9a-f]{16})_([A-Za-z0-9_-]{43})", re.ASCII)
 
 _DIFFERENT_CHARACTERS = 16  # the fewest in the secret part of a key that an operator wrote

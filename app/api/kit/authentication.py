@@ -125,4 +125,4 @@ def _presented_key() -> str:
         return key
     if header and request.endpoint == CONTAINER:
         return header
-    raise UnauthenticatedError("This needs an API key: Authorization: Bearer dpk_…")
+    raise UnauthenticatedError("This needs an API key: Authorization: Bearer dpk_...")
