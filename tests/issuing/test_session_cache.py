@@ -346,7 +346,7 @@ def test_a_renewal_that_fails_is_tried_again_later_and_the_session_served_on(
     ask(sessions, asked)
     landed(sessions)
     assert fake_aws.calls == 4
-    assert opened(sessions, asked) not in {first, None}
+    assert opened(sessions, asked) not in (first, None)
 
 
 def test_a_role_that_refuses_loses_what_is_kept_of_it_on_both_levels(
