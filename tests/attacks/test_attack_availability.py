@@ -246,6 +246,19 @@ def test_a_list_costs_more_with_each_row(world, stopped_clock):
 
 
 @on_sqlite
+@pytest.mark.usefixtures("small_share", "stopped_clock")
+def test_a_flood_with_a_known_key_is_refused_without_the_database(world, monkeypatch):
+    connection = world.connection()
+    mallory = mallory_of(world, connection)
+    while mallory.raw("GET", tenant_of(connection)).status_code != 429:
+        pass
+    read = []
+    monkeypatch.setattr(world.services.api_keys, "authenticate", lambda *_: read.append(1))
+    assert mallory.raw("GET", tenant_of(connection)).status_code == 429
+    assert not read
+
+
+@on_sqlite
 @pytest.mark.usefixtures("small_share")
 def test_two_requests_of_a_tenant_are_worked_on_at_once(world, stopped_clock):
     connection, other = world.connection(), world.connection()

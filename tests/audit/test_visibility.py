@@ -4,9 +4,10 @@ import pytest
 
 from app.audit import Actor, Event
 from app.audit.log import AuditLog, EventFilter
+from app.audit.visibility import details_for_tenant
 from app.ids import new_id
 from app.store.database import SYSTEM
-from app.store.models import ApiKey
+from app.store.models import ApiKey, AuditEvent
 from tests.support.rows import tenant_row
 
 ID = str(new_id())
@@ -41,6 +42,11 @@ def shown_actor(database):
         )
 
     return look
+
+
+def test_details_without_a_reason_are_shown_as_they_are():
+    event = AuditEvent(actor_kind="operator", details={"status": "deleted"})
+    assert details_for_tenant(event, is_own_key=False) == {"status": "deleted"}
 
 
 @pytest.mark.parametrize(
