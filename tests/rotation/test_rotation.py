@@ -64,6 +64,13 @@ def test_of_several_rotations_that_start_at_once_one_does(tenant):
     assert statuses == [201, 409, 409, 409]
 
 
+def test_of_several_abandonments_that_start_at_once_one_takes_effect(tenant):
+    tenant.start()
+    abandon = partial(tenant.world.admin.raw, "DELETE", tenant.path)
+    statuses = sorted(answer.status_code for answer in at_once([abandon] * 4))
+    assert statuses == [204, 409, 409, 409]
+
+
 def test_a_full_rotation_takes_proofs_alone_and_interrupts_nothing(tenant):
     connection = tenant.connection()
     old, following = tenant.first_id, tenant.start()["next_external_id"]
