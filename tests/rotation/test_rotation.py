@@ -114,6 +114,8 @@ def test_a_full_rotation_takes_proofs_alone_and_interrupts_nothing(tenant):
         *("rotation.started", "connection.external_id_switched", "rotation.ready"),
         *("rotation.completed", "external_id.retired"),
     ]
+    [event] = tenant.events(action="external_id.retired")
+    assert event["details"] == {"external_id": old, "next_external_id": following}
     [event] = tenant.events(action="connection.external_id_switched")
     assert (event["connection_id"], event["details"]) == (
         connection["id"],
