@@ -259,6 +259,11 @@ def test_a_wildcard_of_an_arn_crosses_colons_in_its_last_part_alone():
     assert [bool(Globs([pattern]).matching(arn)) for arn in arns] == [True, False]
 
 
+def test_every_wildcard_of_a_text_crosses_colons():
+    globs = Globs([("a*b*c", False), ("a*", True)])
+    assert globs.matching("a:bc") == globs.accepting[("a*b*c", False)]
+
+
 def test_each_deny_takes_its_own_requests_away():
     """One denies requests without an External ID, the other those with a foreign one."""
     unclear = {"StringEquals": {"aws:PrincipalOrgID": "o-1"}}  # the broker's is not known
