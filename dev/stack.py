@@ -332,7 +332,7 @@ def running(settings: Settings) -> dict[str, str] | None:
     """Return the addresses and the key of this data folder's `make run`, if it still runs."""
     try:
         run: dict[str, str] = json.loads((settings.data / "run.json").read_text())
-    except OSError:
+    except (OSError, ValueError):  # absent, or cut off by the end of its writer
         return None
     return run if _answers(f"{run['url']}/healthz") else None
 
