@@ -5,7 +5,7 @@ Content-Security-Policy.
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from app.store.models import ConnectionStatus
 from tests.attacks.evidence import on_sqlite
@@ -194,4 +194,4 @@ def test_without_javascript_the_tabs_turn_and_the_list_goes_on(visitor, url, pla
     plain.click("text=Use this region")
     assert plain.is_visible("text=Launch stack in eu-west-1")
     plain.click("#list-next")
-    assert plain.locator("tbody code").all_inner_texts() == listed[25:]
+    expect(plain.locator("tbody code")).to_have_text(listed[25:])
