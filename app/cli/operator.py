@@ -234,7 +234,7 @@ def _words_of_driver(error: StoreUnavailableError) -> str:
     cause = getattr(error.__cause__, "orig", None)
     if cause is None:
         return ""
-    first_line, *_ = str(cause).splitlines()
+    first_line, _, _ = str(cause).partition("\n")  # a driver may say nothing
     return f" The driver says: {first_line}. An empty database needs: flask --app wsgi migrate"
 
 

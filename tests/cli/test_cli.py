@@ -10,11 +10,12 @@ from datetime import datetime, timedelta
 import click
 import pytest
 import sqlalchemy
+from sqlalchemy.exc import OperationalError
 
 from app import VERSION
 from app.cli import commands
 from app.clock import now
-from app.errors import UnauthenticatedError
+from app.errors import StoreUnavailableError, UnauthenticatedError
 from app.factory import create_app, without_settings
 from app.health.checks import Status
 from app.identity.key_text import generate_key
@@ -98,6 +99,14 @@ def test_help_and_the_version_need_no_settings():
     run = click.Context(click.Command("run"), parent=click.Context(click.Group("flask")))
     with run, pytest.raises(SystemExit):
         without_settings("these settings are bad")
+
+
+def test_a_driver_that_says_nothing_is_no_traceback(cli, services, monkeypatch):
+    def away(*_, **__):
+        raise StoreUnavailableError("away") from OperationalError("", {}, Exception())
+
+    monkeypatch.setattr(services.tenants, "list", away)
+    assert cli.refused("tenants list").startswith("Error: away")
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
