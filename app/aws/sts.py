@@ -54,7 +54,7 @@ _CONFIRMED_SECONDS = 5.0  # for which AWS's confirmation of the broker's key is 
 _IAM_SECONDS = 2  # timeout; a slow IAM must not delay a proof for long
 
 
-@dataclass(slots=True)  # as app.audit.events.Event
+@dataclass(slots=True)  # not frozen, for the reason in app/audit/events.py
 class Session:
     """Temporary credentials for a customer's role, and their identity according to AWS.
 

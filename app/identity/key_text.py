@@ -38,7 +38,7 @@ def digest_of(text: str) -> bytes:
 def lookup_of_operators_key(text: str) -> str:
     """Return the lookup digits of a key that an operator wrote, such as the bootstrap key.
 
-    Raises ValueError for a malformed key, and for one that can't be random.
+    Raises ValueError for a malformed key, and for one with few different characters.
     """
     match = _KEY.fullmatch(text)
     if match is None:

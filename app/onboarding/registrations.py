@@ -48,7 +48,7 @@ from app.permissions.permission_sets import PermissionSets
 from app.store.database import SYSTEM, Database
 from app.store.models.deployment import deployment_id
 
-# The same text for every reason, so that it shows nobody else whether a tenant exists. The
+# The same text for every reason, so that it shows nobody whether a tenant exists. The
 # customer's administrator reads it among the stack's events.
 REFUSAL = (
     "The registration was not accepted. Launch the stack from the link that you were given, with"
@@ -59,9 +59,8 @@ _PUT_BACK_DELIVERIES = 3  # a message is put back up to this delivery; two are l
 # two numbers, none of a thousand that take two seconds each is lost, though five background workers
 # are killed twice. If each delivery used as much as the first, half of them would be lost.
 _COST_FACTOR = 4
-_LATE_AT_ONCE = (
-    8  # messages that can't be put back any more and use the database, of its 32 connections
-)
+# Messages that can't be put back any more and use the database. This process has 32 connections.
+_LATE_AT_ONCE = 8
 _JITTER_SECONDS = 2
 _LONGEST_SECONDS = 600  # CloudFormation waits for half an hour
 _THREADS = 2  # threads that answer refused stacks

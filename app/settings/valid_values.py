@@ -57,13 +57,15 @@ def matches(pattern: str) -> Callable[[str], str]:
 
 
 def between(least: int, most: int) -> Callable[[str], int]:
+    problem = f"must be a whole number between {least} and {most}."
+
     def check(text: str) -> int:
         try:
-            value: int | None = int(text)
+            value = int(text)
         except ValueError:
-            value = None
-        if value is None or not least <= value <= most:
-            raise ValueError(f"must be a whole number between {least} and {most}.")
+            raise ValueError(problem) from None
+        if not least <= value <= most:
+            raise ValueError(problem)
         return value
 
     check.__doc__ = f"Accept {least} to {most}."

@@ -36,8 +36,8 @@ def declare(db: Session, tenant: Tenant, accounts: Iterable[str] | None) -> bool
     """Replace the tenant's list of accounts, and return whether it changed.
 
     None allows every account. The list is in `tenant.accounts` afterwards. The tenant's row must be
-    locked. Raises ConflictError if the new list lacks the account of a
-    live connection, because that connection would go on issuing.
+    locked. Raises ConflictError if the new list lacks the account of a live connection, because
+    that connection would go on issuing.
     """
     declared = set(accounts or ())
     if accounts is not None:
