@@ -262,6 +262,15 @@ _jinja = jinja2.Environment(
 _jinja.filters |= {"json": json.dumps, "policy": _policy}
 
 
+@contextmanager
+def _available() -> Iterator[None]:
+    """Raise Unavailable for errors of calls to AWS."""
+    try:
+        yield
+    except AWS_ERRORS as error:
+        raise Unavailable(str(error)) from error
+
+
 class TemplateBucket:
     """The bucket with the templates that launch links open."""
 
@@ -270,19 +279,21 @@ class TemplateBucket:
         self._boto = boto3.session.Session(region_name=config.aws.region)
 
     @cached_property
-    def _endpoint(self) -> str:
-        """S3's endpoint, looked up on first use.
+    def _unsigned(self) -> Any:
+        """A client for S3 that uses no credentials.
 
-        Loading S3's model at the start would take 20 % of the start-up time, and few processes need
-        it. The client is unsigned, because a web process needs only the bucket's address, and has
-        no credentials for the bucket.
+        Both clients are made on first use: loading S3's model would take 20 % of the start-up time,
+        and few processes need it. A web process needs only the bucket's address.
         """
-        url: str = self._boto.client("s3", config=_UNSIGNED).meta.endpoint_url
-        return url
+        return self._boto.client("s3", config=_UNSIGNED)
+
+    @cached_property
+    def _signed(self) -> Any:
+        return self._boto.client("s3")
 
     def url(self, template: Template) -> str:
         """Return the template's public address, in the bucket's partition and region."""
-        return f"{self._endpoint}/{self._bucket}/{template.key}"
+        return f"{self._unsigned.meta.endpoint_url}/{self._bucket}/{template.key}"
 
     def publish(self, template: Template) -> Published:
         """Upload the template, unless the bucket has an object of this name.
@@ -290,7 +301,8 @@ class TemplateBucket:
         Returns YES, ALREADY or DIFFERS. Raises Unavailable.
         """
         is_json = template.key.endswith(".json")
-        with self._s3() as s3:
+        with _available():
+            s3 = self._signed
             try:
                 s3.put_object(
                     Bucket=self._bucket,
@@ -311,9 +323,9 @@ class TemplateBucket:
 
         Raises Unavailable.
         """
-        with self._s3(_UNSIGNED) as s3:
+        with _available():
             try:
-                return Published.YES if self._holds(s3, template) else Published.DIFFERS
+                return Published.YES if self._holds(self._unsigned, template) else Published.DIFFERS
             except ClientError as error:
                 # AWS answers 403 for an absent object when the principal may not list the bucket.
                 if status_of(error) in {403, 404}:
@@ -328,7 +340,8 @@ class TemplateBucket:
         """
         prefix = _documents_of(name)
         documents = {}
-        with self._s3() as s3:
+        with _available():
+            s3 = self._signed
             answer = s3.list_objects_v2(Bucket=self._bucket, Prefix=prefix, MaxKeys=_DOCUMENTS_MAX)
             if answer["IsTruncated"]:
                 raise ConflictError(_TOO_MANY.format(name=name, prefix=prefix))
@@ -338,15 +351,6 @@ class TemplateBucket:
                     content = self._content(s3, item["Key"], _DOCUMENT_MAX)
                     documents[int(match[1])] = content.decode(errors="replace")
         return documents
-
-    @contextmanager
-    def _s3(self, settings: BotoConfig | None = None) -> Iterator[Any]:
-        """Open a client for S3. Raises Unavailable for errors of its calls."""
-        try:
-            with closing(self._boto.client("s3", config=settings)) as s3:
-                yield s3
-        except AWS_ERRORS as error:
-            raise Unavailable(str(error)) from error
 
     def _holds(self, s3: Any, template: Template) -> bool:
         """Return whether the object of the template's name has the template's content."""

@@ -344,9 +344,9 @@ def test_a_background_worker_records_what_is_published_after_its_start(
 
 @on_sqlite
 def test_a_bucket_that_does_not_answer_records_nothing(publishing_vendor, monkeypatch):
-    started = publishing_vendor.publish()
+    publishing_vendor.publish()
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
-    assert not publishing_vendor.record(started)
+    assert not publishing_vendor.record(publishing_vendor.start())
 
 
 # --- the document ---
