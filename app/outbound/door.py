@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 from app.outbound.addresses import Destination
 
-ATTEMPT_SECONDS = 15.0
 ANSWER_BYTES = 64 * 1024
 _RECEIVED_BYTES = 2 * ANSWER_BYTES  # the body, the header and all framing
 
@@ -34,10 +33,7 @@ class HttpAnswer(NamedTuple):
 
 
 def post(
-    destination: Destination,
-    headers: Mapping[str, str],
-    body: bytes,
-    seconds: float = ATTEMPT_SECONDS,
+    destination: Destination, headers: Mapping[str, str], body: bytes, seconds: float
 ) -> HttpAnswer:
     """Send the request and return its answer, whatever its status.
 
@@ -93,8 +89,8 @@ def _exchange(
 class _Bounded:
     """A socket for http.client, from which only a limited number of bytes can be read.
 
-    Otherwise a server could send `100 Continue` or chunk extensions for 15 seconds at full speed,
-    and http.client would parse all of them.
+    Otherwise a server could send `100 Continue` or chunk extensions at full speed, and http.client
+    would parse all of them until the deadline.
     """
 
     def __init__(self, connected: socket.socket) -> None:

@@ -13,7 +13,7 @@ from app.concurrency.gevent import spawn
 from app.config import Config
 from app.log import logger
 from app.outbound.addresses import DNS_SECONDS, AddressError, resolve
-from app.outbound.door import ATTEMPT_SECONDS, AttemptError, HttpAnswer, post
+from app.outbound.door import AttemptError, HttpAnswer, post
 from app.store.database import SYSTEM, Database
 from app.store.models import WebhookEndpoint, WebhookEvent
 from app.webhooks import events
@@ -23,6 +23,7 @@ from app.webhooks.retries import Outcome, store
 from app.webhooks.signing import signed_headers
 
 THREADS = 32
+_ATTEMPT_SECONDS = 15.0  # with the resolution of the name
 
 
 @dataclass(frozen=True)
@@ -93,5 +94,5 @@ class Deliveries:
         headers["content-type"] = "application/json"
         networks = self._config.service.webhook_allowed_networks if claimed.by_vendor else ()
         destination = spawn(resolve, claimed.url, networks).result(DNS_SECONDS)
-        seconds = ATTEMPT_SECONDS - (time.monotonic() - began)
+        seconds = _ATTEMPT_SECONDS - (time.monotonic() - began)
         return post(destination, headers, body, max(1.0, seconds))

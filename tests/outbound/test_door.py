@@ -19,6 +19,10 @@ OWN = [ip_network("127.0.0.0/8")]
 Behaviour = Callable[[socket.socket], None]
 
 
+def post(destination: Destination, seconds: float = 15.0) -> door.HttpAnswer:
+    return door.post(destination, {}, b"", seconds)
+
+
 @pytest.fixture
 def destination_of() -> Iterator[Callable[[Behaviour], Destination]]:
     """Start a server that does this with each connection, and return its destination."""
@@ -72,7 +76,7 @@ def test_a_request_and_its_answer(destination_of):
         connected.sendall(b"HTTP/1.1 201 Created\r\nRetry-After: 7\r\nContent-Length: 2\r\n\r\nok")
 
     destination = destination_of(answer)
-    answered = door.post(destination, {"webhook-id": "1"}, b"{}")
+    answered = door.post(destination, {"webhook-id": "1"}, b"{}", 15)
     assert (answered.status, answered.headers["retry-after"], answered.body) == (201, "7", b"ok")
     head, body = received[0].split(b"\r\n\r\n")
     lines = head.decode().split("\r\n")
@@ -83,7 +87,7 @@ def test_a_request_and_its_answer(destination_of):
 
 def test_the_body_of_an_answer_without_a_length_is_read(destination_of):
     text = b"HTTP/1.0 200 OK\r\n\r\nok"
-    assert door.post(destination_of(answering(text)), {}, b"").body == b"ok"
+    assert post(destination_of(answering(text))).body == b"ok"
 
 
 def test_a_redirect_is_an_answer_and_nothing_more(destination_of):
@@ -91,7 +95,7 @@ def test_a_redirect_is_an_answer_and_nothing_more(destination_of):
     target = destination_of(lambda connected: other.append(connected.recv(65536)))
     location = f"Location: http://127.0.0.1:{target.port}/\r\n".encode()
     text = b"HTTP/1.1 307 Temporary Redirect\r\n" + location + b"Content-Length: 0\r\n\r\n"
-    assert door.post(destination_of(answering(text)), {}, b"").status == 307
+    assert post(destination_of(answering(text))).status == 307
     assert not other
 
 
@@ -104,7 +108,7 @@ def test_no_more_than_64_kib_of_an_answer_are_read(destination_of):
         while True:
             sent.append(connected.send(bytes(65536)))
 
-    assert len(door.post(destination_of(flood), {}, b"").body) == 64 * 1024
+    assert len(post(destination_of(flood)).body) == 64 * 1024
     assert sum(sent) < 16 * 1024**2
 
 
@@ -125,7 +129,7 @@ def test_an_answer_that_only_costs_time_is_cut_off(destination_of, beginning, ag
             connected.sendall(again * 1000)
 
     with pytest.raises(door.AttemptError, match="protocol"):
-        door.post(destination_of(flood), {}, b"")
+        post(destination_of(flood))
 
 
 @pytest.mark.parametrize(
@@ -139,7 +143,7 @@ def test_an_answer_that_only_costs_time_is_cut_off(destination_of, beginning, ag
 def test_a_server_that_drips_ends_at_the_deadline(destination_of, beginning):
     began = time.monotonic()
     with pytest.raises(AttemptError, match=r"^timeout$"):
-        door.post(destination_of(dripping(beginning)), {}, b"", seconds=0.5)
+        post(destination_of(dripping(beginning)), seconds=0.5)
     assert 0.4 < time.monotonic() - began < 2
 
 
@@ -148,7 +152,7 @@ def test_a_handshake_that_drips_ends_at_the_deadline(destination_of):
     destination = destination_of(dripping(b"\x16\x03\x03\x40\x00"))._replace(tls=True)
     began = time.monotonic()
     with pytest.raises(AttemptError, match=r"^timeout$"):
-        door.post(destination, {}, b"", seconds=0.5)
+        post(destination, seconds=0.5)
     assert time.monotonic() - began < 2
 
 
@@ -164,20 +168,20 @@ def test_a_handshake_that_drips_ends_at_the_deadline(destination_of):
 )
 def test_no_answer_has_a_word(destination_of, behaviour, word):
     with pytest.raises(AttemptError, match=f"^{word}$"):
-        door.post(destination_of(behaviour), {}, b"")
+        post(destination_of(behaviour))
 
 
 def test_an_ipv6_literal_is_a_host_too(destination_of):
     text = b"HTTP/1.1 204 No Content\r\n\r\n"
     destination = destination_of(answering(text))._replace(name="2606:4700::abcd")
-    assert door.post(destination, {}, b"").status == 204
+    assert post(destination).status == 204
 
 
 def test_nobody_listens():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(AttemptError, match=r"^connection$"):
-        door.post(resolve(f"http://127.0.0.1:{port}/", OWN), {}, b"")
+        post(resolve(f"http://127.0.0.1:{port}/", OWN))
 
 
 def test_the_certificate_is_checked_for_the_name(tmp_path: Path, monkeypatch):
@@ -203,13 +207,13 @@ def test_the_certificate_is_checked_for_the_name(tmp_path: Path, monkeypatch):
         )
         destination = destination._replace(address="127.0.0.1")
         with pytest.raises(AttemptError, match=r"^tls$"):
-            door.post(destination, {}, b"")
+            post(destination)
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         door._tls.cache_clear()
         try:
-            assert door.post(destination, {}, b"").status == 204
+            assert post(destination).status == 204
             with pytest.raises(AttemptError, match=r"^tls$"):
-                door.post(destination._replace(name="hooks.example.com"), {}, b"")
+                post(destination._replace(name="hooks.example.com"))
         finally:
             door._tls.cache_clear()
             receiver.shutdown()
