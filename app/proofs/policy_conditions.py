@@ -35,6 +35,18 @@ CHOSEN = re.compile(
 LIKE = {"stringlike", "arnequals", "arnlike"}  # operators whose values are patterns
 _IN_ANY_CASE = {"stringequalsignorecase", "bool"}
 _READ = LIKE | _IN_ANY_CASE | {"stringequals"}
+_PATHS = "aws:principalorgpaths"
+_NARROWING = {PRINCIPAL_ARN, "aws:principalaccount", "aws:principalorgid", _PATHS}
+_FIXED = {"stringequals", "stringequalsignorecase"}  # operators whose values are no patterns
+# A pattern that lets in nobody else has this prefix before its first wildcard.
+_BEGINS = {
+    PRINCIPAL_ARN: re.compile(r"arn:[^:]+:(iam|sts)::[0-9]{12}:"),
+    _PATHS: re.compile(r"o-[a-z0-9]+/"),
+}
+# IAM compares ARNs part by part, so a wildcard before the account does not match the account.
+_ARN_OF_ACCOUNT = re.compile(r"([^:]*:){4}[0-9]{12}:.*", re.DOTALL)
+# IAM replaces these variables by the role's account and organization, which nobody else has.
+_OF_RESOURCE = re.compile(r"\$\{aws:resource(account|orgid)\}", re.IGNORECASE)
 
 
 class RequestAnswers(NamedTuple):
@@ -245,3 +257,38 @@ def _fit(pattern: str, broker: Broker) -> RequestAnswers:
     if pattern.count(":") <= 1 and globs.states_after(beginning):
         return CHOICE
     return UNKNOWN
+
+
+def narrows(comparison: Comparison) -> bool:
+    """Return whether an Allow statement with this comparison keeps anybody else out."""
+    if comparison.negated or comparison.if_exists or comparison.quantifier == "forallvalues":
+        return False
+    return _compares_with_nobody_else(comparison)
+
+
+def holds_for_anybody(comparison: Comparison) -> bool:
+    """Return whether a Deny statement with this comparison applies to anybody else."""
+    may_hold = comparison.negated and comparison.quantifier != "foranyvalue"
+    return may_hold and _compares_with_nobody_else(comparison)
+
+
+def _compares_with_nobody_else(comparison: Comparison) -> bool:
+    if comparison.key not in _NARROWING or not comparison.values:
+        return False
+    return not any(_admits_others(comparison, value) for value in comparison.values)
+
+
+def _admits_others(comparison: Comparison, value: str) -> bool:
+    """Return whether anybody else's account, organization or ARN can match this value.
+
+    Returns True for a value that Deputy does not understand.
+    """
+    text = _OF_RESOURCE.sub("000000000000", value)
+    if "${" in text or comparison.name not in _FIXED | LIKE:
+        return True
+    if comparison.name in _FIXED or not {"*", "?"} & set(text):
+        return False
+    if comparison.name != "stringlike":
+        return comparison.key != PRINCIPAL_ARN or _ARN_OF_ACCOUNT.fullmatch(text) is None
+    begins = _BEGINS.get(comparison.key)
+    return begins is None or begins.match(re.split(r"[*?]", text, maxsplit=1)[0]) is None

@@ -33,28 +33,18 @@ from app.proofs.policy_conditions import (
     KeyValues,
     RequestAnswers,
     Requests,
+    holds_for_anybody,
     is_pattern,
     is_session_of,
+    narrows,
 )
-from app.proofs.policy_statements import Comparison, Globs, Statement, statements_of
+from app.proofs.policy_statements import Globs, Statement, statements_of
 
 _ASSUME = "sts:assumerole"
 WAYS_IN = (_ASSUME, f"{_ASSUME}withsaml", f"{_ASSUME}withwebidentity")
 _SPACE = re.compile(r"\s")
 SENDABLE = re.compile(r"[\w+=,.@:/-]{2,1224}", re.ASCII)  # the External IDs that STS accepts
 _EQUAL = {"stringequals", "foranyvalue:stringequals"}
-_PATHS = "aws:principalorgpaths"
-_NARROWING = {PRINCIPAL_ARN, "aws:principalaccount", "aws:principalorgid", _PATHS}
-_FIXED = {"stringequals", "stringequalsignorecase"}  # operators whose values are no patterns
-# A pattern that lets in nobody else has this prefix before its first wildcard.
-_BEGINS = {
-    PRINCIPAL_ARN: re.compile(r"arn:[^:]+:(iam|sts)::[0-9]{12}:"),
-    _PATHS: re.compile(r"o-[a-z0-9]+/"),
-}
-# IAM compares ARNs part by part, so a wildcard before the account does not match the account.
-_ARN_OF_ACCOUNT = re.compile(r"([^:]*:){4}[0-9]{12}:.*", re.DOTALL)
-# IAM replaces these variables by the role's account and organization, which nobody else has.
-_OF_RESOURCE = re.compile(r"\$\{aws:resource(account|orgid)\}", re.IGNORECASE)
 
 
 class Reading(NamedTuple):
@@ -322,7 +312,7 @@ def _admits_anybody(statement: Statement) -> bool:
     everybody = _names_everybody(statement.names)
     if statement.other_names is not None and ("AWS", "*") not in statement.other_names:
         everybody = True
-    return everybody and not any(map(_narrows, statement.comparisons))
+    return everybody and not any(map(narrows, statement.comparisons))
 
 
 def _denies_anybody(statement: Statement) -> bool:
@@ -334,41 +324,8 @@ def _denies_anybody(statement: Statement) -> bool:
     if statement.other_names:
         everybody = not _names_everybody(statement.other_names)
     understood = statement.is_understood and everybody
-    return understood and all(map(_holds_for_anybody, statement.comparisons))
+    return understood and all(map(holds_for_anybody, statement.comparisons))
 
 
 def _names_everybody(names: list[tuple[str, str]]) -> bool:
     return any(name == "*" for _, name in names)
-
-
-def _narrows(comparison: Comparison) -> bool:
-    if comparison.negated or comparison.if_exists or comparison.quantifier == "forallvalues":
-        return False
-    return _compares_with_nobody_else(comparison)
-
-
-def _holds_for_anybody(comparison: Comparison) -> bool:
-    may_hold = comparison.negated and comparison.quantifier != "foranyvalue"
-    return may_hold and _compares_with_nobody_else(comparison)
-
-
-def _compares_with_nobody_else(comparison: Comparison) -> bool:
-    if comparison.key not in _NARROWING or not comparison.values:
-        return False
-    return not any(_admits_others(comparison, value) for value in comparison.values)
-
-
-def _admits_others(comparison: Comparison, value: str) -> bool:
-    """Return whether anybody else's account, organization or ARN can match this value.
-
-    Returns True for a value that Deputy does not understand.
-    """
-    text = _OF_RESOURCE.sub("000000000000", value)
-    if "${" in text or comparison.name not in _FIXED | LIKE:
-        return True
-    if comparison.name in _FIXED or not {"*", "?"} & set(text):
-        return False
-    if comparison.name != "stringlike":
-        return comparison.key != PRINCIPAL_ARN or _ARN_OF_ACCOUNT.fullmatch(text) is None
-    begins = _BEGINS.get(comparison.key)
-    return begins is None or begins.match(re.split(r"[*?]", text, maxsplit=1)[0]) is None
