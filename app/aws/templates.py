@@ -34,7 +34,7 @@ from app.aws.errors import AWS_ERRORS, Unavailable, status_of
 from app.config import TemplateConfig
 from app.errors import ConflictError
 from app.permissions.permission_sets import PermissionSet
-from app.permissions.set_files import without_reasons
+from app.permissions.set_rules import without_reasons
 from app.settings.valid_values import ROLE_MAX_DEFAULT
 from app.strict_json import JsonObject
 

@@ -25,7 +25,7 @@ from app.errors import CallerFaultError
 from app.identity import Principal, owned
 from app.ids import EXTERNAL_ID_PATTERN
 from app.permissions.permission_sets import PermissionSet, PermissionSets
-from app.permissions.set_fields import JsonObject
+from app.permissions.set_rules import JsonObject
 from app.proofs.canary import Canary
 from app.rotation.switch import RotationPlan, accepts_any, plan_rotation
 from app.store.database import Database

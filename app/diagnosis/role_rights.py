@@ -13,7 +13,7 @@ from typing import Literal
 from app.aws.role_view import Decision, Right, RolePolicies
 from app.ids import RoleArn
 from app.permissions.permission_sets import READS_ITSELF
-from app.permissions.set_fields import JsonObject
+from app.permissions.set_rules import JsonObject
 from app.proofs.policy_statements import Globs, comparisons, elements_of, texts
 
 Cause = Literal[

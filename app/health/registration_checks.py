@@ -26,7 +26,7 @@ from app.health.checks import (
     skipped,
     warning,
 )
-from app.permissions.set_fields import JsonObject, texts
+from app.permissions.set_rules import JsonObject, texts
 from app.store.database import Database, database_now
 
 STACK = (

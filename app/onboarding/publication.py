@@ -24,7 +24,7 @@ from app.errors import ConflictError, NotFoundError, ValidationFailedError
 from app.log import logger
 from app.permissions.difference import Difference, difference
 from app.permissions.permission_sets import PermissionSet, PermissionSets, read_document, read_label
-from app.permissions.set_fields import VERSION_MAX
+from app.permissions.set_rules import VERSION_MAX
 from app.store.database import SYSTEM, Database, Session
 from app.store.models import PermissionSetVersion
 

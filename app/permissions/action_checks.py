@@ -24,8 +24,8 @@ from app.permissions.risky_actions import (
     GRANT_POLICIES,
     SECRETS_AND_CREDENTIALS,
 )
-from app.permissions.set_fields import JsonObject, texts
-from app.permissions.set_files import SAY_ADMINISTRATOR, SetFile, places
+from app.permissions.set_files import SetFile
+from app.permissions.set_rules import SAY_ADMINISTRATOR, JsonObject, places, texts
 from app.permissions.wildcards import all_actions, all_resources, resources_of, unnamed_resources
 
 _READING = {"Read", "List"}
@@ -133,7 +133,7 @@ def _administration(statement: JsonObject, taggable: set[str]) -> Iterator[str]:
     unnamed, narrowed = unnamed_resources(resources, _ARN_NAMES), _compares_tags(statement)
     principals = resources_of("iam", resources)
     if all_resources(resources):
-        # set_files.py already refuses all actions on all resources.
+        # set_rules.py already refuses all actions on all resources.
         patterns = [pattern for pattern in patterns if not all_actions([pattern])]
     for pattern in patterns:
         names, grants = [], []

@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from app.permissions.permission_sets import PermissionSet, compared
-from app.permissions.set_fields import JsonObject, texts
+from app.permissions.set_rules import JsonObject, texts
 
 
 class Side(NamedTuple):

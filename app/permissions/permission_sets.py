@@ -1,7 +1,7 @@
 """Permission sets: what the vendor asks for, as named and versioned data files.
 
 The setting PERMISSION_SETS names their folder. Without it, Deputy uses the examples in
-cloudformation/permission-sets. app/permissions/set_files.py has the rules for a file.
+cloudformation/permission-sets. app/permissions/set_rules.py has the rules for a file.
 
 A permission set's document is what a version asks for, in a canonical form without descriptions.
 Publishing puts it into the templates' bucket. Two permission sets ask for the same if and only if
@@ -20,8 +20,8 @@ from typing import Literal
 from app.config import ConfigError
 from app.errors import ValidationFailedError
 from app.ids import ROLE_NAME_MAX, TENANT_DIGITS
-from app.permissions import set_files
-from app.permissions.set_fields import JsonObject, texts
+from app.permissions import set_files, set_rules
+from app.permissions.set_rules import JsonObject, texts
 
 FOLDER = Path(__file__).parent.parent.parent / "cloudformation" / "permission-sets"
 _DEFAULT = "inventory"  # the default permission set in FOLDER
@@ -73,7 +73,7 @@ class PermissionSet:
 
         Variables for parameters stay in it.
         """
-        statements = set_files.without_reasons(self.statements)
+        statements = set_rules.without_reasons(self.statements)
         text = json.dumps(statements).replace("${AWS::Partition}", partition)
         return {"Version": "2012-10-17", "Statement": json.loads(text)}
 
@@ -219,6 +219,6 @@ def _default(names: list[str], folder: Path | None, default: str | None) -> str:
 
 
 def _set_of(file: set_files.SetFile) -> PermissionSet:
-    lists: JsonObject = {field: set_files.mappings(file.data, field) for field in set_files.LISTS}
+    lists: JsonObject = {field: set_rules.mappings(file.data, field) for field in set_rules.LISTS}
     lists["statements"] = lists["statements"] or [_NOTHING]
     return PermissionSet(**file.data | lists | {"name": file.name})

