@@ -4,9 +4,16 @@ the document gives.
 
 import pytest
 
-from tests.api.kit.test_schemathesis import admin, assert_as_documented, described, home, unhurried
+from tests.api.kit.test_schemathesis import (
+    admin,
+    assert_as_documented,
+    described,
+    home,
+    inhabited,
+    unhurried,
+)
 
-__all__ = ["admin", "home"]  # fixtures
+__all__ = ["admin", "home", "inhabited"]  # fixtures
 
 
 @pytest.mark.soak
