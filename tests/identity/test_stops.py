@@ -25,7 +25,7 @@ from tests.support.rows import Role, connection_row, tenant_row
 from tests.support.waiting import until
 
 WRITERS = VENDOR_REQUESTS.amount  # so many of unbound keys work at once in a process
-WARM = 40  # writes until the stop
+WARM = WRITERS  # writes until the stop
 SECONDS = 2.0  # a stop's limit; without a fair lock it takes 10, and fails
 GONE = (UnauthenticatedError, NotFoundError)
 TABLES = (ApiKey, OnboardingLink, Connection, AuditEvent)  # what the writers write
