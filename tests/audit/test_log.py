@@ -124,7 +124,7 @@ def event_of_busy_log(database):
             "tenant_id": tenants[number % 8],
             "access_key_id": f"ASIA{number:016}" if number % 10 == 1 else None,
         }
-        for number in range(4_000)
+        for number in range(2_000)
     ]
     with database.write(SYSTEM) as db:
         db.execute(insert(AuditEvent), rows)
