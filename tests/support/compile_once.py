@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from botocore.hooks import HierarchicalEmitter
 from botocore.session import Session
+from flask import Flask
+from jinja2 import BytecodeCache
 from sqlalchemy import Engine, event
 
 
@@ -53,3 +55,21 @@ def statements_are_compiled_once() -> Iterator[None]:
     event.listen(Engine, "engine_connect", share)
     yield
     event.remove(Engine, "engine_connect", share)
+
+
+class _Templates(BytecodeCache):
+    def __init__(self):
+        self._code = {}
+
+    def load_bytecode(self, bucket):
+        bucket.code = self._code.get((bucket.key, bucket.checksum))
+
+    def dump_bytecode(self, bucket):
+        self._code[bucket.key, bucket.checksum] = bucket.code
+
+
+@pytest.fixture(scope="session", autouse=True)
+def templates_are_compiled_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(Flask.jinja_options, "bytecode_cache", _Templates())
+        yield
