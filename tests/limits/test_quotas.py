@@ -23,6 +23,7 @@ from tests.support.rows import ADMIN, at_once
 from tests.support.waiting import until
 
 ROLE, CHECK = (ROLES_ENTERED, ATTEMPTS), (CHECKS, ATTEMPTS)
+ROLES, OF_LINK = 24, 16  # a tenant's and a link's, in a minute and in an hour
 NOON = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
 
 
@@ -30,7 +31,7 @@ NOON = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
 def both_services(request):
     """Two of them, as two gunicorn workers, on a database of their own."""
     with new_database(request.param) as url:
-        config = make_config(url, connection_rate=60, link_rate=20)
+        config = make_config(url, connection_rate=ROLES, link_rate=OF_LINK)
         both = [composition.Services(config) for _ in range(2)]
         yield both
         for services in both:
@@ -95,7 +96,7 @@ def uses(services):
 
 
 def test_two_processes_together_acquire_exactly_the_limit(two_services, noon_plus):
-    for limits, most in ((ATTEMPTS,), 60), (ROLE, 20), (CHECK, 20):
+    for limits, most in ((ATTEMPTS,), ROLES), (ROLE, OF_LINK), (CHECK, OF_LINK):
         tenant = new_id()
         visitor = link(tenant)
         counts = [services.quotas.acquire for services in two_services] * most
@@ -111,16 +112,19 @@ def test_many_threads_of_both_processes_at_once_do_not_exceed_a_quota(two_servic
     first = at_once([lambda s=s: enter(s.quotas, visitor) for s in two_services * 6])
     assert first == [None] * 12
     with ThreadPoolExecutor(16) as pool:
-        more = pool.map(lambda n: admitted(enter, two_services[n % 2].quotas, visitor), range(40))
-        assert sum(more) == 8
-    assert uses(two_services[0]) == {("paste", visitor.link_id): 20, ("attempt", tenant): 20}
+        more = pool.map(lambda n: admitted(enter, two_services[n % 2].quotas, visitor), range(24))
+        assert sum(more) == OF_LINK - 12
+    assert uses(two_services[0]) == {
+        ("paste", visitor.link_id): OF_LINK,
+        ("attempt", tenant): OF_LINK,
+    }
 
 
 def test_a_refused_request_writes_nothing_and_does_not_queue_to_write(two_services, noon_plus):
     one, other = two_services
     tenant = new_id()
     visitor = link(tenant)
-    for _ in range(20):
+    for _ in range(OF_LINK):
         enter(one.quotas, visitor)
     before, statements = uses(one), []
     event.listen(one.db.engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
@@ -144,7 +148,7 @@ def test_a_request_that_looked_before_the_last_place_was_taken_is_refused_and_le
     attempt(one.quotas, tenant)
     with ThreadPoolExecutor(1) as pool:
         with other.db.write(SYSTEM) as db:
-            db.execute(sqlalchemy.update(QuotaUse).values(counted=60))
+            db.execute(sqlalchemy.update(QuotaUse).values(counted=ROLES))
             seen = []
             event.listen(one.db.engine, "after_cursor_execute", lambda *args: seen.append(args[2]))
             late = pool.submit(admitted, enter, one.quotas, link(tenant))
@@ -154,13 +158,13 @@ def test_a_request_that_looked_before_the_last_place_was_taken_is_refused_and_le
             )
             assert not late.done()
         assert late.result() is False
-    assert uses(other) == {("attempt", tenant): 60}
+    assert uses(other) == {("attempt", tenant): ROLES}
 
 
 def test_other_names_links_and_tenants_have_quotas_of_their_own(two_services, noon_plus):
     quotas, tenant, other = two_services[0].quotas, new_id(), new_id()
     visitor = link(tenant)
-    for _ in range(20):
+    for _ in range(OF_LINK):
         enter(quotas, visitor)
     assert not admitted(enter, quotas, visitor)
     assert admitted(quotas.acquire, visitor, tenant, *CHECK)
@@ -181,7 +185,7 @@ def test_a_request_is_admitted_after_the_wait_and_not_a_second_before(
 ):
     quotas, tenant = two_services[0].quotas, new_id()
     noon_plus(first)
-    for _ in range(60):
+    for _ in range(ROLES):
         attempt(quotas, tenant)
     noon_plus(asked)
     while admitted(attempt, quotas, tenant):  # what has faded by then
@@ -217,7 +221,7 @@ def test_old_uses_of_quotas_do_not_pile_up(two_services, noon_plus):
 
 
 def test_many_who_begin_a_window_and_forget_at_once_do_not_fail(two_services, noon_plus):
-    for _ in range(60):
+    for _ in range(32):
         attempt(two_services[0].quotas, new_id())
     noon_plus(120)
     tenants = [new_id() for _ in range(16)]
