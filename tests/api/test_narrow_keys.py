@@ -2,6 +2,7 @@
 or taken over.
 """
 
+from functools import cached_property
 from uuid import UUID
 
 import pytest
@@ -19,13 +20,17 @@ class Case:
     def __init__(self, world, bound):
         self.world, self.tenant = world, world.tenant()
         self.read = world.connection(self.tenant)
-        path = f"/v1/tenants/{self.tenant['id']}/connections"
-        body = {"role_arn": world.role(self.tenant), "permission_set": WRITE}
-        self.write = world.admin("POST", path, body, expect=201)
-        assert self.write["status"] == "verified"
         self.scanner = world.key(
             "credentials:issue", tenant=self.tenant if bound else None, permission_sets=[READ]
         )
+
+    @cached_property
+    def write(self):
+        path = f"/v1/tenants/{self.tenant['id']}/connections"
+        body = {"role_arn": self.world.role(self.tenant), "permission_set": WRITE}
+        made = self.world.admin("POST", path, body, expect=201)
+        assert made["status"] == "verified"
+        return made
 
 
 @pytest.fixture(params=[True, False], ids=["bound", "unbound"])
@@ -63,11 +68,12 @@ def test_a_key_gets_no_credentials_of_another_set_and_reports_no_refusal(case):
 
 @on_sqlite
 @pytest.mark.parametrize(
-    "change",
+    ("case", "change"),
     [
-        "UPDATE connections SET permission_set = 'bucket-sync' WHERE id = :connection",
-        "UPDATE api_keys SET permission_sets = '[\"bucket-sync\"]' WHERE lookup = :key",
+        (True, "UPDATE connections SET permission_set = 'bucket-sync' WHERE id = :connection"),
+        (False, "UPDATE api_keys SET permission_sets = '[\"bucket-sync\"]' WHERE lookup = :key"),
     ],
+    indirect=["case"],
 )
 def test_a_change_of_sets_takes_effect_at_once_in_every_process(case, start, by_hand, change):
     elsewhere, path = Api(start({}), case.scanner.key), path_of(case.read, "/credentials")
