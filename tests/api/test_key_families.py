@@ -3,12 +3,15 @@ replaced.
 """
 
 import datetime as dt
+from collections.abc import Iterator
 
 import pytest
 import time_machine
 from sqlalchemy import func, select
 
+from app.factory import create_app
 from app.store.models import Tenant
+from tests.conftest import with_settings
 from tests.support.cast import Api, World
 
 EVERYTHING = ["keys:write", "connections:write", "connections:read", "tenants:read"]
@@ -284,10 +287,12 @@ def test_a_bound_key_ends_only_keys_that_a_bound_key_made(world):
 # --- for how many ---
 
 
-@pytest.fixture
-def crowded(start, world) -> World:
+@pytest.fixture(scope="module")
+def crowded(aws, vendor, config, admin) -> Iterator[World]:
     """A process whose tenants may have two keys and two links."""
-    return World(world.aws, Api(start({}, tenant_keys=2, tenant_links=2), world.admin.key))
+    app = create_app(with_settings(config, tenant_keys=2, tenant_links=2))
+    yield World(aws, Api(app, admin.key))
+    app.extensions["deputy"].db.engine.dispose()
 
 
 def full(response):

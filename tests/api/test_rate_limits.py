@@ -4,12 +4,14 @@ The clock that the limits are counted by stands still, so a slow machine sees th
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from app.factory import create_app
 from app.identity.scopes import ALL_SCOPES
 from tests.attacks.evidence import on_sqlite
+from tests.conftest import with_settings
 from tests.support.cast import Api, World, path_of
 
 pytestmark = pytest.mark.usefixtures("no_hurry", "impatient")
@@ -21,9 +23,16 @@ def start_limited(aws, admin, start, stopped_clock) -> Callable[..., World]:
     return lambda **limits: World(aws, Api(start({}, **limits), admin.key))
 
 
+@pytest.fixture(scope="module")
+def tight_world(aws, vendor, config, admin) -> Iterator[World]:
+    app = create_app(with_settings(config, issue_rate=3, connection_rate=3, max_connections=2))
+    yield World(aws, Api(app, admin.key))
+    app.extensions["deputy"].db.engine.dispose()
+
+
 @pytest.fixture
-def tight(start_limited) -> World:
-    return start_limited(issue_rate=3, connection_rate=3, max_connections=2)
+def tight(tight_world, stopped_clock) -> World:
+    return tight_world
 
 
 @on_sqlite
