@@ -2,21 +2,31 @@
 over.
 """
 
-import pytest
+from collections.abc import Iterator
 
+import pytest
+from flask import Flask
+
+from app.factory import create_app
 from tests.attacks.evidence import problem
-from tests.support.cast import path_of
+from tests.support.cast import Api, path_of
+
+
+@pytest.fixture(scope="module")
+def another(aws, vendor, config) -> Iterator[Flask]:
+    made = create_app(config)
+    yield made
+    made.extensions["deputy"].db.engine.dispose()
 
 
 @pytest.fixture
-def known(world, customer, start):
+def known(world, customer, another):
     """A verified connection, its role's customer, and another process that has issued for it and
     remembers it.
     """
     tenant = world.tenant()
     connection = world.connect(tenant, world.role(tenant, customer))
-    worker = world.worker(tenant)
-    there = type(worker)(start({}), worker.key)
+    there = Api(another, world.worker(tenant).key)
     there("POST", path_of(connection, "/credentials"))
     return connection, customer, there
 
