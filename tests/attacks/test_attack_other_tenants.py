@@ -94,11 +94,11 @@ def test_the_state_of_another_tenants_connection_shows_nowhere(scene, world):
     ]
     world.suspend(connections[-1])
     answers = []
-    for connection in ({"tenant_id": absent(), "id": absent()}, *connections):
-        for what in ("/credentials", "/verify"):
-            with untouched(world, *connections):
+    with untouched(world, *connections):
+        for connection in ({"tenant_id": absent(), "id": absent()}, *connections):
+            for what in ("/credentials", "/verify"):
                 response = scene.mallory.raw("POST", path_of(connection, what))
-            answers.append(problem(response, 404, "not_found"))
+                answers.append(problem(response, 404, "not_found"))
     assert answers == [answers[0]] * 8
 
 
