@@ -265,5 +265,5 @@ def test_a_crowd_at_readiness_costs_one_call_to_aws(deployment, monkeypatch):
 
     monkeypatch.setattr(QueryApi, "call", counted)
     app = deployment._process()
-    at_once([lambda: Api(app, None)("GET", "/readyz")] * 40)
+    at_once([lambda: Api(app, None)("GET", "/readyz")] * 16)
     assert asked == ["GetCallerIdentity"]
