@@ -115,32 +115,33 @@ BY_HAND = {
 }
 
 
-def values(services, here, *, postgresql):
-    other = tenant_row(services.db)
-    rotated = ExternalIdRow(
-        tenant_id=here.tenant_id, value=new_external_id(), state=ExternalIdState.NEXT
-    )
-    with services.db.write(SYSTEM) as db:
-        db.add(rotated)
-        others = db.scalars(
-            sqlalchemy.select(ExternalIdRow.id).where(ExternalIdRow.tenant_id == other)
-        ).one()
+def values(services, here, statement):
+    """Those that the statement names."""
     ids = {
         "key": here.key_id,
         "tenant": here.tenant_id,
         "connection": here.connection_id,
-        "other": other,
-        "others": others,
-        "rotated": rotated.id,
         "fresh": new_id(),  # lists in other tests have the newest first
     }
-    ids = ids if postgresql else {name: value.hex for name, value in ids.items()}
-    return ids | {"digest": secrets.token_bytes(32), "digits": secrets.token_hex(8)}
+    if ":other" in statement:
+        ids["other"] = tenant_row(services.db)
+        others = sqlalchemy.select(ExternalIdRow.id).filter_by(tenant_id=ids["other"])
+        with services.db.read() as db:
+            ids["others"] = db.scalars(others).one()
+    if ":rotated" in statement:
+        state = ExternalIdState.NEXT
+        row = ExternalIdRow(tenant_id=here.tenant_id, value=new_external_id(), state=state)
+        with services.db.write(SYSTEM) as db:
+            db.add(row)
+        ids["rotated"] = row.id
+    if services.db.engine.dialect.name == "sqlite":
+        ids = {name: value.hex for name, value in ids.items()}
+    ids |= {"digest": secrets.token_bytes(32), "digits": secrets.token_hex(8)}
+    return {name: value for name, value in ids.items() if f":{name}" in statement}
 
 
 def change(services, rows, by_hand, statement):
-    given = values(services, rows, postgresql=by_hand.engine.dialect.name == "postgresql")
-    by_hand(statement, **{name: value for name, value in given.items() if f":{name}" in statement})
+    by_hand(statement, **values(services, rows, statement))
 
 
 def test_taking_away_by_hand_increments_the_revocation_counter_too(services, by_hand):
