@@ -20,6 +20,7 @@ from app.onboarding.registration_tokens import VoidToken
 from app.onboarding.registrations import Registrations
 from app.store.models import ApiKey, AuditEvent, Connection, OnboardingLink
 from app.store.models.deployment import deployment_id
+from tests.attacks.evidence import on_postgresql
 from tests.conftest import OPERATOR
 from tests.support.rows import Role, connection_row, tenant_row
 from tests.support.waiting import until
@@ -157,7 +158,12 @@ def all_dead(besieged, texts):
     return True
 
 
-@pytest.mark.parametrize("bound", [True, False])  # an unbound one is revoked by the command
+# An unbound one is revoked by the command. SQLite has one lock, whatever is written or stopped.
+@pytest.mark.parametrize(
+    ("database_url", "bound"),
+    [("postgresql", True), ("postgresql", False), ("sqlite", True)],
+    indirect=["database_url"],
+)
 def test_a_key_that_makes_keys_without_a_pause_is_revoked_with_all_of_them(besieged, bound):
     stolen, text = besieged.key(OPERATOR, besieged.tenant_id if bound else None)
     makers, texts = [stolen], [text]
@@ -225,7 +231,14 @@ SIEGES = {
 }
 
 
-@pytest.mark.parametrize("stop", SIEGES)
+@pytest.mark.parametrize(
+    ("database_url", "stop"),
+    [
+        *(("postgresql", stop) for stop in SIEGES),
+        *(("sqlite", stop) for stop in ("a key is revoked", "a link is revoked")),
+    ],
+    indirect=["database_url"],
+)
 def test_a_stop_is_quick_and_final_beside_those_who_write_without_a_pause(besieged, stop):
     let_in, write, act, refusals = SIEGES[stop]
     writer, detail = let_in(besieged)
@@ -234,6 +247,7 @@ def test_a_stop_is_quick_and_final_beside_those_who_write_without_a_pause(besieg
     )
 
 
+@on_postgresql
 def test_a_link_is_revoked_beside_a_flood_of_messages_with_its_token(besieged):
     _, link_id = besieged.link()
     inbox = Registrations(
