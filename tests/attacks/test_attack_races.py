@@ -195,7 +195,7 @@ def test_a_proof_counts_only_for_the_version_that_it_tested(world, case, meanwhi
     assert world.admin("GET", case.path)["status"] == "insecure"
 
 
-def statuses_at_once(world, *requests, times=4):
+def statuses_at_once(world, *requests, times=3):
     """Each request so many times, all requests at the same time. A key comes before the method."""
 
     def repeat(key, *request):
