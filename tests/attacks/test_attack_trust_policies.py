@@ -105,7 +105,7 @@ def test_a_role_that_lets_a_stranger_in_is_insecure_and_never_issues(world):
             demand = check(connection, "trust_policy_demands_external_id")
             assert demand["outcome"] in {"failed", "inconclusive"}
             calls = len(world.calls_for(role_arn))
-            response = world.worker(tenant).raw("POST", path_of(connection, "/credentials"))
+            response = world.admin.raw("POST", path_of(connection, "/credentials"))
             problem(response, 409, "connection_not_verified")
             assert refusal(world, response)["connection_id"] == connection["id"]
             assert len(world.calls_for(role_arn)) == calls
