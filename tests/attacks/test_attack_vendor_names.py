@@ -63,10 +63,9 @@ def _is_taken(name):
 # Every one of them is allowed.
 VENDORS = [
     "O'Reilly & Söhne, Ltd.",
-    "Acme 株式会社",
     '</title><script>alert(1)</script>"><img src=x onerror=alert(1)>',
     "{{ config.secret_keys }}{% raw %} '; $(reboot) `reboot` \\",
-    "&param_ExternalId=dpy-x#/../?a=b",
+    "株式会社 &param_ExternalId=dpy-x#/../?a=b",
     '"${file(1)}" %{ if true }x%{ endif }',
     "Acme: evil # comment, - *a !Ref &b ${AWS::AccountId}",
 ]
@@ -77,7 +76,7 @@ VENDORS = [
 @example(name="null")
 @example(name="yes ---")
 @example(name=VENDORS[0])
-@example(name=VENDORS[6])
+@example(name=VENDORS[5])
 def test_no_vendor_name_that_is_allowed_changes_more_than_the_name(config, name):
     """Templates hold its ASCII form everywhere in the YAML."""
     form = ascii_form(name)
@@ -102,7 +101,7 @@ def plain_elements(config, admin, acme) -> list[tuple[str, list[str]]]:
         return elements(plain, acme)
 
 
-@pytest.mark.parametrize("name", VENDORS[1:5])
+@pytest.mark.parametrize("name", VENDORS[1:4])
 def test_a_vendor_name_stays_a_name_on_the_page_and_in_links(
     config, admin, acme, plain_elements, name
 ):
