@@ -12,7 +12,7 @@ import time_machine
 
 from app.identity.scopes import ALL_SCOPES
 from tests.attacks.evidence import case, issues_nothing, on_postgresql
-from tests.support.cast import OPERATOR, UNSET, Api, Customer, path_of
+from tests.support.cast import OPERATOR, UNSET, Api, Customer, path_of, without_external_id
 from tests.web.conftest import visit
 
 pytestmark = on_postgresql  # nothing here depends on the database
@@ -163,7 +163,7 @@ def test_no_other_role_of_the_account_goes_around_the_vendors_suspension(
     connects(world.admin, path, other)  # the vendor may
 
 
-@pytest.mark.parametrize("prepared", ["pending", "suspended", "broken"])
+@pytest.mark.parametrize("prepared", ["pending", "suspended", "broken", "insecure"])
 def test_a_connection_prepared_in_the_account_does_not_go_around_the_vendors_suspension(
     world, connection, mallory, path, customer, *, prepared
 ):
@@ -173,13 +173,14 @@ def test_a_connection_prepared_in_the_account_does_not_go_around_the_vendors_sus
     kit = world.kit({"id": connection["tenant_id"]})
     name, trust = f"{kit['role_name']}-second", kit["trust_policy"]
     body = {"role_arn": f"arn:aws:iam::{customer.account}:role/{name}"}
-    spoilt = prepared == "broken"
+    others = world.kit(world.tenant())["trust_policy"]
+    spoilt = {"broken": others, "insecure": without_external_id(trust)}.get(prepared)
     if spoilt:
         customer.role(name, trust)
     made = mallory("POST", path, body, expect=201)
     if spoilt:
         assert made["status"] == "verified"
-        customer.retrust(name, world.kit(world.tenant())["trust_policy"])
+        customer.retrust(name, spoilt)
         assert mallory("POST", path_of(made, "/verify"))["status"] == prepared
     if prepared == "suspended":
         mallory("POST", path_of(made, "/suspend"), {"reason": "until it is needed"})
