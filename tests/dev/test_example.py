@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,14 +11,37 @@ import pytest
 import requests
 from playwright.sync_api import expect
 
-from dev.stack import ROOT, free_port
+from dev import demo
+from dev.run import summary
+from dev.run_settings import Settings
+from dev.stack import ROOT, Stack, free_port
 from tests.conftest import in_a_browser
-from tests.dev.make_run import LAST_LINE, PATIENCE, Run
+from tests.dev.make_run import LAST_LINE, PATIENCE, STOPPED, Run, assert_nothing_left
 from tests.dev.test_click_through import launch
+from tests.support.rows import ByHand
 from tests.support.waiting import until
 
 PAGE = (ROOT / "docs" / "integrate.md").read_text()
 PRODUCT = (ROOT / "examples" / "vendor" / "product.py").read_text()
+# The commands of all blocks run at the end, in one process
+LATER = """
+commands=$(mktemp)
+later() {{ printf '%s\\0' "$@" "" >> "$commands"; }}
+{pasted}
+"$0" -c "$1" < "$commands"
+rm "$commands"
+"""
+ALL_AT_ONCE = """
+import sys
+from flask.cli import cli
+for words in sys.stdin.read().removesuffix("\\0\\0").split("\\0\\0"):
+    print("ran:", words.split("\\0")[2:])
+    try:
+        cli.main(words.split("\\0"), prog_name="flask")
+    except SystemExit as ended:
+        if ended.code:
+            raise
+"""
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 
@@ -28,8 +52,29 @@ def example(tmp_path_factory) -> Iterator[Run]:
     with Run("example", data, DEPUTY_RETURN_URLS=f"{product}/", DEPUTY_VENDOR_URL=product) as run:
         run.product = product
         yield run.ready()
-        assert run.interrupt() == 0
         assert "Traceback" not in run.output
+        assert_who_is_killed_outright_leaves_no_process(run)
+    assert_the_next_start_is_fresh(run)
+
+
+def assert_who_is_killed_outright_leaves_no_process(run):
+    run.process.kill()
+    run.process.wait()
+    assert_nothing_left(run, STOPPED)
+
+
+def assert_the_next_start_is_fresh(run):
+    notes = [run.data / "run.json", run.data / "env"]
+    assert all(note.exists() for note in notes)
+    settings = Settings(run.port, run.sandbox_port, run.data)
+    with Stack(settings, {"PATH": os.environ["PATH"]}) as again:
+        again.prepare()
+        assert not any(note.exists() for note in notes)
+        assert re.search(r"state +fresh: .*removed", summary(again))
+        database = ByHand(again.environment["DEPUTY_DATABASE_URL"])
+        assert database.rows("SELECT id FROM tenants") == []
+        assert database.rows("SELECT lookup FROM api_keys") == [(again.admin_key[4:20],)]
+        assert again.admin_key != run.admin_key
 
 
 @in_a_browser
@@ -67,27 +112,29 @@ def test_the_product_refuses_strangers_and_every_block_of_the_page_runs(example)
     assert (kinds.count("sh"), kinds.count("python"), len(kinds)) == (4, 5, 9)
     assert BLOCKS[0] == ("sh", "make example\n")
     assert "-m dev.example" in (ROOT / "Makefile").read_text()
-    for kind, block in BLOCKS[1:]:
-        if kind == "python":
-            assert block in PRODUCT
-            continue
-        block = block.replace(".data/env", str(example.data / "env"))  # noqa: PLW2901
-        done = subprocess.run(
-            ["sh", "-eu", "-c", block],
-            cwd=ROOT,
-            env={"PATH": os.environ["PATH"], "HOME": str(example.data)},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == 0, f"{block}\n{done.stdout}{done.stderr}"
+    assert all(block in PRODUCT for kind, block in BLOCKS if kind == "python")
+    pasted = "".join(block for kind, block in BLOCKS[1:] if kind == "sh")
+    pasted = pasted.replace(".data/env", str(example.data / "env"))
+    pasted = pasted.replace(".venv/bin/flask", "later")
+    done = subprocess.run(
+        ["sh", "-eu", "-c", LATER.format(pasted=pasted), sys.executable, ALL_AT_ONCE],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "HOME": str(example.data)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, f"{pasted}\n{done.stdout}{done.stderr}"
+    assert done.stdout.count("ran: ") == 5
 
 
-def test_the_demo_says_that_it_needs_make_run(example):
-    with Run("demo", example.data) as demo:
-        assert demo.ended() == 1
-        assert "in use by `make example`, and the demo needs `make run`" in demo.output
+def test_the_demo_says_that_it_needs_make_run(example, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["demo"])
+    monkeypatch.setattr(demo, "forget_own_aws", lambda: None)
+    monkeypatch.setenv("DEPUTY_DATA_DIR", str(example.data))
+    assert demo.main() == 1
+    assert "in use by `make example`, and the demo needs `make run`" in capsys.readouterr().err
 
 
 def test_the_product_starts_beside_make_run(run):

@@ -1,7 +1,7 @@
 """`make run` and `make demo` as a person runs them: real processes, real ports, real signals.
 
 Those who only look share one run, the fixture `run`; how a run ends is in conftest.py and in
-test_run_settings.py.
+test_example.py.
 """
 
 import json
@@ -157,11 +157,9 @@ def test_only_its_owner_can_read_its_secrets(run):
 
 
 def test_a_second_run_is_refused(run):
-    with Run("run", run.data) as second:
-        assert second.ended() == 1
-        assert complaint(second) == (
-            f"Another run uses {run.data}; stop it, or set DEPUTY_DATA_DIR to another folder."
-        )
+    assert refusal(DEPUTY_DATA_DIR=str(run.data)) == (
+        f"Another run uses {run.data}; stop it, or set DEPUTY_DATA_DIR to another folder."
+    )
     assert requests.get(f"{run.url}/readyz", timeout=30).status_code == 200
 
 
