@@ -19,6 +19,7 @@ from app.identity.scopes import ALL_SCOPES
 from app.ids import new_external_id
 from app.store.database import SYSTEM
 from app.store.models import Connection, ExternalIdRow
+from app.store.models.external_id import ROTATING, ExternalIdState
 from tests.conftest import OPERATOR, make_config
 from tests.model.stage import without_sockets
 from tests.support.cast import UNSET, Api, Customer, World, path_of
@@ -89,7 +90,7 @@ class Tenant:
     def connection(self, *, status="verified", trust=None, reading_itself=True):
         customer, kit = Customer(self.world.aws), self.kit
         make = customer.reading_itself if reading_itself else customer.role
-        role_arn = make(kit["role_name"], trust or self.trust)
+        role_arn = make(kit["role_name"], trust or kit["trust_policy"])
         made = self.world.connect(self.made, role_arn, status=status)
         self._customers[made["id"]] = customer, kit["role_name"]
         return made
@@ -223,6 +224,8 @@ def new_tenant(deployed, world, clock) -> Callable[[], Tenant]:
     services = deployed.extensions["deputy"]
     with services.db.write(SYSTEM) as db:  # what tests before this one left
         db.execute(sqlalchemy.update(Connection).values(due_at=None))
+        rotating = sqlalchemy.update(ExternalIdRow).where(ROTATING)
+        db.execute(rotating.values(state=ExternalIdState.RETIRED))
     return lambda: Tenant(services, world, clock)
 
 
