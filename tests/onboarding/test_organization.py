@@ -39,14 +39,9 @@ SHOWN_AGAIN = 10  # seconds after which SQS delivers what was not deleted; a min
 @contextlib.contextmanager
 def deployed(url, vendor, **settings):
     """A deployment with a registration topic, and nobody at work."""
-    app = create_app(
-        make_config(
-            url,
-            registration_topic_arns=(vendor.registration_topic_arn,),
-            registration_queue_url=vendor.registration_queue_url,
-            **settings,
-        )
-    )
+    topics = {"registration_topic_arns": (vendor.registration_topic_arn,)}
+    queue = vendor.registration_queue_url
+    app = create_app(make_config(url, registration_queue_url=queue, **topics | settings))
     yield app
     app.extensions["deputy"].db.engine.dispose()
 

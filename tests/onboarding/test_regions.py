@@ -1,23 +1,20 @@
 """Customers' stacks register by themselves in each region that has a topic, though all topics send
-to a queue in one region: a real worker, over HTTP.
+to a queue in one region.
 """
 
-import sys
 from collections.abc import Iterator
 
 import pytest
 
-from app.factory import create_app
 from app.settings.valid_values import topics
-from dev.stack import ROOT, end_process
+from dev.stack import ROOT
 from sandbox.organization import organization
 from sandbox.policy import Request, evaluate_service
 from sandbox.vendor import VENDOR_ACCOUNT, Vendor, deploy_vendor
-from tests.background.test_workers import environment
-from tests.conftest import BROKER_TEMPLATE, make_config, publish_templates
+from tests.conftest import BROKER_TEMPLATE, publish_templates
+from tests.onboarding.test_organization import deployed, working
 from tests.support.cast import Customer, World, root_client
 from tests.support.databases import new_database
-from tests.support.processes import spawn
 from tests.support.shells import run_as
 from tests.support.waiting import until
 
@@ -26,30 +23,19 @@ REGIONS = [FRANKFURT, MILAN, QUEUES_REGION]
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def world(request, aws, vendor, tmp_path_factory) -> Iterator[World]:
+def world(request, aws, vendor) -> Iterator[World]:
     """A deployment with topics in three regions, and its background worker. The first topic is
     not in the queue's region.
     """
-    topics = (*vendor.further_topic_arns, vendor.registration_topic_arn)
-    with new_database(request.param) as url:
-        app = create_app(
-            make_config(
-                url,
-                registration_topic_arns=topics,
-                registration_queue_url=vendor.registration_queue_url,
-            )
-        )
+    arns = (*vendor.further_topic_arns, vendor.registration_topic_arn)
+    with (
+        new_database(request.param) as url,
+        deployed(url, vendor, registration_topic_arns=arns) as app,
+    ):
         publish_templates(app)
-        services = app.extensions["deputy"]
-        assert [*services.config.aws.registration_topics] == REGIONS
-        worker = spawn(
-            [sys.executable, "-m", "flask", "--app", "wsgi", "worker"],
-            tmp_path_factory.mktemp("worker") / "worker.log",
-            env=environment(services, aws),
-        )
-        yield World.of(aws, app)
-        end_process(worker)
-        services.db.engine.dispose()
+        assert [*app.extensions["deputy"].config.aws.registration_topics] == REGIONS
+        with working(app):
+            yield World.of(aws, app)
 
 
 class Launched:
