@@ -4,8 +4,6 @@ renders itself.
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 
@@ -18,9 +16,9 @@ from app.errors import ConflictError
 from app.permissions.permission_sets import PermissionSet, read_document
 from app.store.database import SYSTEM
 from app.store.models import AuditEvent, PermissionSetVersion
-from dev.stack import ROOT
 from sandbox.vendor import VENDOR_ACCOUNT
 from tests.attacks.evidence import on_sqlite
+from tests.cli.test_cli import app_without_settings
 from tests.conftest import as_the_pipeline, with_settings
 from tests.support.cast import root_client
 from tests.support.versions import MORE, READS, WRITES, Vendor
@@ -117,7 +115,7 @@ def publishing_vendor(aws, vendor, config, tmp_path) -> Iterator[PublishingVendo
 
 @on_sqlite
 def test_publishing_needs_the_templates_settings_and_the_buckets_credentials_alone(
-    aws, vendor, publishing_vendor, tmp_path
+    aws, vendor, publishing_vendor, tmp_path, monkeypatch
 ):
     given = {
         "AWS_REGION": "us-east-1",
@@ -129,16 +127,14 @@ def test_publishing_needs_the_templates_settings_and_the_buckets_credentials_alo
         "DEPUTY_TEMPLATE_BUCKET": vendor.template_bucket,
         "DEPUTY_PERMISSION_SETS": str(tmp_path),
     }
-    words = [sys.executable, "-m", "flask", "--app", "wsgi", "templates", "publish"]
-    done = subprocess.run(
-        words,
-        cwd=ROOT,
-        env={"PATH": os.environ["PATH"]} | given,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    with monkeypatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(("AWS_", "DEPUTY_"))]:
+            patch.delenv(name)
+        for name, value in given.items():
+            patch.setenv(name, value)
+        runner = app_without_settings().test_cli_runner()
+        done = runner.invoke(args=["templates", "publish"])
+    assert done.exit_code == 0, done.output
     kinds = [line.split("/templates/")[1].partition("/")[0] for line in done.stdout.splitlines()]
     assert kinds == ["customer-role", "customer-org", "sets"]
     started = publishing_vendor.start()
