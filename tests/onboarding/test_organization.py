@@ -59,8 +59,8 @@ def working(app):
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def idle(request, aws, vendor):
-    # Proven every five seconds, and as soon after a refusal
-    settings = {"sts_budget": BUDGET, "reprove_every": 5}
+    # Proven every two seconds, and as soon after a refusal
+    settings = {"sts_budget": BUDGET, "reprove_every": 2}
     with new_database(request.param) as url, deployed(url, vendor, **settings) as app:
         publish_templates(app)
         yield app

@@ -23,6 +23,7 @@ from app.proofs.canary import Canary, Sight, _sight
 from app.proofs.proof import ProofFinding
 from app.store.models import Verdict
 from tests.conftest import StoppedClock, make_config, with_settings
+from tests.model.stage import without_sockets
 from tests.support.cast import Customer, World, path_of, root_client, without_external_id
 from tests.support.databases import new_database
 from tests.support.flights import joins
@@ -90,7 +91,8 @@ class Deployment:
 @pytest.fixture(scope="module")
 def app(aws, canary_stack) -> Iterator[Flask]:
     with new_database("sqlite") as url:
-        application = create_app(make_config(url, **roles_of(canary_stack)))
+        with without_sockets(aws):
+            application = create_app(make_config(url, **roles_of(canary_stack)))
         yield application
         application.extensions["deputy"].db.engine.dispose()
 

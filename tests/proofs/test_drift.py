@@ -14,6 +14,7 @@ import time_machine
 from app.factory import create_app
 from app.store.models import Connection
 from tests.conftest import make_config
+from tests.model.stage import without_sockets
 from tests.proofs.test_canary import roles_of
 from tests.support.cast import Customer, World, path_of, without_external_id
 from tests.support.databases import new_database
@@ -27,7 +28,8 @@ class Fleet:
     """
 
     def __init__(self, aws, url, clock, **settings):
-        app = create_app(make_config(url, sts_budget=6000, **settings))
+        with without_sockets(aws):
+            app = create_app(make_config(url, sts_budget=6000, **settings))
         app.testing = False
         self.services, self.clock = app.extensions["deputy"], clock
         self.world = World.of(aws, app)
