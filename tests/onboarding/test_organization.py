@@ -95,12 +95,12 @@ class Organisation:
         name = Customer(self.aws, self.account).create_stack(link, **given)
         self.stack_id = self.cloudformation.describe_stacks(StackName=name)["Stacks"][0]["StackId"]
 
-    def await_stack(self, status):
-        def there():
-            stacks = self.cloudformation.describe_stacks(StackName=self.stack_id)["Stacks"]
-            return stacks[0]["StackStatus"] == status
+    def stack_is(self, status):
+        stacks = self.cloudformation.describe_stacks(StackName=self.stack_id)["Stacks"]
+        return stacks[0]["StackStatus"] == status
 
-        until(there, seconds=PATIENCE)
+    def await_stack(self, status):
+        until(lambda: self.stack_is(status), seconds=PATIENCE)
 
     def instances(self):
         """Each account's stack. CURRENT is one that was created, so its registration was
@@ -125,11 +125,11 @@ class Organisation:
             )
             return Counter(db.scalars(query.where(AuditEvent.action == action)))
 
+    def all_are(self, status, count):
+        return self.summary() == {"total": count, "by_status": {status: count}}
+
     def await_all(self, status, count):
-        until(
-            lambda: self.summary() == {"total": count, "by_status": {status: count}},
-            seconds=PATIENCE,
-        )
+        until(lambda: self.all_are(status, count), seconds=PATIENCE)
 
     def make_due(self):
         """As it is when their next proof is."""
