@@ -67,9 +67,9 @@ def test_an_imported_connection_issues_and_switches_once_its_role_accepts_ours(t
     first = tenant.issue(connection)
     tenant.after(hours=1)
     so_far = tenant.sent(connection).count(tenant.first_id)
-    tenant.after(hours=10)
+    tenant.after(hours=4)
     tries = tenant.sent(connection).count(tenant.first_id) - so_far
-    assert 9 <= tries <= 11, "one with each routine proof"
+    assert 3 <= tries <= 5, "one with each routine proof"
     assert tenant.kit["update"]["trust_policy"] == tenant.trust, "it is the newest role's"
     tenant.reprove(connection, accepting(tenant.trust, old, tenant.first_id))
     assert tenant.id_of(connection) == old
