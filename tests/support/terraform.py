@@ -48,6 +48,16 @@ def formatted(*texts):
         return [path.read_text() for path in paths]
 
 
+def refusals(variables, **values):
+    """What Terraform says as it refuses these values of a file's variables."""
+    with TemporaryDirectory() as folder:
+        shutil.copy(variables, folder)
+        refused = _terraform(folder).plan(vars=values)
+        assert refused.retcode == 1
+        said = [message for message in refused.value if message["type"] == "diagnostic"]
+        return [message["diagnostic"]["detail"] for message in said]
+
+
 def mirror(cache):
     """The folder from which Terraform takes the provider; unpacked once for all processes."""
     _library()
@@ -81,12 +91,6 @@ class Configuration:
         assert {message["@level"] for message in said} == {"info"}
         *_, outputs = [message["outputs"] for message in said if message["type"] == "outputs"]
         return {name: output["value"] for name, output in outputs.items()}
-
-    def refusal(self, **values):
-        """What a plan says that Terraform refuses."""
-        refused = self._terraform.plan(vars=values)
-        assert refused.retcode == 1
-        return f"{refused.value} {refused.error}"
 
     def is_complete(self, **values):
         """Whether a plan would change nothing."""
