@@ -7,6 +7,7 @@ import contextlib
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from uuid import UUID
 
 import pytest
 import sqlalchemy
@@ -125,8 +126,15 @@ class Organisation:
             )
             return Counter(db.scalars(query.where(AuditEvent.action == action)))
 
+    def statuses(self):
+        """How many connections have which, for who asks again and again."""
+        with self.services.db.read() as db:
+            own = Connection.tenant_id == UUID(self.tenant["id"])
+            return Counter(db.scalars(sqlalchemy.select(Connection.status).where(own)))
+
     def all_are(self, status, count):
-        return self.summary() == {"total": count, "by_status": {status: count}}
+        there = {status: count}
+        return self.statuses() == there and self.summary() == {"total": count, "by_status": there}
 
     def await_all(self, status, count):
         until(lambda: self.all_are(status, count), seconds=PATIENCE)
@@ -223,7 +231,7 @@ def test_killing_broker_and_worker_in_the_middle_of_many_registrations_loses_and
         organisation.launch()
         for share in shares:
             until(
-                lambda share=share: organisation.summary()["total"] >= share * count,
+                lambda share=share: organisation.statuses().total() >= share * count,
                 seconds=PATIENCE,
             )
             valkey.kill()
