@@ -81,8 +81,8 @@ def count(app, table):
 
 
 def test_a_table_of_a_home_grown_system_comes_over(app, importing, tmp_path):
-    """40 rows, 20 of them bad in 20 ways. Five of these can be imported with a new ID."""
-    rows = [row_of(6000 + number) for number in range(20)]
+    """200 rows, 20 of them bad in 20 ways. Five of these can be imported with a new ID."""
+    rows = [row_of(6000 + number) for number in range(180)]
     rows += [row_of(1000 + n, **changes) for n, (changes, _) in enumerate(REFUSED.values())]
     rows += [
         row_of(2001, external_id=""),
@@ -97,19 +97,19 @@ def test_a_table_of_a_home_grown_system_comes_over(app, importing, tmp_path):
     assert before == [count(app, table) for table in (Tenant, Connection, ExternalIdRow)]
     assert not (tmp_path / "customers.csv.links.csv").exists()
     reports = importing(path, fails=1)
-    assert list(reports) == list(planned) == list(range(2, 42))
+    assert list(reports) == list(planned) == list(range(2, 202))
     assert [report["outcome"] for report in planned.values()] == [
         report["outcome"] for report in reports.values()
     ]
-    for line, (name, (_, words)) in enumerate(REFUSED.items(), 22):
+    for line, (name, (_, words)) in enumerate(REFUSED.items(), 182):
         assert reports[line]["outcome"] == "refused", name
         assert words in reports[line]["detail"], name
     outcomes = [report["outcome"] for report in reports.values()]
-    assert outcomes.count("imported") == 18
-    assert "beside it" in reports[21]["detail"], "the row without a reference may be its own"
-    assert [reports[line]["outcome"] for line in (37, 38, 39, 40)] == ["new-id"] * 4
+    assert outcomes.count("imported") == 178
+    assert "beside it" in reports[181]["detail"], "the row without a reference may be its own"
+    assert [reports[line]["outcome"] for line in (197, 198, 199, 200)] == ["new-id"] * 4
     scattered = "reference: Rows of other customers stand between the rows of this one."
-    assert reports[3]["detail"] == reports[41]["detail"] == scattered
+    assert reports[3]["detail"] == reports[201]["detail"] == scattered
     links = tmp_path / "customers.csv.links.csv"
     assert stat.S_IMODE(links.stat().st_mode) == 0o600
     with links.open() as file:
@@ -121,7 +121,7 @@ def test_a_table_of_a_home_grown_system_comes_over(app, importing, tmp_path):
     assert made == [
         count(app, table) for table in (Tenant, Connection, ExternalIdRow, OnboardingLink)
     ]
-    assert [report["outcome"] for report in again.values()].count("known") == 22
+    assert [report["outcome"] for report in again.values()].count("known") == 182
     assert again[2]["status"] == "pending"
     assert "It has the imported External ID." in again[2]["detail"]
 
