@@ -221,12 +221,15 @@ def vague_names(trees):
     return [f"{name}:{node.lineno} {word}" for name, node, word in names if VAGUE.fullmatch(word)]
 
 
+_NAMING = {"id", "attr", "arg", "name", "asname", "module"}
+
+
 def gone_names(trees):
     """Where the code gives or uses a name that is gone; strings may have it."""
     gone = []
     for name, node in nodes(trees, ast.AST):
-        for field in ("id", "attr", "arg", "name", "asname", "module"):
-            words = str(getattr(node, field, "")).split(".")
+        for field in _NAMING & vars(node).keys():
+            words = str(getattr(node, field)).split(".")
             place = f"{name}:{getattr(node, 'lineno', '')}"
             gone += [f"{place} {word}" for word in words if GONE.fullmatch(word)]
     return gone
@@ -237,12 +240,12 @@ def code_lines(tree):
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     docstrings = {
         part
-        for node in ast.walk(tree)
+        for node in walked(tree)
         if isinstance(node, documented) and ast.get_docstring(node) is not None
         for part in ast.walk(node.body[0])
     }
     first = getattr(tree, "lineno", 1)
-    placed = (node for node in set(ast.walk(tree)) - docstrings if hasattr(node, "lineno"))
+    placed = (node for node in set(walked(tree)) - docstrings if hasattr(node, "lineno"))
     lines = {line for node in placed for line in (node.lineno, node.end_lineno)}
     return sum(line >= first for line in lines)
 
