@@ -154,12 +154,12 @@ def test_a_search_is_removed_with_a_click_and_an_open_page_turns_into_the_farewe
 
 def test_the_page_is_readable_and_fits_a_small_phone(visitor, url, browser_page):
     def look(way="stack"):
+        browser_page.goto(f"{url}?way={way}")
+        browser_page.evaluate(
+            "document.querySelectorAll('details').forEach((one) => (one.open = true))"
+        )
         for width in (320, 1280):
             browser_page.set_viewport_size({"width": width, "height": 600})
-            browser_page.goto(f"{url}?way={way}")
-            browser_page.evaluate(
-                "document.querySelectorAll('details').forEach((one) => (one.open = true))"
-            )
             assert browser_page.evaluate(BEYOND) == [0, 0]
             for scheme in ("light", "dark"):
                 browser_page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
