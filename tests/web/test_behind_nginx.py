@@ -112,6 +112,7 @@ def link_of(site, world, tenant):
     return url
 
 
+@pytest.mark.parametrize("site", ["/"], ids=["taken off"], indirect=True)
 def test_the_pages_files_forms_and_redirects_stay_below_the_path(site, world):
     tenant = world.tenant()
     link = link_of(site, world, tenant)

@@ -97,11 +97,10 @@ def test_a_link_that_does_not_work_is_counted_for_itself_alone(world, app, rates
 def test_links_that_never_worked_are_not_counted_for_their_tenant(world, app, rates):
     tenant, client = world.tenant(), app.test_client()
     for _ in range(3 * PAGE.amount):
-        revoked = link(world, tenant)
-        path = f"/v1/tenants/{tenant['id']}/onboarding-links"
-        [made] = world.admin("GET", f"{path}?limit=1")["items"]
-        world.admin("DELETE", f"{path}/{made['id']}", expect=204)
-        assert client.get(revoked).status_code == 404
+        revoked = visit(world, tenant)
+        path = f"/v1/tenants/{tenant['id']}/onboarding-links/{revoked.link_id}"
+        world.admin("DELETE", path, expect=204)
+        assert client.get(revoked.path).status_code == 404
     assert client.get(link(world, tenant)).status_code == 200
 
 
