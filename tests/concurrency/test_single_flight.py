@@ -1,11 +1,14 @@
 """One call for a key at a time, shared by the requests that come while it runs."""
 
+import subprocess
+import sys
 import threading
 
 import pytest
 import structlog
 
 from app.concurrency.single_flight import SingleFlight
+from dev.stack import ROOT
 from tests.support.rows import at_once
 
 
@@ -42,6 +45,28 @@ def test_requests_that_come_while_a_call_runs_share_it(flights, call):
     assert {running.result(60) for running, _ in joined} == {1}
     assert [started for _, started in joined].count(True) == 1
     assert call.count == 1
+
+
+GREENLETS = """
+import gevent.monkey
+gevent.monkey.patch_all()
+import gevent
+from app.concurrency.single_flight import SingleFlight
+calls = []
+def call():
+    calls.append(1)
+    gevent.sleep(0.2)
+    return 7
+flights = SingleFlight()
+greenlets = [gevent.spawn(lambda: flights.join("a", call)[0].result()) for _ in range(500)]
+gevent.joinall(greenlets, raise_error=True)
+print({greenlet.value for greenlet in greenlets}, len(calls))
+"""
+
+
+def test_greenlets_that_come_while_a_call_runs_share_it():
+    output = subprocess.check_output([sys.executable, "-c", GREENLETS], cwd=ROOT, text=True)
+    assert output == "{7} 1\n"
 
 
 def test_another_key_has_a_call_of_its_own(flights, call):
