@@ -286,11 +286,12 @@ def test_what_a_set_with_a_parameter_asks_for_reads_as_stored(page_of_set, aws):
     assert_stored("set-with-parameter", page.main)
 
 
-def test_what_a_set_that_makes_an_administrator_asks_for_reads_as_stored(page_of_set, tmp_path):
+def test_what_a_set_that_makes_an_administrator_asks_for_reads_as_stored(visiting, tmp_path):
     managed = [{"name": "PowerUserAccess", "why": "All."}]
     administrator = GOOD | {"access": "write", "administrator": True, "managed_policies": managed}
     (tmp_path / "admin.json").write_text(json.dumps(administrator))
     (tmp_path / "plain.json").write_text(json.dumps(GOOD))
-    settings = {"permission_sets": tmp_path, "default_permission_set": "plain"}
-    assert page_of_set("plain", **settings).find(id="administrator") is None
-    assert_stored("administrator", page_of_set("admin", **settings).find(id="asked").parent)
+    plain = visiting(permission_sets=tmp_path, default_permission_set="plain")
+    assert plain.page().find(id="administrator") is None
+    page = visit(plain.world, plain.world.tenant(), permission_set="admin").page()
+    assert_stored("administrator", page.find(id="asked").parent)

@@ -12,7 +12,7 @@ from tests.attacks.evidence import on_sqlite
 from tests.client.people import served
 from tests.conftest import in_a_browser
 from tests.support.sets import GOOD, VENDOR
-from tests.web.conftest import text_of
+from tests.web.conftest import text_of, visit
 from tests.web.test_page_texts import assert_stored
 
 pytestmark = on_sqlite  # nothing here depends on the database
@@ -46,16 +46,19 @@ def leaves(value):
 
 
 @pytest.mark.parametrize(
-    ("name", "settings"),
+    ("names", "settings"),
     [
-        ("inventory", SITES),
-        ("bucket-sync", SITES),
-        ("invoices", {"permission_sets": VENDOR, "default_permission_set": "posture"}),
-        ("posture", {"permission_sets": VENDOR, "default_permission_set": "posture"}),
+        (("inventory", "bucket-sync"), SITES),
+        (("invoices", "posture"), {"permission_sets": VENDOR, "default_permission_set": "posture"}),
     ],
 )
-def test_the_page_shows_all_that_the_json_says(visiting, name, settings):
-    visitor = visiting(link={"permission_set": name}, **settings)
+def test_the_page_shows_all_that_the_json_says(visiting, names, settings):
+    world = visiting(**settings).world
+    for name in names:
+        page_shows_all_of_the_json(visit(world, world.tenant(), permission_set=name))
+
+
+def page_shows_all_of_the_json(visitor):
     page, said = visitor.page("/review"), review(visitor)
     shown = text_of(page.main) + " ".join(link["href"] for link in page.select(".sites a"))
     assert ("read-only" in shown) is (said["permission_set"].pop("access") == "read")
@@ -74,8 +77,8 @@ def test_the_page_shows_all_that_the_json_says(visiting, name, settings):
     )
 
 
-def test_each_permission_is_there_with_its_reason(visiting):
-    visitor = visiting(link={"permission_set": "bucket-sync"})
+def test_each_permission_is_there_with_its_reason(world):
+    visitor = visit(world, world.tenant(), permission_set="bucket-sync")
     sets = visitor.world.admin("GET", "/v1/permission-sets")["items"]
     [asked] = [each for each in sets if each["name"] == "bucket-sync"]
     *permissions, own = review(visitor)["permissions"]
@@ -109,9 +112,9 @@ def test_what_makes_an_administrator_is_said(visiting, tmp_path):
     assert review(visitor)["permissions"][-2]["managed_policy"].endswith("/PowerUserAccess")
 
 
-def test_the_numbers_are_the_settings(visiting):
+def test_the_numbers_are_the_settings(visitor, visiting):
     role = RoleArn.parse("arn:aws:iam::999988887777:role/deputy-canary")
-    usual = answers(visiting())
+    usual = answers(visitor)
     assert "A session lasts 1 hour at most." in usual["sessions"]
     assert "repeated about every hour." in usual["proof"]
     assert "older than 1 day." in usual["proof"]
@@ -136,8 +139,7 @@ def test_the_numbers_are_the_settings(visiting):
     assert "records without an end." in other["log"]
 
 
-def test_the_review_is_linked_from_the_page_and_warns_of_its_own_address(visiting):
-    visitor = visiting()
+def test_the_review_is_linked_from_the_page_and_warns_of_its_own_address(visitor):
     assert visitor.page().select_one("#asked ~ p a[href$='/review']")
     page = visitor.page("/review")
     [warning] = page.select("aside")

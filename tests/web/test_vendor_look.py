@@ -88,8 +88,7 @@ def test_the_files_of_the_look_are_named_by_their_content(visiting):
         assert re.search(r"/onboard/look/[0-9a-f]{32}\.(png|css)$", name)
 
 
-def test_a_vendor_without_logo_and_colour_is_named_on_every_page(visiting):
-    visitor = visiting()
+def test_a_vendor_without_logo_and_colour_is_named_on_every_page(visitor):
     for _, answer in pages_of(visitor):
         page = BeautifulSoup(answer.text, "html.parser")
         assert page.select_one(".who").text.startswith("Example Vendor")

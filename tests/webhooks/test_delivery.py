@@ -138,20 +138,20 @@ def test_a_delivery_is_tried_again_by_the_schedule_and_then_given_up(services, r
 def test_a_receiver_that_was_down_for_a_day_gets_every_event_once(services, receiver, clock):
     endpoint_of(services, receiver)
     receiver.answers["/hook"] = 503
-    for hour in range(24):
+    for hour in range(0, 24, 2):
         tenants(services, f"Tenant {hour}")
         deliver(services)
-        clock.shift(timedelta(hours=1))
+        clock.shift(timedelta(hours=2))
     tried = len(receiver.tried)
-    assert tried < 60, "a receiver that is down is tried rarely"
+    assert tried < 30, "a receiver that is down is tried rarely"
     receiver.answers.clear()
     for _ in range(20):
         clock.shift(timedelta(hours=5))
         deliver(services)
     names = [event["data"]["details"]["name"] for event in receiver.events]
-    assert sorted(names) == sorted(f"Tenant {hour}" for hour in range(24))
+    assert sorted(names) == sorted(f"Tenant {hour}" for hour in range(0, 24, 2))
     ids = [headers["webhook-id"] for _, headers, _ in receiver.got]
-    assert len(set(ids)) == 24
+    assert len(set(ids)) == 12
 
 
 def test_a_success_frees_all_that_waits(services, receiver, clock):
