@@ -89,6 +89,7 @@ def test_every_record_of_a_request_has_its_address(world, behind):
 
 
 @on_sqlite
+@pytest.mark.parametrize("behind", [1], indirect=True)
 def test_the_record_of_an_onboarding_pages_form_has_its_address_too(world, behind):
     api, address = behind
     tenant = world.tenant()
