@@ -165,7 +165,8 @@ def writes(trees):
     found = {}
     for name, function in nodes(trees, ast.FunctionDef):
         for call in ast.walk(function):
-            if isinstance(call, ast.Call) and ast.unparse(call.func).endswith("db.write"):
+            is_write = isinstance(call, ast.Call) and called(call) == "write"
+            if is_write and ast.unparse(call.func).endswith("db.write"):
                 who = ast.unparse(call.args[0]) if call.args else ""
                 found[call] = (name, function.name, who)  # the innermost function comes last
     return list(found.values())
@@ -189,7 +190,9 @@ def writes_past_the_door(trees):
     ways = {"_writing", "begin_writing", "run_batch", "raw_connection", "dedicated"}
     session = re.compile(r"Session\(.*engine")
     attributes = places(trees, ast.Attribute, lambda node: node.attr in ways)
-    return attributes + places(trees, ast.Call, lambda call: session.match(ast.unparse(call)))
+    return attributes + places(
+        trees, ast.Call, lambda call: called(call) == "Session" and session.match(ast.unparse(call))
+    )
 
 
 # Names that say nothing of what they hold.

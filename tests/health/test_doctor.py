@@ -157,9 +157,8 @@ def test_a_database_that_is_not_there(deployment):
     says(found, database="DEPUTY_DATABASE_URL", workers="Not looked at: migrations comes first.")
 
 
-@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
-def test_a_database_without_migrations(deployment, tmp_path, engine):
-    with empty_database(engine, tmp_path) as url:
+def test_a_database_without_migrations(deployment, tmp_path):
+    with empty_database("sqlite", tmp_path) as url:
         found = deployment.doctor({"migrations": "failed"}, database_url=url)
     says(found, migrations="flask --app wsgi migrate")
 
