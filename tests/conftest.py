@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 import pytest
-import urllib3
 from flask import Flask
 from playwright.sync_api import Browser, expect, sync_playwright
 from sqlalchemy import make_url
@@ -385,11 +384,3 @@ def patience(monkeypatch) -> None:
     monkeypatch.setattr("app.issuing.authorization._READ_SECONDS", 60.0)
     for name in ("pause", "rest"):
         monkeypatch.setattr(f"app.limits.tenant_share.{name}", lambda _: None)
-
-
-@pytest.fixture
-def no_hurry(monkeypatch) -> None:
-    """For services that a test makes: they give AWS, which is on this machine, as much time as
-    it needs.
-    """
-    monkeypatch.setattr("app.aws.query_api._TIMEOUTS", urllib3.Timeout(connect=60, read=60))

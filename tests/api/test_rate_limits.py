@@ -14,7 +14,7 @@ from tests.attacks.evidence import on_sqlite
 from tests.conftest import with_settings
 from tests.support.cast import Api, World, path_of
 
-pytestmark = pytest.mark.usefixtures("no_hurry", "impatient")
+pytestmark = pytest.mark.usefixtures("impatient")
 
 
 @pytest.fixture
