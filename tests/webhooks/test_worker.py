@@ -47,15 +47,15 @@ def waits_beside(services, receiver, paths):
 
 
 def test_an_endpoint_that_hangs_delays_no_other(services, receiver, deliverer):
-    """One of 36 hangs for as long as an attempt may take. The machine may be busy with other
+    """One of fifty hangs for as long as an attempt may take. The machine may be busy with other
     tests, so there are three rounds, each with one more that begins to hang. Had an endpoint to
     wait for one that hangs, it would be late in all of them.
     """
-    paths = [f"/{number}" for number in range(36)]
+    paths = [f"/{number}" for number in range(50)]
     for path in paths:
         endpoint_of(services, receiver, path)
     services.tenants.create(OPERATOR, name="The first")
-    until(lambda: len(receiver.got) >= 36)  # a new endpoint has one thread of few until it answers
+    until(lambda: len(receiver.got) >= 50)  # a new endpoint has one thread of few until it answers
     slowest = []
     for hanging in paths[:3]:
         receiver.hangs.add(hanging)
