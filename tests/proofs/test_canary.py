@@ -19,8 +19,8 @@ from app.clock import now
 from app.concurrency.single_flight import SingleFlight
 from app.factory import create_app
 from app.ids import RoleArn
+from app.proofs.calls import ProofFinding
 from app.proofs.canary import Canary, Sight, _sight
-from app.proofs.proof import ProofFinding
 from app.store.models import Verdict
 from tests.conftest import StoppedClock, make_config, with_settings
 from tests.model.stage import without_sockets
