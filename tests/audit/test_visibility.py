@@ -33,15 +33,13 @@ def shown_actor(database):
         page = log.events(scope, EventFilter(tenant_id=tenant_id), limit=200, after=None)
         shown = next(each for each in page.items if each.id == event.id)
         assert shown.actor_kind == kind
-        return (
-            shown.actor_id,
-            shown.actor_name,
-            shown.request_id,
-            shown.client_address,
-            shown.details,
-        )
+        return facts(shown)
 
     return look
+
+
+def facts(event):
+    return (event.actor_id, event.actor_name, event.request_id, event.client_address, event.details)
 
 
 def test_details_without_a_reason_are_shown_as_they_are():
@@ -66,6 +64,17 @@ def test_a_tenant_sees_of_an_actor_what_is_allowed_for_its_kind(
     tenant_id = tenant_row(database)
     assert shown_actor(tenant_id, kind, scope=tenant_id) == visible
     assert shown_actor(tenant_id, kind, scope=None) == EVERYTHING
+
+
+def test_what_a_tenant_sees_of_an_event_does_not_depend_on_the_events_before_it(
+    database, shown_actor
+):
+    tenant_id = tenant_row(database)
+    for kind in ("operator", "worker", "api_key"):
+        shown_actor(tenant_id, kind, scope=None)
+    events = EventFilter(tenant_id=tenant_id)
+    page = AuditLog(database).events(tenant_id, events, limit=3, after=None)
+    assert [facts(event) for event in page.items] == [VENDORS, EVERYTHING, VENDORS]
 
 
 def test_a_tenant_sees_everything_of_its_own_keys_and_of_no_other_actor_with_their_id(

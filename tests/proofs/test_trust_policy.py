@@ -500,6 +500,8 @@ def test_a_statement_for_everybody_may_be_narrowed_by_itself_or_by_a_deny_of_the
     }
     assert reading(DEMANDED, everybody(), some).anybody == ()
     assert reading(DEMANDED, everybody(), some | {"Action": "sts:TagSession"}).anybody == (2,)
+    nobody = {"Effect": "Allow", "NotPrincipal": {"AWS": "*"}, "Action": "sts:AssumeRole"}
+    assert reading(DEMANDED, nobody).anybody == ()
 
 
 def test_a_deny_that_is_not_understood_narrows_nothing():
