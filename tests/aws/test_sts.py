@@ -237,7 +237,8 @@ def test_every_call_about_a_role_counts_as_its_tenants_and_no_others(door, monke
         door.let_in().sts.probe_missing(grant)
         door.let_in().sts.probe_foreign(grant)
         door.let_in().sts.probe_again(grant)
-    assert counted == [str(GRANT.tenant_id)] * 6
+        door.let_in().sts.assume(grant, session_name="x", duration_seconds=900, policy=None)
+    assert counted == [str(GRANT.tenant_id)] * 8
 
 
 def test_the_foreign_probe_sends_one_that_was_never_issued_and_hands_nothing_out(door):
