@@ -5,7 +5,7 @@ found by the new.
 import pytest
 
 from tests.attacks.evidence import absent, issues_nothing, on_postgresql, problem
-from tests.support.cast import path_of
+from tests.support.cast import Customer, path_of
 
 pytestmark = on_postgresql  # nothing here depends on the database
 REASON = {"reason": "an incident"}
@@ -15,11 +15,12 @@ SHAPES = [("POST", "/credentials"), ("GET", "/container-credentials")]
 @pytest.fixture
 def initech(world):
     tenant = world.tenant("Initech", reference=f"initech-{absent()}")
-    return tenant, world.connection(tenant)
+    customer, kit = Customer(world.aws), world.kit(tenant)
+    return tenant, customer, kit, world.connection(tenant, customer)
 
 
 def test_after_offboarding_nothing_is_issued(world, initech):
-    tenant, connection = initech
+    tenant, _, _, connection = initech
     worker = world.worker(tenant)
     callers = ((worker, 401, "unauthenticated"), (world.admin, 404, "not_found"))
     for api, *_ in callers:
@@ -41,7 +42,7 @@ def test_after_offboarding_nothing_is_issued(world, initech):
 def test_a_deleted_tenant_is_like_one_that_never_was_and_its_successor_inherits_nothing(
     world, initech
 ):
-    tenant, connection = initech
+    tenant, _, _, connection = initech
     old_key = world.key("tenants:read", "audit:read", "connections:read", tenant=tenant)
     world.admin("DELETE", f"/v1/tenants/{tenant['id']}", expect=204)
     for path in ("", "/onboarding", "/connections", f"/connections/{connection['id']}"):
@@ -73,3 +74,15 @@ def test_a_deleted_tenant_is_like_one_that_never_was_and_its_successor_inherits_
         problem(new_key.raw("POST", path), 404, "not_found")
     assert world.connect(again, connection["role_arn"], status="pending")["verified_at"] is None
     assert world.calls_for(connection["role_arn"])[-1].external_id == again["external_id"]
+
+
+def test_the_role_of_an_offboarded_tenant_is_no_other_tenants(world, initech):
+    tenant, customer, kit, made = initech
+    world.admin("DELETE", f"/v1/tenants/{tenant['id']}", expect=204)
+    other = world.tenant("Mallory")
+    taken = world.connect(other, made["role_arn"], status="pending")
+    issues_nothing(world.worker(other), taken)
+    assert world.calls_for(made["role_arn"])[-1].external_id == other["external_id"]
+    # Only who can change the role can give it to another tenant.
+    customer.retrust(kit["role_name"], world.kit(other)["trust_policy"])
+    assert world.verify(taken)["status"] == "verified"

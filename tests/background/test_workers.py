@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import uuid
@@ -257,6 +258,26 @@ def test_celery_takes_no_commands_from_its_broker(services):
     for url in ("redis://127.0.0.1:1", "sqs://localhost:4566/111122223333/work"):
         celery = create_celery(with_settings(services.config, celery_url=url), lambda: services)
         assert celery.conf.worker_enable_remote_control is False
+
+
+LOGGING = """
+import logging, celery_app
+celery_app.celery.log.setup("ERROR", redirect_stdouts=True)
+print("printed")
+for name in ("app.registrations", "celery.app.trace"):
+    logging.getLogger(name).info(f"by {name}")
+"""
+
+
+@pytest.mark.parametrize("services", ["sqlite"], indirect=True)
+def test_a_celery_worker_logs_at_the_level_of_the_settings(services, aws):
+    """Its own lines about each task stay out of the log."""
+    env = environment(services, aws, DEPUTY_CELERY_URL="redis://127.0.0.1:1")
+    command = [sys.executable, "-c", LOGGING]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout == "printed\n"
+    events = [json.loads(line)["event"] for line in done.stderr.splitlines()]
+    assert [event for event in events if event.startswith("by ")] == ["by app.registrations"]
 
 
 class Celery:

@@ -3,7 +3,6 @@
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,14 +10,10 @@ import pytest
 import requests
 from playwright.sync_api import expect
 
-from dev import demo
-from dev.run import summary
-from dev.run_settings import Settings
-from dev.stack import ROOT, Stack, free_port
+from dev.stack import ROOT, free_port
 from tests.conftest import in_a_browser
-from tests.dev.make_run import LAST_LINE, PATIENCE, STOPPED, Run, assert_nothing_left
+from tests.dev.make_run import LAST_LINE, PATIENCE, Run
 from tests.dev.test_click_through import launch
-from tests.support.rows import ByHand
 from tests.support.waiting import until
 
 PAGE = (ROOT / "docs" / "integrate.md").read_text()
@@ -33,29 +28,8 @@ def example(tmp_path_factory) -> Iterator[Run]:
     with Run("example", data, DEPUTY_RETURN_URLS=f"{product}/", DEPUTY_VENDOR_URL=product) as run:
         run.product = product
         yield run.ready()
+        assert run.interrupt() == 0
         assert "Traceback" not in run.output
-        assert_who_is_killed_outright_leaves_no_process(run)
-    assert_the_next_start_is_fresh(run)
-
-
-def assert_who_is_killed_outright_leaves_no_process(run):
-    run.process.kill()
-    run.process.wait()
-    assert_nothing_left(run, STOPPED)
-
-
-def assert_the_next_start_is_fresh(run):
-    notes = [run.data / "run.json", run.data / "env"]
-    assert all(note.exists() for note in notes)
-    settings = Settings(run.port, run.sandbox_port, run.data)
-    with Stack(settings, {"PATH": os.environ["PATH"]}) as again:
-        again.prepare()
-        assert not any(note.exists() for note in notes)
-        assert re.search(r"state +fresh: .*removed", summary(again))
-        database = ByHand(again.environment["DEPUTY_DATABASE_URL"])
-        assert database.rows("SELECT id FROM tenants") == []
-        assert database.rows("SELECT lookup FROM api_keys") == [(again.admin_key[4:20],)]
-        assert again.admin_key != run.admin_key
 
 
 @in_a_browser
@@ -110,12 +84,10 @@ def test_the_product_refuses_strangers_and_every_block_of_the_page_runs(example)
         assert done.returncode == 0, f"{block}\n{done.stdout}{done.stderr}"
 
 
-def test_the_demo_says_that_it_needs_make_run(example, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["demo"])
-    monkeypatch.setattr(demo, "forget_own_aws", lambda: None)
-    monkeypatch.setenv("DEPUTY_DATA_DIR", str(example.data))
-    assert demo.main() == 1
-    assert "in use by `make example`, and the demo needs `make run`" in capsys.readouterr().err
+def test_the_demo_says_that_it_needs_make_run(example):
+    with Run("demo", example.data) as demo:
+        assert demo.ended() == 1
+        assert "in use by `make example`, and the demo needs `make run`" in demo.output
 
 
 def test_the_product_starts_beside_make_run(run):

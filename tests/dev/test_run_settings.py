@@ -13,20 +13,26 @@ import pytest
 import yaml
 
 from dev.demo import aws
-from dev.run_settings import StackError, exports, vendor_arguments
+from dev.run import summary
+from dev.run_settings import Settings, StackError, exports, vendor_arguments
 from dev.stack import Stack
 from tests.dev.make_run import (
     DOUBTFUL,
     ODD,
+    PATIENCE,
     ROOT,
+    STOPPED,
     TWINS,
     VENDOR,
     Run,
     assert_nothing_left,
     call,
+    new_key,
     processes,
 )
+from tests.support.rows import ByHand
 from tests.support.sets import MISTAKEN
+from tests.support.waiting import until
 
 
 def test_every_setting_with_a_twin_in_broker_yaml_shapes_the_vendors_stack(run):
@@ -67,6 +73,27 @@ def test_a_file_holds_the_services_settings_for_commands(run):
     )
     assert done.returncode == 0, done.stderr
     assert "bootstrap admin" in done.stdout
+
+
+def test_who_is_killed_outright_leaves_no_process_and_the_next_start_is_fresh(tmp_path):
+    key = new_key()
+    with Run("run", tmp_path / "data", DEPUTY_BOOTSTRAP_KEY=key) as run:
+        until(lambda: "starting  CloudFormation" in run.output, "the sandbox runs", PATIENCE)
+        notes = [run.data / "run.json", run.data / "env"]
+        for note in notes:
+            note.write_text("as of a run that was ready")
+        run.process.kill()
+        run.process.wait()
+        assert_nothing_left(run, STOPPED)
+    settings_of_run = Settings(run.port, run.sandbox_port, run.data)
+    with Stack(settings_of_run, {"PATH": os.environ["PATH"]}) as again:
+        again.prepare()
+        assert not any(note.exists() for note in notes)
+        assert re.search(r"state +fresh: .*removed", summary(again))
+        database = ByHand(again.environment["DEPUTY_DATABASE_URL"])
+        assert database.rows("SELECT id FROM tenants") == []
+        assert database.rows("SELECT lookup FROM api_keys") == [(again.admin_key[4:20],)]
+        assert again.admin_key != key
 
 
 def sourced(path):

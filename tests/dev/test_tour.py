@@ -1,4 +1,6 @@
-"""The README's tour, pasted as it is written: beside `make run`, and where nothing runs."""
+"""The README's tour, pasted as it is written: with a stack of its own and with the console's, and
+where nothing runs.
+"""
 
 import json
 import os
@@ -10,12 +12,12 @@ import subprocess
 import pytest
 
 from tests.client.people import block
-from tests.dev.make_run import ACME, ROOT
+from tests.dev.make_run import ACME, ROOT, create_the_stack
 
 LAST_WORDS = "PASTED-AND-DONE"
 PATIENCE = 120  # seconds in which a few lines of shell are done, also on a busy machine
 README = (ROOT / "README.md").read_text()
-# Bash reads every block further down
+# Bash has every block further down
 SHELLS = [shell for shell in ("dash", "zsh") if shutil.which(shell)] or ["bash"]
 
 
@@ -75,19 +77,27 @@ def assert_it_was_told(printed, errors):
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_the_tour_is_walked_and_the_workers_script_of_the_document_too(run, shell, tmp_path):
+def test_the_tour_makes_the_stack_itself(run, shell):
+    with Shell(shell, run.data) as person:
+        nothing, link, launched, *printed = [person.paste(block) for block in blocks()]
+    assert nothing == ""
+    assert link.startswith(f"{run.sandbox_url}/console/cloudformation/home?")
+    assert "CREATE_COMPLETE" in launched
+    assert_it_was_told(printed, person.errors)
+
+
+def test_a_stack_of_the_console_will_do_and_the_workers_script_of_the_document_too(run, tmp_path):
     script, key = tmp_path / "deputy-credentials", tmp_path / "deputy-key"
     script.write_text(block("sh", "#!/bin/sh"))
     script.chmod(0o700)
     ask = f'DEPUTY_URL=$DEPUTY_URL DEPUTY_API_KEY_FILE={key} {script} "$TENANT" "$CONNECTION"; echo'
-    first, second, launching, *rest = blocks()
-    with Shell(shell, run.data) as person:
-        assert person.paste(first) == ""
-        link = person.paste(second)
-        assert link.startswith(f"{run.sandbox_url}/console/cloudformation/home?")
-        assert "CREATE_COMPLETE" in person.paste(launching)
-        assert "it is there already" in person.paste(launching), "as one of the console would be"
-        assert_it_was_told([person.paste(part) for part in rest], person.errors)
+    first, second, *rest = blocks()
+    with Shell("bash", run.data) as person:
+        person.paste(first)
+        create_the_stack(run, person.paste(second).strip())
+        launched, *printed = [person.paste(part) for part in rest]
+        assert "it is there already" in launched
+        assert_it_was_told(printed, person.errors)
         person.paste(f'printf %s "$WORKER" > {key}')
         issued = json.loads(person.paste(ask))
         person.paste("""api "$ONE/suspend" -d '{"reason": "unpaid"}'""")
@@ -99,11 +109,11 @@ def test_the_tour_is_walked_and_the_workers_script_of_the_document_too(run, shel
 
 def test_without_make_run_the_document_fails_with_one_sentence(tmp_path):
     data = tmp_path / "data"
-    for shell, note in (("bash", None), ("sh", '{"url": "http://localhost:1"}')):
+    for note in (None, '{"url": "http://localhost:1"}'):
         if note:
             data.mkdir()
             (data / "run.json").write_text(note)
-        with Shell(shell, data) as person:
+        with Shell("sh", data) as person:
             assert person.paste("DEPUTY_URL=http://left.over\n" + "".join(blocks())).strip() == ""
         assert person.errors == (
             "make run is not running here. Start it in another terminal, in this folder; if it has"

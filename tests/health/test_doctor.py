@@ -17,7 +17,6 @@ from app.aws import vendor_resources
 from app.clock import now
 from app.config import Config, ConfigError
 from app.factory import create_app, without_settings
-from app.health.checks import START
 from app.health.heartbeats import Heartbeat
 from app.ids import Broker, first_id_at, new_id
 from app.store.database import SYSTEM, Database
@@ -159,13 +158,16 @@ def test_a_database_that_is_not_there(deployment):
 
 
 def test_a_database_without_migrations(deployment, tmp_path):
-    with empty_database("sqlite", tmp_path) as url:
+    with empty_database("postgresql", tmp_path) as url:
         found = deployment.doctor({"migrations": "failed"}, database_url=url)
     says(found, migrations="flask --app wsgi migrate")
 
 
-def test_credentials_of_somebody_else(deployment, monkeypatch):
+def test_no_credentials_and_those_of_somebody_else(deployment, monkeypatch):
     monkeypatch.delenv("AWS_CONTAINER_CREDENTIALS_FULL_URI")
+    found = deployment.doctor({"aws": "failed"})
+    says(found, aws="no AWS credentials")
+    assert deployment.config.aws.broker.arn in found["aws"]["next"]
     account = deployment.config.aws.broker.account_id
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", account)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "sandbox")
@@ -335,18 +337,21 @@ def test_a_broker_whom_no_role_lets_in_and_a_closed_topic_and_a_queue_without_de
     assert found["dead_letters"]["status"] == "skipped"
 
 
-def test_a_bucket_and_a_topic_and_a_queue_that_do_not_exist(deployment):
-    aws = deployment.config.aws
+def test_a_bucket_and_a_queue_that_do_not_exist(deployment):
+    url = f"{deployment.config.aws.registration_queue_url}-old"
     found = deployment.doctor(
-        dict.fromkeys(("bucket", "topic", "queue"), "failed"),
+        {"bucket": "failed", "queue": "failed"},
         template_bucket="no-such-bucket-here",
-        registration_topic_arns=(f"{aws.registration_topic_arns[0]}-old",),
-        registration_queue_url=f"{aws.registration_queue_url}-old",
+        registration_queue_url=url,
     )
     assert found["templates"]["status"] == "skipped"
     says(found, bucket="There is no bucket no-such-bucket-here.")
-    says(found, topic="There is no topic of DEPUTY_REGISTRATION_TOPIC_ARN")
     says(found, queue="There is no queue of DEPUTY_REGISTRATION_QUEUE_URL")
+    topic = f"{deployment.config.aws.registration_topic_arns[0]}-old"
+    found = deployment.doctor(
+        {"topic": "failed", "queue": "failed"}, registration_topic_arns=(topic,)
+    )
+    says(found, topic="There is no topic of DEPUTY_REGISTRATION_TOPIC_ARN")
 
 
 # --- topics in several regions ---
@@ -482,21 +487,18 @@ def test_a_broker_that_may_not_look_at_its_queues(deployment, work_queue_url):
     says(found, celery="CarryWork")
 
 
-def test_each_of_several_faults_is_named(deployment, monkeypatch):
-    """No credentials, a setting that is none, a cache and a message broker that are away, and
-    templates of another name.
+def test_each_of_several_faults_is_named(deployment):
+    """A setting that is none, a cache and a message broker that are away, and templates of
+    another name.
     """
-    monkeypatch.delenv("AWS_CONTAINER_CREDENTIALS_FULL_URI")
+    warnings = dict.fromkeys(("settings", "cache"), "warning")
     found = deployment.doctor(
-        dict.fromkeys(("aws", "celery", "templates"), "failed")
-        | dict.fromkeys(("settings", "cache"), "warning"),
+        {"celery": "failed", "templates": "failed", **warnings},
         likely_mistakes=("DEPUTY_PROOF_MAXAGE is not a setting.",),
         cache_url=f"redis://{NOWHERE}/0",
         celery_url=f"redis://{NOWHERE}/0",
         vendor_name="Renamed Vendor",
     )
-    says(found, aws="no AWS credentials")
-    assert deployment.config.aws.broker.arn in found["aws"]["next"]
     says(found, settings="DEPUTY_PROOF_MAXAGE", cache="DEPUTY_CACHE_URL")
     says(found, celery="DEPUTY_CELERY_URL", templates="templates publish")
 
@@ -562,33 +564,32 @@ def work_queue_url(deployment):
 
 def test_no_background_worker(deployment):
     deployment.worker.end()
+    found = deployment.doctor({"workers": "failed"})
+    says(found, workers="Start one", registrations="Not looked at: workers comes first.")
     app = create_app(deployment.config)
     text = app.test_cli_runner().invoke(args=["doctor"])
     app.extensions["deputy"].db.engine.dispose()
     lines = text.output.splitlines()
-    assert (text.exit_code, lines[0].split()) == (2, ["status", "name", "seen"])
-    [place] = [n for n, line in enumerate(lines) if line.startswith(("failed", "warning"))]
-    assert lines[place].split()[:2] == ["failed", "workers"]
-    assert lines[place + 1] == f"    → {START}", "below what was seen"
-    [after] = [line for line in lines if line.split()[:2] == ["skipped", "registrations"]]
-    assert after.endswith("Not looked at: workers comes first.")
+    [place] = [n for n, line in enumerate(lines) if line.split()[:2] == ["failed", "workers"]]
+    assert lines[place + 1] == f"    → {found['workers']['next']}", "below what was seen"
+    assert text.exit_code == 2
 
 
-def test_what_is_not_configured_or_not_there_yet_is_skipped_and_is_no_fault(deployment):
+def test_what_is_not_configured_is_skipped_and_is_no_fault(deployment):
     absent = ["cache_url", "celery_url", "registration_queue_url"]
     absent += ["canary_role_arn", "stranger_role_arn"]
+    found = deployment.doctor(**dict.fromkeys(absent), registration_topic_arns=())
+    skipped = {"prober", "topic", "queue", "dead_letters", "cache", "celery"}
+    assert named(found, "skipped").keys() == skipped
+    says(found, prober="canary.yaml")
+
+
+def test_a_deployment_without_customers_has_nothing_wrong(deployment):
     with new_database("sqlite") as url:
         database = Database(url)
         Heartbeat(database, "flask", Heard()).beat()
         an_old_event(database)
         database.engine.dispose()
-        found = deployment.doctor(
-            **dict.fromkeys(absent),
-            database_url=url,
-            registration_topic_arns=(),
-            audit_retention_days=0,
-        )
-    skipped = {"prober", "topic", "queue", "dead_letters", "cache", "celery", "may_assume"}
-    assert named(found, "skipped").keys() == skipped
-    says(found, prober="canary.yaml", may_assume="docs/onboarding.md")
-    assert found["audit_log"]["seen"] == "All events are kept."
+        found = deployment.doctor(database_url=url, audit_retention_days=0)
+    assert found["may_assume"]["status"] == "skipped"
+    says(found, may_assume="docs/onboarding.md", audit_log="All events are kept.")

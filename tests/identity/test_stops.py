@@ -20,7 +20,6 @@ from app.onboarding.registration_tokens import VoidToken
 from app.onboarding.registrations import Registrations
 from app.store.models import ApiKey, AuditEvent, Connection, OnboardingLink
 from app.store.models.deployment import deployment_id
-from tests.attacks.evidence import on_postgresql
 from tests.conftest import OPERATOR
 from tests.support.rows import Role, connection_row, tenant_row
 from tests.support.waiting import until
@@ -161,7 +160,10 @@ def all_dead(besieged, texts):
 # An unbound one is revoked by the command. SQLite has one lock, whatever is written or stopped.
 @pytest.mark.parametrize(
     ("database_url", "bound"),
-    [("postgresql", True), ("postgresql", False), ("sqlite", True)],
+    [
+        *(("postgresql", True), ("postgresql", False), ("sqlite", True)),
+        pytest.param("sqlite", False, marks=pytest.mark.soak),
+    ],
     indirect=["database_url"],
 )
 def test_a_key_that_makes_keys_without_a_pause_is_revoked_with_all_of_them(besieged, bound):
@@ -231,11 +233,17 @@ SIEGES = {
 }
 
 
+ON_SQLITE = {"a key is revoked", "a link is revoked", "a tenant is deleted"}
+
+
 @pytest.mark.parametrize(
     ("database_url", "stop"),
     [
         *(("postgresql", stop) for stop in SIEGES),
-        *(("sqlite", stop) for stop in ("a key is revoked", "a link is revoked")),
+        *(
+            pytest.param("sqlite", stop, marks=() if stop in ON_SQLITE else pytest.mark.soak)
+            for stop in SIEGES
+        ),
     ],
     indirect=["database_url"],
 )
@@ -247,7 +255,9 @@ def test_a_stop_is_quick_and_final_beside_those_who_write_without_a_pause(besieg
     )
 
 
-@on_postgresql
+@pytest.mark.parametrize(
+    "database_url", ["postgresql", pytest.param("sqlite", marks=pytest.mark.soak)], indirect=True
+)
 def test_a_link_is_revoked_beside_a_flood_of_messages_with_its_token(besieged):
     _, link_id = besieged.link()
     inbox = Registrations(

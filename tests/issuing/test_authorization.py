@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
 
 import pytest
 import sqlalchemy
@@ -31,7 +30,6 @@ from app.ids import new_id
 from app.issuing import issue as issuing
 from app.issuing.authorization import Authorization
 from app.services import Services
-from app.store.database import Database
 from app.store.models import AuditEvent, ConnectionStatus, Trigger
 from app.store.revocation import RevocationLog
 from tests.attacks.evidence import case, problem
@@ -478,20 +476,13 @@ class Held:
             assert self.go_on.wait(60)
 
 
-class Cold(NamedTuple):
-    """What of a process remembers keys and connections, and its own pool."""
-
-    db: Database
-    authorization: Authorization
-
-
 @pytest.fixture
-def cold(here, database_url) -> Iterator[Cold]:
-    db = Database(database_url)
-    yield Cold(db, Authorization(db, KeyUses(db), here.verification, here.rates, 600))
+def cold(here, config) -> Iterator[Services]:
+    made = Services(config)
+    yield made
     # A look may go on for longer than who asked for it
-    until(lambda: db.engine.pool.checkedout() == 0)
-    db.engine.dispose()
+    until(lambda: made.db.engine.pool.checkedout() == 0)
+    made.db.engine.dispose()
 
 
 def test_a_crowd_that_wants_the_same_looks_once(cold, warm, by_hand):

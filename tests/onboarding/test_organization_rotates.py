@@ -7,7 +7,13 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import publish_templates
-from tests.onboarding.test_organization import PATIENCE, Organisation, deployed, organisation_of
+from tests.onboarding.test_organization import (
+    PATIENCE,
+    Organisation,
+    deployed,
+    organisation_of,
+    working,
+)
 from tests.support.databases import new_database
 from tests.support.rotations import PassingMinutes
 from tests.support.shells import run_as
@@ -16,36 +22,22 @@ from tests.support.waiting import until
 
 
 @pytest.fixture
-def organisation(request, aws, vendor, monkeypatch) -> Iterator[Organisation]:
-    monkeypatch.setattr("tests.support.rotations._PAUSE", 0.0)  # nobody else proves
+def organisation(request, aws, vendor) -> Iterator[Organisation]:
     with (
         new_database(request.param) as url,
-        deployed(url, vendor, sts_budget=1000) as app,
-        organisation_of(app, aws) as made,
+        deployed(url, vendor, sts_budget=1000) as web,  # each with database connections of its own
+        deployed(url, vendor, sts_budget=1000) as background,
     ):
-        publish_templates(app)
-        yield made
-
-
-def until_by_work(organisation, truth, what="it"):
-    """Wait, and do what a background worker does."""
-    services = organisation.services
-
-    def there():
-        services.registrations.receive(wait_seconds=0)
-        queue = services.proof_queue
-        for claim in [*queue.claim(50), *queue.claim_routine(50)]:
-            queue.prove(claim)
-        return truth()
-
-    until(there, what, seconds=PATIENCE)
+        publish_templates(web)
+        with working(background), organisation_of(web, aws) as made:
+            yield made
 
 
 def update_as_the_kit_says(organisation):
     kit = organisation.world.kit(organisation.tenant)
     done = run_as(organisation.aws, organisation.account, kit["update"]["stack_set"]["aws_cli"])
     assert done.returncode == 0, done.stderr
-    until_by_work(organisation, lambda: organisation.stack_is("UPDATE_COMPLETE"))
+    organisation.await_stack("UPDATE_COMPLETE")
 
 
 @pytest.mark.parametrize(
@@ -61,7 +53,7 @@ def test_an_organisation_is_rotated_by_two_updates_of_its_stack(organisation, co
     # And the management account
     organisation.has(*(f"5{number:011}" for number in range(count - 1)))
     organisation.launch()
-    until_by_work(organisation, lambda: organisation.all_are("verified", count))
+    organisation.await_all("verified", count)
     path = f"/v1/tenants/{organisation.tenant['id']}/external-id/rotation"
     admin, minutes_pass = organisation.world.admin, PassingMinutes(organisation.services.db)
 
@@ -71,7 +63,7 @@ def test_an_organisation_is_rotated_by_two_updates_of_its_stack(organisation, co
             found = admin("GET", path)
             return (found["state"], found["connections"]["switched"]) == (state, switched)
 
-        until_by_work(organisation, there, f"{switched} have switched, and it is {state}")
+        until(there, f"{switched} have switched, and it is {state}", seconds=PATIENCE)
 
     following = admin("POST", path, {"reason": "it is old"}, expect=201)["next_external_id"]
     [opened] = page_of(organisation.world, organisation.tenant).select(

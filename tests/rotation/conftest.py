@@ -29,7 +29,7 @@ from tests.support.housekeeping import tidy
 Json = dict[str, Any]
 
 
-@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def deployed(request, aws, vendor) -> Iterator[Flask]:
     """With a database of its own: whatever is due in it is of these tests."""
     with new_database(request.param) as url:

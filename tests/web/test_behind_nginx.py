@@ -1,7 +1,8 @@
 """The service below a path of somebody else's address, behind a real nginx: pages, forms,
 redirects, links, documents.
 
-nginx hands the path on or takes it off, as proxies do one or the other.
+nginx takes the path off, or hands it on where the API and its documents are tried: all routes take
+it off at one place.
 """
 
 import os
