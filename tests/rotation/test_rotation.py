@@ -316,6 +316,7 @@ def test_a_role_that_accepts_the_current_id_too_is_paired_with_it_as_soon_as_its
         left_behind, accepting(tenant.trust, left_behind["external_id"], tenant.external_id)
     )
     tenant.start()
+    assert tenant.row(left_behind).due_for is Trigger.ROTATION, "before routine proofs"
     asked = len(tenant.sent(left_behind))
     tenant.after(seconds=1)
     made = tenant.get(left_behind)
