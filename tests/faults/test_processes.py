@@ -63,9 +63,9 @@ def test_a_background_worker_ends(service, front, number):
             time.sleep(1.5)
             second.send_signal(number)
             assert second.wait(30) == (0 if number == signal.SIGTERM else -number)
-        for place in places:  # the two minutes of a lease pass
-            leased = "role_arn = :arn AND due_at < now() + interval '2 minutes'"
-            passed = f"{due} due_at - interval '2 minutes' WHERE {leased}"
+        for place in places:  # two leases pass: a proof that has begun takes a second one
+            leased = "role_arn = :arn AND due_at < now() + interval '4 minutes'"
+            passed = f"{due} due_at - interval '4 minutes' WHERE {leased}"
             service.sql(passed, arn=place.role_arn)
         proven = (
             "SELECT 1 FROM proofs JOIN connections ON connections.id = connection_id WHERE role_arn"
