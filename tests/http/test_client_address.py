@@ -49,7 +49,7 @@ def asked(api, method, path, forwarded, **options):
 
 
 def addresses(world, answers):
-    """Those of the events of each answer's request."""
+    """Return, for each answer, the addresses of its request's events."""
     events = world.audit()
     ids = [answer.headers["X-Request-Id"] for answer in answers]
     return [

@@ -116,7 +116,7 @@ BY_HAND = {
 
 
 def values(services, here, statement):
-    """Those that the statement names."""
+    """Return the values for the names in the statement."""
     ids = {
         "key": here.key_id,
         "tenant": here.tenant_id,

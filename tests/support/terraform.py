@@ -39,7 +39,7 @@ def _library():
 
 
 def formatted(*texts):
-    """What `terraform fmt` makes of files."""
+    """Return these files as `terraform fmt` writes them."""
     with TemporaryDirectory() as folder:
         paths = [Path(folder, f"{number}.tf") for number in range(len(texts))]
         for path, text in zip(paths, texts, strict=True):
@@ -49,7 +49,7 @@ def formatted(*texts):
 
 
 def refusals(variables, **values):
-    """What Terraform says as it refuses these values of a file's variables."""
+    """Return why Terraform refuses these values of a file's variables."""
     with TemporaryDirectory() as folder:
         shutil.copy(variables, folder)
         refused = _terraform(folder).plan(vars=values)

@@ -120,7 +120,7 @@ class Home:
         self._ids = {}
 
     def id_of(self, name):
-        """Of a permission set, its name."""
+        """Return the id for a part of a path; of a permission set, its name."""
         if name not in self._ids:
             self._ids |= self._made(name)
         return self._ids[name]
