@@ -15,7 +15,7 @@ from app.aws.role_view import RoleSettings, RoleView
 from app.config import Config
 from app.diagnosis.role_rights import Cause, Gap
 from app.health.checks import HealthFinding
-from app.proofs.calls import check_of
+from app.proofs.calls_and_verdict import check_of
 from app.proofs.canary import Sight
 from app.settings.valid_values import ROLE_CHAINING_MAX
 from app.store.models.proof import OWN

@@ -34,7 +34,7 @@ from app.config import Config
 from app.health.checks import HealthFinding, failed, ok, warning
 from app.ids import Grant
 from app.log import logger
-from app.proofs.calls import AWS_SILENT, ProofCheck, ProofFinding, check_of, refusal
+from app.proofs.calls_and_verdict import AWS_SILENT, ProofCheck, ProofFinding, check_of, refusal
 from app.store.database import SYSTEM, Database
 from app.store.models import NOT_ISSUED, AuditEvent, Connection, Verdict
 from app.store.models.proof import STRANGER

@@ -16,7 +16,7 @@ from datetime import MAXYEAR, MINYEAR, UTC, datetime
 from app.aws.errors import Refused
 from app.aws.role_view import RoleSettings
 from app.ids import EXTERNAL_ID_PATTERN, Broker, Grant
-from app.proofs.calls import NOT_TRIED, ProofCheck, ProofFinding, ProofWarning, check_of
+from app.proofs.calls_and_verdict import NOT_TRIED, ProofCheck, ProofFinding, ProofWarning, check_of
 from app.proofs.trust_policy import Reading, read
 from app.rotation.switch import RotationPlan
 from app.store.models import Verdict

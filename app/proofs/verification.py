@@ -28,7 +28,7 @@ from app.errors import ConflictError
 from app.identity import Principal, lock_owned, owned
 from app.ids import Grant
 from app.permissions.permission_sets import PermissionSets
-from app.proofs.calls import ProofFinding, prove, prove_routinely
+from app.proofs.calls_and_verdict import ProofFinding, prove, prove_routinely
 from app.proofs.canary import Canary, Sight
 from app.proofs.trust_checks import UNREADABLE, judge, named_external_ids, without_its_text
 from app.rotation.rotations import settle

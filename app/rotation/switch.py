@@ -21,7 +21,7 @@ from app.audit import Actor, actions
 from app.aws.sts import Sts
 from app.errors import NotFoundError
 from app.ids import Grant
-from app.proofs.calls import ProofCheck, ProofFinding, refuses
+from app.proofs.calls_and_verdict import ProofCheck, ProofFinding, refuses
 from app.rotation.rotations import HOURLY
 from app.store.models import (
     Connection,

@@ -15,7 +15,7 @@ from app.errors import ConflictError, NotFoundError, SuspendedError
 from app.identity.scopes import ALL_SCOPES
 from app.identity.tenancy import owned
 from app.ids import new_external_id, new_id
-from app.proofs.calls import ProofFinding
+from app.proofs.calls_and_verdict import ProofFinding
 from app.rotation.switch import PlanFinding, plan_rotation
 from app.services import Services
 from app.store.database import SYSTEM

@@ -19,7 +19,7 @@ from app.clock import now
 from app.concurrency.single_flight import SingleFlight
 from app.factory import create_app
 from app.ids import RoleArn
-from app.proofs.calls import ProofFinding
+from app.proofs.calls_and_verdict import ProofFinding
 from app.proofs.canary import Canary, Sight, _sight
 from app.store.models import Verdict
 from tests.conftest import StoppedClock, make_config, with_settings

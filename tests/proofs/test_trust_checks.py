@@ -11,7 +11,7 @@ from app.aws.errors import Refused, StsError, Unavailable
 from app.aws.role_view import RoleSettings
 from app.ids import Broker, Grant, RoleArn, new_external_id, new_id
 from app.onboarding.kit_trust_policy import trust_policy as kit_policy
-from app.proofs.calls import ProofCheck, ProofFinding, ProofWarning, check_of
+from app.proofs.calls_and_verdict import ProofCheck, ProofFinding, ProofWarning, check_of
 from app.proofs.policy_statements import Globs
 from app.proofs.trust_checks import ENDS, RETIRED, judge
 from app.rotation.switch import RotationPlan

@@ -22,7 +22,7 @@ from app.errors import ConflictError
 from app.ids import Broker, Grant, RoleArn, new_external_id, new_id
 from app.permissions.permission_sets import PermissionSets
 from app.proofs import verification
-from app.proofs.calls import AWS_SILENT, ProofCheck, prove, prove_routinely
+from app.proofs.calls_and_verdict import AWS_SILENT, ProofCheck, prove, prove_routinely
 from app.proofs.canary import Canary
 from app.proofs.proof_interval import ProofInterval
 from app.rotation.switch import RotationPlan
