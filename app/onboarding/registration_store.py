@@ -22,7 +22,7 @@ from app.limits import quotas
 from app.limits.table import MESSAGES
 from app.onboarding.registration_tokens import TokenIds, VoidMessage, tenant_of_token
 from app.permissions.permission_sets import PermissionSets, read_label
-from app.proofs.trust_checks import end_of
+from app.proofs.access_end import end_of
 from app.store.database import Session
 from app.store.models import Connection, ConnectionStatus, Registration, StackState, Tenant, Trigger
 

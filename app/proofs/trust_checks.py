@@ -11,11 +11,11 @@ of that system. Deputy uses them for no tenant, so they cause only a warning.
 import json
 import re
 from collections.abc import Collection, Iterator, Sequence
-from datetime import MAXYEAR, MINYEAR, UTC, datetime
 
 from app.aws.errors import Refused
 from app.aws.role_view import RoleSettings
 from app.ids import EXTERNAL_ID_PATTERN, Broker, Grant
+from app.proofs.access_end import end_of
 from app.proofs.calls_and_verdict import NOT_TRIED, ProofCheck, ProofFinding, ProofWarning, check_of
 from app.proofs.trust_policy import Reading, read
 from app.rotation.switch import RotationPlan
@@ -171,25 +171,6 @@ def without_its_text(finding: ProofFinding) -> ProofFinding:
     return finding._replace(
         checks=tuple(checks), warnings=(), reads_trust=False, access_until=None, permission_set=None
     )
-
-
-def end_of(times: Collection[str]) -> datetime | None:
-    """Return the end of access, which is the latest of these times; None if it is unknown.
-
-    It is unknown if a time is not in the kit's format, or is in the first or last year of
-    `datetime`. PostgreSQL may return a time in any time zone, and in some zones such a time is out
-    of range.
-    """
-    latest = None
-    for time in times:
-        try:
-            end = datetime.strptime(time, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-        except ValueError:
-            return None
-        if end.year in {MINYEAR, MAXYEAR}:
-            return None
-        latest = max(end, latest or end)
-    return latest
 
 
 def _demands(reading: Reading, of_others: Collection[str]) -> ProofCheck:

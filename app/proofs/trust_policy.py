@@ -22,6 +22,7 @@ from itertools import chain, filterfalse
 from typing import NamedTuple
 
 from app.ids import AccountId, Broker
+from app.proofs.access_end import end_dates
 from app.proofs.policy_conditions import (
     EXTERNAL_ID,
     LIKE,
@@ -202,7 +203,7 @@ def read(
     return reading._replace(
         anybody=tuple(sorted(set().union(*map(trust.anybody, WAYS_IN)))),
         others=tuple(dict.fromkeys(_others(trust, broker))),
-        ends=tuple(dict.fromkeys(_ends(trust, admitting, answers, own))),
+        ends=tuple(dict.fromkeys(end_dates(admitting, _denying(trust, answers, own)))),
     )
 
 
@@ -280,28 +281,14 @@ def _other_principals(statement: Statement, broker: Broker) -> Iterator[str]:
             yield name
 
 
-def _ends(
-    trust: _TrustPolicy, admitting: list[Statement], answers: Mapping[int, RequestAnswers], own: int
-) -> Iterator[str]:
-    """Yield the dates that end the broker's access.
-
-    A date in one statement does not end the access while another statement lets us in without a
-    date.
-    """
-    until = [list(_dates(statement, "lessthan")) for statement in admitting]
-    if all(until):
-        yield from chain.from_iterable(until)
+def _denying(
+    trust: _TrustPolicy, answers: Mapping[int, RequestAnswers], own: int
+) -> Iterator[Statement]:
+    """Yield the Deny statements that may apply to a request with one of the tenant's IDs."""
     for statement in trust.statements:
         may_apply = trust.actions[statement.number][_ASSUME] is not NO
         if may_apply and not statement.allows and own & ~answers[statement.number].no:
-            yield from _dates(statement, "greaterthan")
-
-
-def _dates(statement: Statement, order: str) -> Iterator[str]:
-    for comparison in statement.comparisons:
-        is_time = comparison.key in {"aws:currenttime", "aws:epochtime"}
-        if is_time and order in comparison.operator:
-            yield from comparison.values
+            yield statement
 
 
 def _admits_anybody(statement: Statement) -> bool:
