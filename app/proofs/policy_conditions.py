@@ -1,19 +1,20 @@
-"""The conditions and principals of a trust policy, applied to requests.
+"""The conditions of a trust policy, applied to requests.
 
-`Requests.answers_of` decides to which requests a statement of a role's trust policy applies.
-Requests that differ in one condition key are judged together. Each request is one bit of an
-integer, so even a large policy is judged fast. The principal or its network chooses the values of
-some keys. For such a key, Deputy assumes a value that the policy accepts. It calls this a choice.
+`Requests.answers_of` decides to which requests the conditions of a statement apply, and
+`requests_of_broker` has what Deputy takes for granted about the broker's own. Requests that differ
+in one condition key are judged together. Each request is one bit of an integer, so even a large
+policy is judged fast. The principal or its network chooses the values of some keys. For such a key,
+Deputy assumes a value that the policy accepts. It calls this a choice.
 
 All functions are pure.
 """
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from app.ids import Broker
+from app.ids import AccountId, Broker
 from app.proofs.policy_statements import Comparison, Globs, Statement
 
 EXTERNAL_ID, PRINCIPAL_ARN, USER_ID = "sts:externalid", "aws:principalarn", "aws:userid"
@@ -22,7 +23,6 @@ _UNKNOWN_CHARACTER = "\0"  # only wildcards match it, because no policy contains
 _USER_IDS = 24, 86  # characters of the shortest and of the longest user id of a role
 # Patterns that match every text of two or more characters. Each External ID has two or more.
 _ANYTHING = re.compile(r"\*+\?{,2}|\?{1,2}\*+")
-SOMEBODY = re.compile(r"[0-9]{12}|arn:aws[a-z-]*:(iam|sts)::[0-9]{12}:[\w+=,.@/-]+", re.ASCII)
 # Condition keys with values that depend on the broker's request, session or network. Two requests
 # of the broker may have different values.
 CHOSEN = re.compile(
@@ -116,44 +116,41 @@ class Requests(NamedTuple):
     keys: dict[str, KeyValues]
 
     def answers_of(self, statement: Statement) -> RequestAnswers:
-        """Return to which requests the statement applies, regardless of its actions."""
-        answers = _strongest(_principal(*name, self.broker) for name in statement.names)
-        if not statement.is_understood:
-            answers |= UNKNOWN
+        """Return to which requests the statement applies, whatever its principals and actions."""
+        answers = YES if statement.is_understood else UNKNOWN
         for comparison in statement.comparisons:
             answers |= _compare(comparison, self)
         return answers
 
 
-def _strongest(answers: Iterable[RequestAnswers]) -> RequestAnswers:
+def requests_of_broker(
+    broker: Broker, role_account: AccountId, external_ids: Sequence[str], globs: Globs
+) -> Requests:
+    """Return the broker's requests: one with each External ID, one with another, one without."""
+    other = 1 << len(external_ids)
+    everything = (other << 2) - 1
+    bits = {external_id: 1 << n for n, external_id in enumerate(external_ids)}
+    keys = {EXTERNAL_ID: KeyValues(globs, bits, other, other << 1), USER_ID: KeyValues(globs, {})}
+    for key, value in (
+        (PRINCIPAL_ARN, broker.arn),
+        ("aws:principalaccount", broker.account_id),
+        ("aws:principaltype", "AssumedRole" if broker.is_role else "User"),
+        ("aws:principalisawsservice", "false"),
+        ("aws:viaawsservice", "false"),
+        ("aws:securetransport", "true"),
+        ("aws:resourceaccount", role_account),
+    ):
+        keys[key] = KeyValues(globs, {value: everything})
+    return Requests(broker, everything, keys)
+
+
+def strongest(answers: Iterable[RequestAnswers]) -> RequestAnswers:
     """Return the strongest of these alternatives; UNKNOWN if there are none (NotPrincipal)."""
     alternatives = set(answers)
     for answer in (YES, UNKNOWN, CHOICE, NO):
         if answer in alternatives:
             return answer
     return UNKNOWN
-
-
-def _principal(kind: str, name: str, broker: Broker | None) -> RequestAnswers:
-    if (kind, name) == ("AWS", "*"):
-        return YES
-    if broker is None:
-        return CHOICE
-    account = broker.account_id
-    ours = {broker.arn, account, f"arn:{broker.partition}:iam::{account}:root"}
-    if kind == "AWS" and name in ours:
-        return YES
-    if kind == "AWS" and is_session_of(broker, name):
-        return CHOICE
-    if kind != "AWS" or SOMEBODY.fullmatch(name):
-        return NO
-    return UNKNOWN  # such as the unique id that IAM shows for a deleted principal
-
-
-def is_session_of(broker: Broker, name: str) -> bool:
-    return name.startswith(
-        f"arn:{broker.partition}:sts::{broker.account_id}:assumed-role/{broker.name}/"
-    )
 
 
 def _compare(comparison: Comparison, requests: Requests) -> RequestAnswers:
@@ -232,7 +229,7 @@ def _compare_user_id(comparison: Comparison, broker: Broker) -> RequestAnswers:
     """
     if comparison.name != "stringlike":
         return UNKNOWN
-    answer = _strongest(_fit(value, broker) for value in comparison.values)
+    answer = strongest(_fit(value, broker) for value in comparison.values)
     if answer is YES and comparison.negated:
         return NO
     return answer

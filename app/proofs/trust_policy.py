@@ -17,33 +17,35 @@ evaluator and with a simple implementation.
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain, filterfalse
 from typing import NamedTuple
 
 from app.ids import AccountId, Broker
 from app.proofs.access_end import end_dates
 from app.proofs.policy_conditions import (
+    CHOICE,
     EXTERNAL_ID,
     LIKE,
     NO,
     PRINCIPAL_ARN,
     UNKNOWN,
-    USER_ID,
     YES,
     KeyValues,
     RequestAnswers,
     Requests,
     holds_for_anybody,
     is_pattern,
-    is_session_of,
     narrows,
+    requests_of_broker,
+    strongest,
 )
 from app.proofs.policy_statements import Globs, Statement, statements_of
 
 _ASSUME = "sts:assumerole"
 WAYS_IN = (_ASSUME, f"{_ASSUME}withsaml", f"{_ASSUME}withwebidentity")
 _SPACE = re.compile(r"\s")
+SOMEBODY = re.compile(r"[0-9]{12}|arn:aws[a-z-]*:(iam|sts)::[0-9]{12}:[\w+=,.@/-]+", re.ASCII)
 SENDABLE = re.compile(r"[\w+=,.@:/-]{2,1224}", re.ASCII)  # the External IDs that STS accepts
 _EQUAL = {"stringequals", "foranyvalue:stringequals"}
 
@@ -68,27 +70,6 @@ class Reading(NamedTuple):
     compared: tuple[tuple[int, str], ...] = ()
 
 
-def requests_of_broker(
-    broker: Broker, role_account: AccountId, external_ids: Sequence[str], globs: Globs
-) -> Requests:
-    """Return the broker's requests: one with each External ID, one with another, one without."""
-    other = 1 << len(external_ids)
-    everything = (other << 2) - 1
-    bits = {external_id: 1 << n for n, external_id in enumerate(external_ids)}
-    keys = {EXTERNAL_ID: KeyValues(globs, bits, other, other << 1), USER_ID: KeyValues(globs, {})}
-    for key, value in (
-        (PRINCIPAL_ARN, broker.arn),
-        ("aws:principalaccount", broker.account_id),
-        ("aws:principaltype", "AssumedRole" if broker.is_role else "User"),
-        ("aws:principalisawsservice", "false"),
-        ("aws:viaawsservice", "false"),
-        ("aws:securetransport", "true"),
-        ("aws:resourceaccount", role_account),
-    ):
-        keys[key] = KeyValues(globs, {value: everything})
-    return Requests(broker, everything, keys)
-
-
 class _Entry(NamedTuple):
     """A statement, and the bits of the requests that it certainly or possibly lets in."""
 
@@ -109,7 +90,12 @@ class _TrustPolicy:
         return set().union(*(statement.compared(key) for statement in self.statements))
 
     def answers(self, requests: Requests) -> dict[int, RequestAnswers]:
-        return {statement.number: requests.answers_of(statement) for statement in self.statements}
+        """Return to which requests each statement applies, regardless of its actions."""
+        answers = {}
+        for statement in self.statements:
+            principals = strongest(_principal(*name, requests.broker) for name in statement.names)
+            answers[statement.number] = principals | requests.answers_of(statement)
+        return answers
 
     def entries(
         self, way: str, requests: Requests, answers: Mapping[int, RequestAnswers]
@@ -143,6 +129,29 @@ class _TrustPolicy:
             if not statement.allows and _denies_anybody(statement):
                 return set()
         return admitting
+
+
+def _principal(kind: str, name: str, broker: Broker | None) -> RequestAnswers:
+    """Return whether a principal that a statement names is the broker (None: anybody else)."""
+    if (kind, name) == ("AWS", "*"):
+        return YES
+    if broker is None:
+        return CHOICE
+    account = broker.account_id
+    ours = {broker.arn, account, f"arn:{broker.partition}:iam::{account}:root"}
+    if kind == "AWS" and name in ours:
+        return YES
+    if kind == "AWS" and _is_session_of(broker, name):
+        return CHOICE
+    if kind != "AWS" or SOMEBODY.fullmatch(name):
+        return NO
+    return UNKNOWN  # such as the unique id that IAM shows for a deleted principal
+
+
+def _is_session_of(broker: Broker, name: str) -> bool:
+    return name.startswith(
+        f"arn:{broker.partition}:sts::{broker.account_id}:assumed-role/{broker.name}/"
+    )
 
 
 def _compiled(patterns: Iterable[tuple[str, bool]]) -> Globs:
@@ -277,7 +286,7 @@ def _other_principals(statement: Statement, broker: Broker) -> Iterator[str]:
         yield "everybody but " + ", ".join(name for _, name in statement.other_names)
         return
     for _, name in statement.names:
-        if name != broker.arn and not is_session_of(broker, name):
+        if name != broker.arn and not _is_session_of(broker, name):
             yield name
 
 

@@ -9,9 +9,9 @@ import fnmatch
 import re
 from enum import Enum
 
-from app.proofs.policy_conditions import CHOSEN, SOMEBODY
+from app.proofs.policy_conditions import CHOSEN
 from app.proofs.policy_statements import statements_of
-from app.proofs.trust_policy import SENDABLE
+from app.proofs.trust_policy import SENDABLE, SOMEBODY
 
 
 class Answer(Enum):
