@@ -22,7 +22,7 @@ from app.limits.table import KEYS
 from app.log import logger
 from app.onboarding import kit, page_links, publication, registrations
 from app.permissions import permission_sets
-from app.proofs import canary, proof_interval, proof_queue, verification
+from app.proofs import canary, proof_queue, routine_interval, verification
 from app.rotation import rotations
 from app.store.database import Database
 from app.tenants import tenants
@@ -49,7 +49,7 @@ class Services:
         sets = permission_sets.load(folder, default, config.aws.role_prefix)
         names = sts.ProofNames(config.database.secret_keys)
         door = sts.Sts(config.aws.region, config.aws.broker, names, *config.proofs.own_roles)
-        interval, prober = proof_interval.ProofInterval(db, config), canary.Canary(db, config)
+        interval, prober = routine_interval.ProofInterval(db, config), canary.Canary(db, config)
         sessions, self.rates = _shared(config)
         self.quotas, self.tenant_share = quotas.Quotas(db, config), tenant_share.TenantShare()
         self.audit, self.idempotency = AuditLog(db), IdempotencyKeys(db)

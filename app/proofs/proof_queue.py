@@ -25,7 +25,7 @@ from app.errors import AccountClosedError, ConflictError, NotFoundError, Suspend
 from app.health.checks import HealthFinding, ok, warning
 from app.identity import SystemPrincipal
 from app.log import logger
-from app.proofs.proof_interval import ProofInterval
+from app.proofs.routine_interval import ProofInterval
 from app.proofs.verification import Verification
 from app.store.database import SYSTEM, Database, Session
 from app.store.models import (

@@ -12,7 +12,7 @@ import structlog
 from app.clock import now
 from app.ids import RoleArn, new_id
 from app.limits.rates import Rates
-from app.proofs.proof_interval import ProofInterval, proofs_a_second, routine_proofs_a_second
+from app.proofs.routine_interval import ProofInterval, proofs_a_second, routine_proofs_a_second
 from app.services import Services
 from app.store.models import Connection, Trigger
 from app.store.models.proof_schedule import Interval
