@@ -43,8 +43,8 @@ from app.rotation.switch import (
 )
 from app.store.database import Database, Session
 from app.store.models import Connection, ConnectionStatus, ExternalIdRow, Proof, Trigger, Verdict
+from app.store.models.connection_status import ROUTINE
 from app.store.models.proof_schedule import Interval
-from app.store.models.states import ROUTINE
 
 PATIENCE = 5.0  # seconds for retries if a role refuses its own External ID, because it may be new
 _PAUSES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.25)

@@ -40,8 +40,8 @@ from app.store.models import (
     Registration,
     Tenant,
 )
+from app.store.models.connection_status import StackState, Verdict
 from app.store.models.proof_schedule import Interval
-from app.store.models.states import StackState, Verdict
 from app.tenants.declared_accounts import declare
 from sandbox.vendor import VENDOR_ACCOUNT
 from tests.attacks.evidence import on_postgresql

@@ -30,8 +30,8 @@ from app.store.models import (
     Trigger,
     Verdict,
 )
+from app.store.models.connection_status import after_proof
 from app.store.models.proof_schedule import Interval
-from app.store.models.states import after_proof
 
 WHY = Suspension("operator", bound=False, reason="x")
 NOW = datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -273,7 +273,7 @@ def proven(connection, verdict, role_unique_id="AROAONE"):
     return proof
 
 
-# test_states.py has where each verdict moves them
+# test_connection_status.py has where each verdict moves them
 MOVED = [S.PENDING, S.VERIFIED, S.BROKEN, S.ENDED, S.INSECURE]
 
 

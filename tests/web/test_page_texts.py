@@ -15,7 +15,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from app.clock import now
-from app.store.models.states import ConnectionStatus, StackState
+from app.store.models.connection_status import ConnectionStatus, StackState
 from tests.attacks.evidence import on_sqlite
 from tests.support.cast import Api, Customer, World, path_of, without_external_id
 from tests.support.sets import GOOD, VENDOR

@@ -4,7 +4,7 @@ that is there.
 
 import pytest
 
-from app.store.models.states import StackState
+from app.store.models.connection_status import StackState
 from tests.attacks.evidence import on_sqlite
 from tests.support.cast import without_external_id
 from tests.web.conftest import text_of

@@ -36,11 +36,7 @@ from app.store.models.base import (
     row_in,
     same_tenant,
 )
-from app.store.models.external_id import ExternalIdRow, ExternalIdState
-from app.store.models.proof import Proof
-from app.store.models.proof_schedule import SETTLING, Interval, ProofSchedule, first_after
-from app.store.models.role_sets import RoleSets
-from app.store.models.states import (
+from app.store.models.connection_status import (
     SEE_VERIFICATION,
     ConnectionStatus,
     StackState,
@@ -48,6 +44,10 @@ from app.store.models.states import (
     Verdict,
     after_proof,
 )
+from app.store.models.external_id import ExternalIdRow, ExternalIdState
+from app.store.models.proof import Proof
+from app.store.models.proof_schedule import SETTLING, Interval, ProofSchedule, first_after
+from app.store.models.role_sets import RoleSets
 from app.store.models.suspension import Suspendable, Suspension
 from app.store.models.tenant import Tenant, TenantStatus
 

@@ -8,7 +8,7 @@ from sqlalchemy import Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.store.models.base import Base, Identified, TenantOwned, same_tenant
-from app.store.models.states import Trigger, Verdict
+from app.store.models.connection_status import Trigger, Verdict
 
 # The names of the checks in a proof
 OWN = "own_external_id_accepted"

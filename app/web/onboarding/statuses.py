@@ -15,7 +15,8 @@ from app.connections.listing import ListPosition, Urgency
 from app.ids import RoleArn
 from app.onboarding.kit import Kit
 from app.rotation.rotations import RotationStatus
-from app.store.models import Connection, ConnectionStatus, Proof, RotationState, Verdict, states
+from app.store.models import Connection, ConnectionStatus, Proof, RotationState, StackState, Verdict
+from app.store.models.connection_status import SEE_VERIFICATION
 from app.store.models.proof import ACCOUNT, DEMANDS, FOREIGN, MISSING, ONLY_US, OWN, STRANGER
 
 Counts = dict[ConnectionStatus, int]  # connections by status
@@ -89,13 +90,13 @@ _SITUATIONS: dict[str | None, _Situation] = {
         "failed",
         "We found no role that lets us in, and have stopped looking.",
     ),
-    states.StackState.ROLLED_BACK: _Situation(
+    StackState.ROLLED_BACK: _Situation(
         "Rolled back",
         "Your stack was rolled back.",
         "failed",
         "CloudFormation rolled it back, and removes its role.",
     ),
-    states.StackState.DELETED: _Situation(
+    StackState.DELETED: _Situation(
         "Stack deleted",
         "Your stack was deleted.",
         "failed",
@@ -173,7 +174,7 @@ class Progress(NamedTuple):
         None if the role lets none in, or if the latest proof does not show how.
         """
         why, insecure = self.connection.why, ConnectionStatus.INSECURE
-        if self.connection.status is not insecure or why == states.SEE_VERIFICATION[insecure]:
+        if self.connection.status is not insecure or why == SEE_VERIFICATION[insecure]:
             return None
         return why
 
