@@ -335,7 +335,7 @@ def test_assume_role_is_called_in_one_place():
 
 CLIENTS = """
 app/aws/query_api.py:? app/aws/stack_messages.py:s3 app/aws/stack_messages.py:sqs
-app/aws/sts.py:iam app/aws/sts.py:sts app/aws/templates.py:s3
+app/aws/sts.py:iam app/aws/sts.py:sts app/aws/template_bucket.py:s3
 app/aws/vendor_resources.py:s3 app/aws/vendor_resources.py:sns app/aws/vendor_resources.py:sqs
 """
 

@@ -4,7 +4,7 @@ import click
 from flask import current_app
 
 from app.aws.errors import Unavailable
-from app.aws.templates import Published
+from app.aws.template_bucket import Published
 from app.cli.operator import Noun, Row, services
 from app.config import ConfigError, TemplateConfig
 from app.onboarding.publication import Publication

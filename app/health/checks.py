@@ -20,7 +20,7 @@ from functools import cache, partial
 from typing import NamedTuple
 
 from app.aws.sts import Sts, StsError, Unavailable
-from app.aws.templates import Published
+from app.aws.template_bucket import Published
 from app.clock import CLOCKS_APART, seconds_between
 from app.concurrency.single_flight import SingleFlight
 from app.errors import StoreUnavailableError

@@ -18,7 +18,7 @@ from sqlalchemy.exc import IntegrityError
 from app.audit import WORKER, actions
 from app.aws import templates
 from app.aws.errors import Unavailable
-from app.aws.templates import Published, Template, TemplateBucket
+from app.aws.template_bucket import Published, Template, TemplateBucket
 from app.config import TemplateConfig
 from app.errors import ConflictError, NotFoundError, ValidationFailedError
 from app.log import logger

@@ -15,7 +15,8 @@ from cfnlint.decode import decode_str
 
 from app.aws import templates
 from app.aws.regions import partition_of, regions
-from app.aws.templates import Published, TemplateBucket, render, render_organization
+from app.aws.template_bucket import Published, TemplateBucket
+from app.aws.templates import render, render_organization
 from app.factory import create_app
 from app.ids import Broker
 from app.permissions import permission_sets

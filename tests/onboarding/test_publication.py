@@ -10,7 +10,8 @@ from dataclasses import asdict
 import pytest
 
 from app import services as composition
-from app.aws.templates import TemplateBucket, render_document
+from app.aws.template_bucket import TemplateBucket
+from app.aws.templates import render_document
 from app.background.worker import companions, stop_all
 from app.errors import ConflictError
 from app.permissions.permission_sets import PermissionSet, read_document
@@ -233,9 +234,9 @@ def test_only_documents_that_can_refuse_a_version_are_read(publishing_vendor, mo
     bucket = TemplateBucket(publishing_vendor.start().config)
     with as_the_pipeline():
         assert bucket.documents(publishing_vendor.name, 2).keys() == {2, 4}
-        monkeypatch.setattr("app.aws.templates._DOCUMENTS_MAX", 3)
+        monkeypatch.setattr("app.aws.template_bucket._DOCUMENTS_MAX", 3)
         assert bucket.documents(publishing_vendor.name, 1).keys() == {1, 2, 4}
-        monkeypatch.setattr("app.aws.templates._DOCUMENTS_MAX", 2)
+        monkeypatch.setattr("app.aws.template_bucket._DOCUMENTS_MAX", 2)
         with pytest.raises(
             ConflictError, match=r"The bucket has more than 1,000 objects below templates/sets/"
         ):
