@@ -5,6 +5,7 @@ from contextlib import suppress
 import boto3
 import pytest
 import sqlalchemy
+import urllib3
 from botocore.credentials import ReadOnlyCredentials
 from botocore.session import get_session
 
@@ -37,7 +38,7 @@ WAYS = {
 
 
 def _sts():
-    return QueryApi("sts", "us-east-1", get_session())
+    return QueryApi("sts", "us-east-1", get_session(), urllib3.Timeout(3))
 
 
 @pytest.fixture

@@ -40,8 +40,6 @@ from app.aws.tls import ca_bundle
 from app.concurrency.places import pause, without_places
 from app.strict_json import JsonObject
 
-# Seconds; short, because the client waits for the answer
-_TIMEOUTS = urllib3.Timeout(connect=1, read=2)
 _CONNECTIONS = 1024  # kept connections; slots do not limit the requests that wait for AWS
 _MOMENT = 1.0  # seconds; AWS keeps idle connections open for longer
 
@@ -70,9 +68,7 @@ class QueryApi:
     up Deputy's own credentials until it finds some. From then on, they renew themselves.
     """
 
-    def __init__(
-        self, service: str, region: str, boto: Session, timeouts: urllib3.Timeout = _TIMEOUTS
-    ) -> None:
+    def __init__(self, service: str, region: str, boto: Session, timeouts: urllib3.Timeout) -> None:
         self.breaker = Breaker()  # one for each service: IAM may be unavailable while STS works
         self._service = service
         self._boto = boto
