@@ -56,22 +56,6 @@ class Topic(NamedTuple):
     subscription: Subscription | None  # None: the topic does not send to the queue
 
 
-# Regions of the partition `aws` that are older than 20 March 2019. Every later one has to be
-# enabled in an account (opt-in), and SNS sends from it to another region under a regional name.
-_ENABLED_BY_DEFAULT = re.compile(
-    "ap-northeast-[12]|ap-south-1|ap-southeast-[12]|ca-central-1|eu-central-1|eu-north-1"
-    "|eu-west-[123]|sa-east-1|us-east-[12]|us-west-[12]"
-)
-
-
-def sender(topic_arn: str, queue_region: str) -> str:
-    """Return the service principal under which SNS sends a topic's messages to the queue."""
-    _, partition, _, region, *_ = topic_arn.split(":")
-    opt_in = partition == "aws" and not _ENABLED_BY_DEFAULT.fullmatch(region)
-    service = f"sns.{region}" if opt_in and region != queue_region else "sns"
-    return f"{service}.amazonaws.com"
-
-
 # Each function raises Unavailable. Those that need rights also raise MayNotLookError and
 # AbsentError.
 

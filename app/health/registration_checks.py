@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from functools import partial
 
-from app.aws import vendor_resources
+from app.aws import regions, vendor_resources
 from app.aws.errors import Unavailable
 from app.aws.vendor_resources import AbsentError, MayNotLookError, Queue, Subscription, allowing
 from app.clock import seconds_between
@@ -213,7 +213,7 @@ def _lets_send(statement: JsonObject, topic_arn: str, queue_region: str) -> bool
         allowed = texts(principal.get("Service")) + texts(principal.get("AWS"))
     else:
         allowed = texts(principal)
-    if {"*", vendor_resources.sender(topic_arn, queue_region)}.isdisjoint(allowed):
+    if {"*", regions.sender(topic_arn, queue_region)}.isdisjoint(allowed):
         return False
     for operator, tests in statement.get("Condition", {}).items():
         for key, patterns in tests.items():
