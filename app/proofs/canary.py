@@ -5,9 +5,8 @@ External ID causes the same refusals, and then every role looks safe. The canary
 broker even without an External ID. The same statement of the broker's policy allows the calls to
 the canary and to customers' roles. Therefore, a refusal by the canary comes from the vendor's side.
 
-The stranger is a second principal of the vendor, which no customer trusts. A role that accepts the
-stranger also trusts other principals than the broker. A role's refusal of the stranger counts only
-while the canary accepts the stranger.
+A canary check also tries the stranger (app/proofs/stranger.py), because a role's refusal of the
+stranger counts only while the canary accepts the stranger.
 
 A policy can change at any moment. So before a proof lets a connection issue credentials, the canary
 is checked again, after the proof's calls. Concurrent proofs share one canary check, and a process
@@ -18,8 +17,6 @@ Otherwise every routine proof would cost three more calls.
 import enum
 import time
 from dataclasses import dataclass, field
-from datetime import timedelta
-from functools import partial
 from typing import NamedTuple
 
 from sqlalchemy import select
@@ -34,7 +31,8 @@ from app.config import Config
 from app.health.checks import HealthFinding, failed, ok, warning
 from app.ids import Grant
 from app.log import logger
-from app.proofs.calls_and_verdict import AWS_SILENT, ProofCheck, ProofFinding, check_of, refusal
+from app.proofs.calls_and_verdict import AWS_SILENT, ProofCheck, ProofFinding, check_of
+from app.proofs.stranger import NO_STRANGER, Stranger, check_refusal
 from app.store.database import SYSTEM, Database
 from app.store.models import NOT_ISSUED, AuditEvent, Connection, Verdict
 from app.store.models.proof import STRANGER
@@ -42,7 +40,6 @@ from app.store.models.proof import STRANGER
 _PROBER = Actor("worker", None, "prober")
 _FRESH = 60.0  # seconds for which a canary check counts
 _UNCLEAR_FRESH = 5.0  # seconds until the next canary check if AWS gave no clear answer
-_RENEWED = timedelta(minutes=5)  # the stranger's session is replaced this long before it expires
 
 
 class Sight(enum.StrEnum):
@@ -86,8 +83,7 @@ class Canary:
     config: Config
     _looks: SingleFlight[str, _View] = field(default_factory=SingleFlight)
     _last: _View = _NOT_LOOKED
-    # the stranger's session, reused until a call with it fails
-    _session: Session | None = None
+    _stranger: Stranger = field(default_factory=Stranger)
     _recorded: Sight | None = None
 
     def ask_canary(self, sts: Sts) -> Sight | None:
@@ -126,20 +122,14 @@ class Canary:
         """Check that the role refuses the stranger with the right External ID.
 
         Returns None if no stranger is configured. The check is skipped unless the canary accepted
-        the stranger within the last minute. A refusal by a role with an imported name does not
-        count: if canary.yaml lacks the name, the stranger's own policy causes the refusal. Raises
-        the same errors as `ask_canary`.
+        the stranger within the last minute. Raises the same errors as `ask_canary`.
         """
         if not self.config.proofs.stranger_role_arn:
             return None
-        stranger = self._look(sts).stranger if self.config.proofs.canary_role_arn else None
-        if stranger is None:
+        session = self._look(sts).stranger if self.config.proofs.canary_role_arn else None
+        if session is None:
             return check_of(STRANGER, "skipped")
-        check = refusal(STRANGER, partial(sts.probe_as_stranger, stranger), grant)
-        is_imported_name = not grant.role_arn.name.startswith(self.config.aws.role_prefix)
-        if is_imported_name and check.outcome == "passed":
-            return check._replace(outcome="skipped", detail=_NAME_NOT_TESTED)
-        return check
+        return check_refusal(sts, session, grant, self.config.aws.role_prefix)
 
     def finding(self, sts: Sts) -> HealthFinding:
         """Return the canary's finding for readiness. Raises the same errors as `ask_canary`."""
@@ -149,7 +139,7 @@ class Canary:
             and self.config.proofs.stranger_role_arn
             and view.stranger is None
         ):
-            return _NO_STRANGER
+            return NO_STRANGER
         return _FINDINGS[view.sight]
 
     def _look(self, sts: Sts, since: float | None = None) -> _View:
@@ -168,23 +158,11 @@ class Canary:
         sight, seconds, stranger = _sight(sts), _UNCLEAR_FRESH, None
         if sight is not Sight.UNCLEAR:
             seconds = _FRESH
-            stranger = self._let_in(sts) if self.config.proofs.stranger_role_arn else None
+            stranger = self._stranger.let_in(sts) if self.config.proofs.stranger_role_arn else None
         self._last = view = _View(sight, stranger, began, began + seconds)
         if sight not in {Sight.UNCLEAR, self._recorded}:
             self._record(sight)
         return view
-
-    def _let_in(self, sts: Sts) -> Session | None:
-        """Return the stranger's session if the canary accepts it, otherwise None."""
-        session, self._session = self._session, None
-        try:
-            if session is None or session.expires_at - now() <= _RENEWED:
-                session = sts.open_stranger()
-            sts.probe_canary_as_stranger(session)
-        except StsError:
-            return None
-        self._session = session
-        return session
 
     def _record(self, sight: Sight) -> None:
         """Log the canary's new state, and record it unless another process has already done so.
@@ -199,12 +177,6 @@ class Canary:
             if db.scalar(ours.order_by(AuditEvent.id.desc()).limit(1)) != action:
                 action.record(db, _PROBER, details)
         self._recorded = sight
-
-
-_NAME_NOT_TESTED = (
-    "The role refuses another principal of ours, but our own test of this check does not cover a"
-    " role of this name. The role needs no change."
-)
 
 
 def _sight(sts: Sts) -> Sight:
@@ -268,9 +240,3 @@ _WHY_NOT: dict[Sight | None, str] = {
     ),
     Sight.UNCLEAR: AWS_SILENT,
 }
-_NO_STRANGER = warning(
-    "The canary refuses the stranger, or the broker can't use the stranger, so proofs skip"
-    " stranger_refused.",
-    "Launch or update cloudformation/canary.yaml, and compare DEPUTY_STRANGER_ROLE_ARN with its"
-    " output.",
-)

@@ -545,15 +545,17 @@ def test_one_session_of_the_stranger_is_kept_while_it_works_until_shortly_before
     canary = deployment.canary
     deployment.sight()
     assert opened() == 0
-    session = canary._session
+    session = canary._stranger._session
     canary_clock.move(MINUTE)
     with monkeypatch.context() as patch:
         almost_over = session.expires_at - timedelta(seconds=299)
-        patch.setattr("app.proofs.canary.now", lambda: almost_over)
+        patch.setattr("app.proofs.stranger.now", lambda: almost_over)
         deployment.sight()
     assert opened() == 1
-    assert canary._session is not session
-    canary._session = replace(canary._session, session_token="of a stranger that was made again")
+    assert canary._stranger._session is not session
+    canary._stranger._session = replace(
+        canary._stranger._session, session_token="of a stranger that was made again"
+    )
     for is_let_in in (False, True):
         canary_clock.move(MINUTE)
         deployment.sight()
