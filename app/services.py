@@ -18,7 +18,7 @@ from app.identity.key_uses import KeyUses
 from app.imports.imports import Imports
 from app.issuing import authorization, issue, session_cache, session_origins
 from app.limits import quotas, rates, refusal_events, tenant_share
-from app.limits.table import KEYS
+from app.limits.limits import KEYS
 from app.log import logger
 from app.onboarding import kit, page_links, publication, registrations
 from app.permissions import permission_sets

@@ -12,7 +12,7 @@ from typing import Any
 
 from app.audit.events import ACTIONS, DETAILS, Action
 from app.config import Config
-from app.limits import table
+from app.limits import limits
 from app.settings.declarations import Limit, Setting, collect_settings
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -45,7 +45,7 @@ def _rows_of(name: str) -> Iterator[Row]:
     match name:
         case "limits":
             yield "limit of", "per", "at most", "setting", "counted", "beyond it"
-            for limit in vars(table).values():
+            for limit in vars(limits).values():
                 if isinstance(limit, Limit):
                     yield _render_limit(limit)
         case "audit events: actions":

@@ -47,7 +47,7 @@ from app.diagnosis.diagnosis import Diagnosis
 from app.idempotency.attempts import Effect
 from app.identity import ApiKeyPrincipal
 from app.ids import ACCOUNT_ID, ROLE_ARN_PATTERN
-from app.limits.table import ATTEMPTS
+from app.limits.limits import ATTEMPTS
 from app.store.models import Connection, ConnectionStatus, ExternalIdOrigin, Trigger, Verdict
 
 

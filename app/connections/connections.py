@@ -20,7 +20,7 @@ from app.connections.kit_names import new_names
 from app.errors import ConflictError, NotFoundError
 from app.identity import Principal, ensure_room, lock_owned, one_or_not_found, owned, tenant_of
 from app.ids import RoleArn
-from app.limits.table import CONNECTIONS, SEARCHES
+from app.limits.limits import CONNECTIONS, SEARCHES
 from app.permissions.permission_sets import PermissionSet, PermissionSets
 from app.proofs.verification import PATIENCE, Verification
 from app.rotation.rotations import current_external_id_id

@@ -23,7 +23,7 @@ from app.clock import now
 from app.errors import IdempotencyKeyInUseError, IdempotencyKeyReusedError, NotFoundError
 from app.identity.principals import ApiKeyPrincipal
 from app.ids import new_id
-from app.limits.table import IDEMPOTENT_OF_TENANT, IDEMPOTENT_REQUESTS
+from app.limits.limits import IDEMPOTENT_OF_TENANT, IDEMPOTENT_REQUESTS
 from app.settings.declarations import Limit
 from app.store.database import SYSTEM, Database, Session
 from app.store.models import ApiKey, IdempotentRequest

@@ -15,7 +15,7 @@ from sqlalchemy import Uuid, bindparam, delete, select, text
 from app.clock import now
 from app.config import Config
 from app.identity.principals import ApiKeyPrincipal, Principal
-from app.limits import table
+from app.limits import limits
 from app.settings.declarations import Limit
 from app.store.database import Database, Session
 from app.store.models import QuotaUse
@@ -37,7 +37,7 @@ class Quotas:
     def __init__(self, db: Database, config: Config) -> None:
         self._db = db
         self._config = config
-        self._change = table.CHANGES.with_setting(config)
+        self._change = limits.CHANGES.with_setting(config)
         # When each tenant may make changes again, in seconds since 1970
         self._full: LRUCache[UUID, float] = LRUCache(_TENANTS)
         self._lock = threading.Lock()  # protects `_full`
@@ -79,12 +79,12 @@ class Quotas:
         if principal.tenant_scope not in {None, tenant_id}:
             return  # another tenant's key gets a 404, and must not use up this tenant's quota
         subjects: dict[str, Any] = {"tenant": tenant_id, "onboarding link": principal.link_id}
-        limits = [(quota.with_setting(self._config), subjects[quota.per]) for quota in quotas]
+        counted = [(quota.with_setting(self._config), subjects[quota.per]) for quota in quotas]
         with self._db.read() as db:  # a request that is refused must not wait for the write lock
-            for limit, subject in limits:
+            for limit, subject in counted:
                 _refuse_after(limit, seconds_until_room(db, limit, subject))
         with self._db.write(principal) as db:
-            for limit, subject in limits:
+            for limit, subject in counted:
                 _refuse_after(limit, take(db, limit, subject))
 
 
@@ -94,7 +94,7 @@ def acquire_rotation(db: Session, principal: Principal, tenant_id: UUID) -> None
     Keys that are bound to no tenant have no limit.
     """
     if not principal.is_vendor:
-        _refuse_after(table.ROTATIONS, take(db, table.ROTATIONS, tenant_id))
+        _refuse_after(limits.ROTATIONS, take(db, limits.ROTATIONS, tenant_id))
 
 
 def acquire_in(db: Session, quota: Limit, subject: UUID) -> None:

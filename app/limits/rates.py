@@ -18,7 +18,7 @@ from cachetools import LRUCache
 from app.concurrency.gevent import leaf_lock
 from app.config import Config
 from app.identity.principals import ApiKeyPrincipal
-from app.limits import table
+from app.limits import limits
 from app.settings.declarations import Limit
 
 if TYPE_CHECKING:
@@ -41,11 +41,12 @@ class Rates:
         def rate(limit: Limit) -> Rate:
             return Rate(limit.with_setting(config), shared)
 
-        self._key, self._tenant = rate(table.CREDENTIALS_OF_KEY), rate(table.CREDENTIALS_OF_TENANT)
-        self._sessions = rate(table.NEW_SESSIONS)
-        self._page, self._pages = rate(table.PAGE), rate(table.PAGES)
-        self._sts = CallBudget(table.BACKGROUND_CALLS.with_setting(config), shared)
-        self._routine = CallBudget(table.ROUTINE_CALLS.with_setting(config), shared)
+        self._key = rate(limits.CREDENTIALS_OF_KEY)
+        self._tenant = rate(limits.CREDENTIALS_OF_TENANT)
+        self._sessions = rate(limits.NEW_SESSIONS)
+        self._page, self._pages = rate(limits.PAGE), rate(limits.PAGES)
+        self._sts = CallBudget(limits.BACKGROUND_CALLS.with_setting(config), shared)
+        self._routine = CallBudget(limits.ROUTINE_CALLS.with_setting(config), shared)
         # Wraps one call to STS for a background proof, which waits until STS_BUDGET has room
         self.background_call = self._sts.call
 

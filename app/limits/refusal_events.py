@@ -1,7 +1,7 @@
 """Refusals in the audit log: single events for a few refusals, and a summary for a flood.
 
 In each second, a process records a limited number of refusals as single events. There is one limit
-for each key, and one for all keys of a tenant (app/limits/table.py). The key's other refusals in
+for each key, and one for all keys of a tenant (app/limits/limits.py). The key's other refusals in
 that second, and all refusals by a rate limit, become one event with their number and their codes.
 This summary is stored when the second or the process ends. A process that is killed loses it.
 Beyond the limit REFUSALS, the answer is a 429, and nothing is recorded.
@@ -21,8 +21,8 @@ from app.audit.log import AuditLog
 from app.clock import now
 from app.concurrency.gevent import spawn
 from app.errors import RateLimitedError, StoreUnavailableError
+from app.limits.limits import REFUSALS, REFUSALS_OF_KEY, REFUSALS_OF_TENANT
 from app.limits.rates import TokenBucket
-from app.limits.table import REFUSALS, REFUSALS_OF_KEY, REFUSALS_OF_TENANT
 from app.log import logger
 
 _KEYS = 10_000  # maximum of counts that are kept, each for one key in one second

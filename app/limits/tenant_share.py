@@ -31,8 +31,7 @@ from app.concurrency.places import Places, pause, rest, urgent
 from app.errors import RateLimitedError
 from app.identity.key_text import digest_of
 from app.identity.principals import ApiKeyPrincipal
-from app.limits.rates import TokenBucket
-from app.limits.table import (
+from app.limits.limits import (
     CPU_TIME,
     HELD_REFUSALS,
     NAMES_RESOLVED,
@@ -44,6 +43,7 @@ from app.limits.table import (
     VENDOR_REQUESTS,
     VENDOR_STOPS,
 )
+from app.limits.rates import TokenBucket
 from app.settings.declarations import Limit
 
 MS_PER_ROW = 0.25  # price of a row in a list

@@ -40,8 +40,8 @@ from app.identity import (
 )
 from app.identity.families import Ending, Making
 from app.ids import ACCOUNT_ID, RoleArn
+from app.limits.limits import LINKS
 from app.limits.rates import Rates
-from app.limits.table import LINKS
 from app.onboarding.kit import Onboarding
 from app.proofs import verification
 from app.settings import return_urls

@@ -19,7 +19,7 @@ from app.connections import connections
 from app.errors import ConflictError, RateLimitedError, RoleNotAllowedError
 from app.ids import RoleArn
 from app.limits import quotas
-from app.limits.table import MESSAGES
+from app.limits.limits import MESSAGES
 from app.onboarding.registration_tokens import TokenIds, VoidMessage, tenant_of_token
 from app.permissions.permission_sets import PermissionSets, read_label
 from app.proofs.access_end import end_of

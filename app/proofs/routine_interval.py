@@ -6,7 +6,7 @@ import time
 from sqlalchemy import func, select
 
 from app.config import Config, ProofConfig
-from app.limits.table import ROUTINE_SHARE
+from app.limits.limits import ROUTINE_SHARE
 from app.log import logger
 from app.store.database import Database
 from app.store.models import IN_ROUTINE, Connection

@@ -1,6 +1,6 @@
 """The types that declare settings and limits, and the function that reads a setting.
 
-app/config.py declares the settings, and app/limits/table.py declares the limits.
+app/config.py declares the settings, and app/limits/limits.py declares the limits.
 """
 
 import math

@@ -21,7 +21,7 @@ from app.config import Config
 from app.errors import ConflictError, ValidationFailedError
 from app.identity import Maker, ensure_room, one_or_not_found, tenant_of, was_revoked
 from app.ids import new_id
-from app.limits import table
+from app.limits import limits
 from app.limits.tenant_share import TenantShare
 from app.outbound.addresses import DNS_SECONDS, AddressError, parse, resolve
 from app.store.database import Database, Lock, Session, until_committed
@@ -59,12 +59,12 @@ class Endpoints:
         endpoint_id = new_id()
         secret, sealed = self._secrets.make(endpoint_id)
         with self._db.write(principal) as db:
-            limit = table.ENDPOINTS_OF_VENDOR
+            limit = limits.ENDPOINTS_OF_VENDOR
             if tenant_id is None:
                 Lock.ENDPOINTS.hold(db)
             else:
                 tenant_of(db, principal, tenant_id, lock=True).ensure_active()
-                limit = table.ENDPOINTS_OF_TENANT
+                limit = limits.ENDPOINTS_OF_TENANT
             own = _live().where(WebhookEndpoint.tenant_id.is_not_distinct_from(tenant_id))
             ensure_room(db, own.with_only_columns(func.count()), limit)
             endpoint = WebhookEndpoint(
@@ -186,7 +186,7 @@ class Endpoints:
 
         try:
             with without_places():
-                spawn(resolve_in_turn).result(table.NAMES_RESOLVED.patience + DNS_SECONDS)
+                spawn(resolve_in_turn).result(limits.NAMES_RESOLVED.patience + DNS_SECONDS)
         except TimeoutError as error:
             raise ValidationFailedError(url="Its host's name can't be resolved in time.") from error
         except AddressError as error:

@@ -12,7 +12,7 @@ from app.audit.events import note_effect
 from app.clock import now
 from app.errors import ConflictError, ValidationFailedError
 from app.identity import Maker, one_or_not_found
-from app.limits import quotas, table
+from app.limits import limits, quotas
 from app.settings.declarations import Limit
 from app.store.database import Database, Session
 from app.store.models import (
@@ -92,7 +92,7 @@ class Redelivery:
         if since < now() - RECOVERABLE:
             raise ValidationFailedError(since="Events can be sent again for 30 days.")
         with self._db.write(principal) as db:  # before the search, which costs most
-            _to_repeat(db, principal, endpoint_id, table.RECOVERIES)
+            _to_repeat(db, principal, endpoint_id, limits.RECOVERIES)
         with self._db.read(long=True) as db:
             missed = missed_by(one_seen_by(db, principal, endpoint_id), since, until)
             events = db.execute(missed.limit(RECOVERED_AT_ONCE + 1)).all()
@@ -119,7 +119,7 @@ class Redelivery:
 
 
 def _to_repeat(
-    db: Session, principal: Maker, endpoint_id: UUID, quota: Limit = table.DELIVERIES_ASKED
+    db: Session, principal: Maker, endpoint_id: UUID, quota: Limit = limits.DELIVERIES_ASKED
 ) -> WebhookEndpoint:
     """Return the locked endpoint, and count one request for deliveries to it.
 

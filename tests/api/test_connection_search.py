@@ -5,7 +5,7 @@ are in each status.
 from collections import Counter
 
 from app.connections import connections
-from app.limits.table import SEARCHES
+from app.limits.limits import SEARCHES
 from tests.attacks.evidence import on_sqlite
 from tests.support.cast import Customer, path_of
 

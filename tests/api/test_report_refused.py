@@ -9,7 +9,7 @@ from uuid import UUID
 import time_machine
 
 from app.clock import now
-from app.limits.table import REPORTS
+from app.limits.limits import REPORTS
 from app.store.models import Connection
 from tests.attacks.evidence import on_sqlite
 from tests.support.cast import Api, Customer, path_of
@@ -95,7 +95,7 @@ def test_one_tenants_reports_do_not_make_everybody_read_again_and_again(
     world, by_hand, monkeypatch
 ):
     """Each that takes effect increments the revocation counter, which is all tenants'."""
-    monkeypatch.setattr("app.limits.table.REPORTS", REPORTS._replace(most=3))
+    monkeypatch.setattr("app.limits.limits.REPORTS", REPORTS._replace(most=3))
     services = world.admin.app.extensions["deputy"]
     many, other = place(services, connections=5), place(services)
     worker = world.admin.with_key(many.key)

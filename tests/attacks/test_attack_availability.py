@@ -26,10 +26,8 @@ from app.concurrency.places import urgent, without_places
 from app.errors import NotFoundError, RateLimitedError
 from app.identity.scopes import ALL_SCOPES
 from app.ids import new_id
-from app.limits import table, tenant_share
-from app.limits.rates import TokenBucket
-from app.limits.request_costs import price_of
-from app.limits.table import (
+from app.limits import limits, tenant_share
+from app.limits.limits import (
     CPU_TIME,
     HELD_REFUSALS,
     PEAK_CPU_TIME,
@@ -38,6 +36,8 @@ from app.limits.table import (
     REFUSED_CREDENTIALS,
     REQUESTS,
 )
+from app.limits.rates import TokenBucket
+from app.limits.request_costs import price_of
 from app.limits.tenant_share import MS_PER_FAILED_STOP, MS_PER_ROW, TenantShare
 from app.store.database import Database
 from tests.attacks.evidence import case, on_postgresql, on_sqlite
@@ -455,7 +455,7 @@ def test_stops_with_keys_whose_stops_failed_come_last(pauses):
         with share.stop(key, tenant_id):
             order.append(key)
 
-    with ThreadPoolExecutor(5) as pool, share._place(table.STOPS, tenant_id):
+    with ThreadPoolExecutor(5) as pool, share._place(limits.STOPS, tenant_id):
         places = share._places["stops", tenant_id].free
         for number, key in enumerate([*failing, "the owner's", "another"], start=1):
             pool.submit(stop, key)
@@ -463,10 +463,10 @@ def test_stops_with_keys_whose_stops_failed_come_last(pauses):
     assert order == ["the owner's", "another", *failing]
 
 
-@pytest.mark.parametrize("limit", [table.VENDOR_STOPS, table.UNKNOWN_KEYS])
+@pytest.mark.parametrize("limit", [limits.VENDOR_STOPS, limits.UNKNOWN_KEYS])
 def test_stops_with_unbound_keys_and_unknown_keys_leave_room_in_the_database(limit):
     share, running, most = TenantShare(), Counter(), []
-    stops = limit is table.VENDOR_STOPS
+    stops = limit is limits.VENDOR_STOPS
 
     def work(number):
         with share.stop(f"key {number}", None) if stops else share.looking_up():
@@ -489,7 +489,7 @@ def test_a_waiting_stop_of_a_key_that_failed_meanwhile_is_not_urgent(pauses):
             seen.append(urgent.get())
             raise NotFoundError
 
-    with ThreadPoolExecutor(2) as pool, share._place(table.STOPS, tenant_id):
+    with ThreadPoolExecutor(2) as pool, share._place(limits.STOPS, tenant_id):
         both = [pool.submit(stop) for _ in range(2)]
         until(lambda: share._places["stops", tenant_id].free._urgent)
     assert [each.result(30) for each in both] == [None, None]

@@ -3,7 +3,7 @@
 import pytest
 
 from app.identity.scopes import Scope
-from app.limits import table
+from app.limits import limits
 from tests.api.test_delegated_keys import KEYS, WORKER, SignUp
 from tests.attacks.evidence import absent, case, on_postgresql, problem, refusal, untouched
 from tests.conftest import OPERATOR
@@ -71,7 +71,7 @@ def test_a_tenant_that_a_delegating_key_did_not_make_is_like_none_at_all(scene, 
 
 def test_a_full_tenant_of_others_is_like_none_at_all(scene, stolen, monkeypatch):
     services = scene.world.services
-    monkeypatch.setattr(services.api_keys, "_limit", table.KEYS._replace(most=0))
+    monkeypatch.setattr(services.api_keys, "_limit", limits.KEYS._replace(most=0))
     own = WORKER | {"tenant_id": stolen.tenant()["id"]}
     stolen.api.refused("POST", KEYS, own, expect=429, code="rate_limited")
     other = WORKER | {"tenant_id": scene.acme["id"]}

@@ -29,7 +29,7 @@ import sqlalchemy
 from app.identity.api_keys import ApiKeys
 from app.identity.key_text import generate_key
 from app.identity.key_uses import KeyUses
-from app.limits.table import KEYS
+from app.limits.limits import KEYS
 from app.store.database import Database
 from bench.instant_sts import ACCOUNT, BROKER_ARN
 from dev.stack import ROOT, free_port

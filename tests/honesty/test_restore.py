@@ -21,7 +21,7 @@ import sqlalchemy
 from app.audit.restore import record_restore
 from app.identity.api_keys import ApiKeys
 from app.identity.key_uses import KeyUses
-from app.limits.table import KEYS
+from app.limits.limits import KEYS
 from app.store.database import Database
 from tests.conftest import OPERATOR
 from tests.honesty.deployment import Client, Deployment

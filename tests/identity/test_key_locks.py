@@ -15,7 +15,7 @@ from app.errors import NotFoundError
 from app.identity import families, lock_owned, owned, tenant_of
 from app.identity.principals import ApiKeyPrincipal, LinkPrincipal
 from app.identity.scopes import ALL_SCOPES
-from app.limits.table import KEYS
+from app.limits.limits import KEYS
 from app.services import Services
 from app.store import database
 from app.store.database import SYSTEM

@@ -15,7 +15,7 @@ from app.aws.stack_messages import Request
 from app.errors import NotFoundError, SuspendedError, UnauthenticatedError
 from app.identity import owned, tenant_of
 from app.identity.scopes import ALL_SCOPES
-from app.limits.table import VENDOR_REQUESTS
+from app.limits.limits import VENDOR_REQUESTS
 from app.onboarding.registration_tokens import VoidToken
 from app.onboarding.registrations import Registrations
 from app.store.models import ApiKey, AuditEvent, Connection, OnboardingLink

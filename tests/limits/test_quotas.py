@@ -14,7 +14,7 @@ from app import services as composition
 from app.errors import RateLimitedError, StoreUnavailableError
 from app.identity import LinkPrincipal
 from app.ids import new_id
-from app.limits.table import ATTEMPTS, CHECKS, ROLES_ENTERED
+from app.limits.limits import ATTEMPTS, CHECKS, ROLES_ENTERED
 from app.store.database import SYSTEM
 from app.store.models import QuotaUse
 from tests.conftest import make_config

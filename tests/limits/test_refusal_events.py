@@ -17,7 +17,7 @@ from app.audit.log import AuditLog
 from app.clock import now
 from app.errors import RateLimitedError, StoreUnavailableError
 from app.ids import new_id
-from app.limits import table
+from app.limits import limits
 from app.limits.refusal_events import Refusals
 from app.store.database import Database
 from app.store.models import AuditEvent
@@ -73,8 +73,8 @@ def stands_still(monkeypatch):
     are those of life.
     """
     for name, amount in {"REFUSALS": 200, "REFUSALS_OF_KEY": 10, "REFUSALS_OF_TENANT": 20}.items():
-        assert getattr(table, name).amount == amount
-        monkeypatch.setattr(f"app.limits.refusal_events.{name}", getattr(table, name))
+        assert getattr(limits, name).amount == amount
+        monkeypatch.setattr(f"app.limits.refusal_events.{name}", getattr(limits, name))
     monkeypatch.setattr(Refusals, "_flush_in_time", lambda _: None)
 
 

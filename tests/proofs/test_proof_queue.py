@@ -11,8 +11,8 @@ import sqlalchemy
 
 from app.clock import now
 from app.ids import new_id
+from app.limits.limits import BACKGROUND_CALLS
 from app.limits.rates import CallBudget
-from app.limits.table import BACKGROUND_CALLS
 from app.onboarding.kit_trust_policy import trust_policy
 from app.proofs.proof_queue import LEASE
 from app.services import Services

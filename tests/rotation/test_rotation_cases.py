@@ -10,7 +10,7 @@ import sqlalchemy
 from app.clock import now
 from app.errors import NotFoundError
 from app.ids import new_external_id
-from app.limits import table
+from app.limits import limits
 from app.rotation.switch import plan_rotation
 from app.store.database import SYSTEM
 from app.store.models import Connection
@@ -38,7 +38,7 @@ def test_a_tenant_has_one_rotation_at_a_time_which_can_only_be_read_once_it_has_
 
 
 def test_a_bound_key_rotates_its_own_tenant_within_a_quota(tenant, new_tenant, monkeypatch):
-    monkeypatch.setattr(table, "ROTATIONS", table.ROTATIONS._replace(most=3))
+    monkeypatch.setattr(limits, "ROTATIONS", limits.ROTATIONS._replace(most=3))
     own = tenant.world.key("tenants:write", tenant=tenant.made)
     own.refused("POST", new_tenant().path, {"reason": "x"}, expect=404, code="not_found")
     for rotation in range(3):

@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from app.errors import StoreUnavailableError
 from app.ids import new_id
-from app.limits.table import VENDOR_REQUESTS
+from app.limits.limits import VENDOR_REQUESTS
 from app.store.database import SYSTEM, Database, UtcDateTime
 from app.store.models import Tenant
 from app.store.pages import page

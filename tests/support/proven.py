@@ -19,7 +19,7 @@ from sqlalchemy import Table, insert, select
 from app.clock import now
 from app.connections.kit_names import kit_role_name
 from app.ids import new_id
-from app.limits.table import ATTEMPTS
+from app.limits.limits import ATTEMPTS
 from app.onboarding.kit_trust_policy import trust_policy
 from app.store.database import SYSTEM
 from app.store.models import AuditEvent, Connection, ExternalIdRow, Proof, Tenant, WebhookEvent

@@ -32,7 +32,7 @@ from app.http.current_request import services, whole_body
 from app.http.refusals import record_refusal
 from app.http.statuses import PROBLEMS, code_of
 from app.identity import digest_of
-from app.limits.table import ATTEMPTS, CHECKS, ROLES_ENTERED, SEARCHES_ENDED
+from app.limits.limits import ATTEMPTS, CHECKS, ROLES_ENTERED, SEARCHES_ENDED
 from app.log import logger
 from app.onboarding.page_links import Visit
 from app.settings.declarations import Limit

@@ -2,11 +2,11 @@
 
 import pytest
 
-from app.limits import table
+from app.limits import limits
 from app.settings.declarations import Limit
 from tests.conftest import make_config
 
-LIMITS = [limit for limit in vars(table).values() if isinstance(limit, Limit)]
+LIMITS = [limit for limit in vars(limits).values() if isinstance(limit, Limit)]
 COUNTED_BY_NAME = [limit for limit in LIMITS if limit.counted in {"cache", "database"}]
 
 
@@ -26,10 +26,10 @@ def test_each_setting_that_a_limit_names_exists_and_half_of_the_sts_budget_is_fo
 @pytest.mark.parametrize(
     ("limit", "refusal"),
     [
-        (table.PAGE, "Too many requests for this page: at most 5 per second."),
-        (table.REQUESTS, "Too many requests with this tenant's API keys: at most 2 at once."),
+        (limits.PAGE, "Too many requests for this page: at most 5 per second."),
+        (limits.REQUESTS, "Too many requests with this tenant's API keys: at most 2 at once."),
         (
-            table.KEYS._replace(most=1_000),
+            limits.KEYS._replace(most=1_000),
             "Too many live API keys of this tenant: at most 1,000; revoke one first.",
         ),
     ],
