@@ -33,6 +33,7 @@ from app.identity.scopes import Scope
 from app.identity.tenancy import ConnectionKey, owned, owned_at_counter
 from app.ids import Grant
 from app.limits.rates import Rates
+from app.limits.request_costs import CALLS_PER_PROOF
 from app.proofs.verification import Verification
 from app.store.database import Database, Session
 from app.store.models import Connection, Trigger
@@ -42,7 +43,6 @@ _KEYS = 10_000  # maximum of entries, at about 1 kB each
 _CONNECTIONS = 50_000
 _READ_SECONDS = 1.5
 _PROVER = Actor("worker", None, "issuing")
-_PROOF_CALLS = 3  # calls to STS that one proof counts as, for the tenant's rate limit
 _EXPIRED = (
     "The latest proof of this role is too old, and AWS gave no clear answer yet; ask again in a"
     " moment."
@@ -209,7 +209,7 @@ class Authorization:
             connection = owned(db, principal, *connection_key)
         if not self._has_expired(connection):
             return
-        for _ in range(_PROOF_CALLS):
+        for _ in range(CALLS_PER_PROOF):
             self._rates.acquire_session(tenant_id)
         try:
             connection = self._verification.verify(

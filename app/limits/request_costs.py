@@ -1,9 +1,12 @@
-"""The price of each view's requests, charged to the tenant's share (app/limits/tenant_share.py).
+"""What requests cost: the price of each view's requests and of a list's row, and a proof's calls.
 
-A price is the CPU time in milliseconds of the route's costliest request, as `make bench
-ARGS="--only costly"` measures it. Routes without a price of their own cost 3 to 15 ms.
+Prices are charged to the tenant's share (app/limits/tenant_share.py). A view's price is the CPU
+time in milliseconds of the route's costliest request, as `make bench ARGS="--only costly"` measures
+it. Routes without a price of their own cost 3 to 15 ms.
 """
 
+MS_PER_ROW = 0.25  # price of a row in a list
+CALLS_PER_PROOF = 3  # calls to STS that one proof counts as, for the tenant's rate limit
 STOP = 0.0  # the view revokes, suspends or deletes
 _OTHERS = 7.0
 _PRICES = {

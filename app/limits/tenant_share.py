@@ -46,7 +46,6 @@ from app.limits.limits import (
 from app.limits.rates import TokenBucket
 from app.settings.declarations import Limit
 
-MS_PER_ROW = 0.25  # price of a row in a list
 MS_PER_FAILED_STOP = 10.0
 # Maximum pause after a failed stop. With a shorter pause, a client with many connections could send
 # more stops.

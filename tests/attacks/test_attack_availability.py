@@ -37,8 +37,8 @@ from app.limits.limits import (
     REQUESTS,
 )
 from app.limits.rates import TokenBucket
-from app.limits.request_costs import price_of
-from app.limits.tenant_share import MS_PER_FAILED_STOP, MS_PER_ROW, TenantShare
+from app.limits.request_costs import MS_PER_ROW, price_of
+from app.limits.tenant_share import MS_PER_FAILED_STOP, TenantShare
 from app.store.database import Database
 from tests.attacks.evidence import case, on_postgresql, on_sqlite
 from tests.attacks.routes import ROUTES

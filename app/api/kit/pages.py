@@ -13,7 +13,7 @@ from marshmallow import Schema, fields, validate
 from app.api.kit.schemas import Answer, Strict, component_of, digits, nullable_string, string
 from app.errors import MalformedRequestError
 from app.http.current_request import principal, services
-from app.limits.tenant_share import MS_PER_ROW
+from app.limits.request_costs import MS_PER_ROW
 from app.store.pages import Page
 from app.strict_json import JsonObject
 
