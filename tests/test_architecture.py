@@ -408,7 +408,7 @@ def test_only_deputy_itself_writes_for_nobody():
 
 def test_a_transaction_that_writes_begins_in_one_place():
     assert sorted(set(writes_past_the_door(TREES))) == [
-        "app/audit/insert.py",  # issuances and refusals, which are checked as they are stored
+        "app/audit/batch_insert.py",  # issuances and refusals, which are checked as they are stored
         "app/store/database.py",
     ]
 

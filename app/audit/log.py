@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import ARRAY, ColumnElement, Select, and_, func, literal, select
 
 from app.audit import Event
-from app.audit.insert import PATIENCE, AuditBatch
+from app.audit.batch_insert import PATIENCE, AuditBatch
 from app.audit.visibility import hide_actors
 from app.clock import CLOCKS_APART
 from app.concurrency.group_commit import GroupCommit

@@ -2,9 +2,9 @@
 
 Memory contains keys and connections, each with the revocation counter at which it was read. The
 entries do not expire. A revocation raises the counter, and the statement that records an issuance
-compares it (app/audit/insert.py). When the statement returns another counter, entries that depend
-on revoked rows are read again. Refusals are not kept in memory. An absent key, or a connection that
-may not issue, is read from the database at each request.
+compares it (app/audit/batch_insert.py). When the statement returns another counter, entries that
+depend on revoked rows are read again. Refusals are not kept in memory. An absent key, or a
+connection that may not issue, is read from the database at each request.
 
 No credentials are issued on a proof that is older than PROOF_MAX_AGE, not even from the cache
 (invariant 13 in docs/architecture.md). A request that needs a fresh proof makes one. Background

@@ -1,7 +1,7 @@
 """The database: engine, transactions, their locks, and a column type.
 
 `Database.read()` opens a session for queries. `Database.write(writer)` opens one short transaction.
-Issuing stores its audit events over a separate connection (app/audit/insert.py).
+Issuing stores its audit events over a separate connection (app/audit/batch_insert.py).
 
 On SQLite every writing transaction starts with BEGIN IMMEDIATE, and waits for a file lock off the
 gevent hub. Without IMMEDIATE, a transaction that reads first fails at its first write if another

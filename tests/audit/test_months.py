@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 from structlog.testing import capture_logs
 
 from app.audit import Actor, Event, months
-from app.audit.insert import AuditBatch
+from app.audit.batch_insert import AuditBatch
 from app.audit.log import AuditLog, EventFilter
 from app.errors import StoreUnavailableError
 from app.ids import first_id_at, new_id

@@ -12,7 +12,7 @@ import sqlalchemy
 from sqlalchemy.exc import IntegrityError
 
 from app.audit import Actor, Event
-from app.audit.insert import AuditBatch
+from app.audit.batch_insert import AuditBatch
 from app.audit.log import AuditLog, EventFilter
 from app.background import retention
 from app.clock import now

@@ -11,7 +11,7 @@ import sqlalchemy
 import time_machine
 
 from app.audit import Actor, Event
-from app.audit.insert import AuditBatch
+from app.audit.batch_insert import AuditBatch
 from app.errors import StoreUnavailableError
 from app.ids import new_id
 from app.store.database import SYSTEM, Database
@@ -236,7 +236,7 @@ def test_an_idle_connection_is_used_again_and_replaced_if_it_was_lost(
     """Asked first whether it is still there, it says no before anything was sent: another one
     will do.
     """
-    monkeypatch.setattr("app.audit.insert._IDLE_SECONDS", -1.0)
+    monkeypatch.setattr("app.audit.batch_insert._IDLE_SECONDS", -1.0)
     batch.commit([event(tenant_id)])
     connection = batch._connection
     batch.commit([event(tenant_id)])
