@@ -178,7 +178,7 @@ def writes_for_nobody(trees):
     """
     asking = re.compile(
         r"((request|visit)\.)?(caller|principal)"
-        r"|((families\.)?ending|(families\.)?replacing|Making|Ending)\((caller|principal)\b.*\)"
+        r"|((family_revocation\.)?(ending|replacing)|Making|Ending)\((caller|principal)\b.*\)"
     )
     return sorted(
         {(name, function) for name, function, who in writes(trees) if not asking.fullmatch(who)}
@@ -301,7 +301,7 @@ FORBIDDEN = {
     writes_for_nobody: [
         "def f(self): self._db.write()",
         "def f(self): self._db.write(SYSTEM)",
-        "def f(self): self._db.write(families.ending(operator, key))",
+        "def f(self): self._db.write(family_revocation.ending(operator, key))",
         "def f(self): self._db.write(somebody)",
     ],
     events_by_group_commit: ["actions.LINK_MADE.event(actor, details)"],

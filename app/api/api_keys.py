@@ -21,7 +21,7 @@ from app.api.kit.schemas import (
     uuid,
 )
 from app.identity.api_keys import GRACE_SECONDS, GRACE_SECONDS_MAX
-from app.identity.families import FamilySummary
+from app.identity.family_revocation import FamilySummary
 from app.identity.scopes import Scope, from_bits
 from app.store.models import ApiKey
 

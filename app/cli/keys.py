@@ -13,7 +13,7 @@ from app.cli.operator import Lookup, Noun, Row, operator, row_of, services, tabl
 from app.clock import now
 from app.errors import NotFoundError
 from app.identity.api_keys import GRACE_SECONDS, GRACE_SECONDS_MAX
-from app.identity.families import FamilySummary
+from app.identity.family_revocation import FamilySummary
 from app.identity.key_text import generate_key
 from app.identity.principals import has_expired
 from app.identity.scopes import ALL_SCOPES, MAKES_KEYS, Scope, from_bits

@@ -1,6 +1,6 @@
 """Principals, scopes and tenancy for every use case, and API keys with their families."""
 
-from app.identity.families import was_revoked
+from app.identity.family_revocation import was_revoked
 from app.identity.key_text import digest_of
 from app.identity.principals import (
     ApiKeyPrincipal,

@@ -1,7 +1,8 @@
 """API keys: authenticate, create, list, replace, revoke.
 
-Revoking a key revokes its family (app/identity/families.py). Replacing a key hands its family to
-the successor. app/identity/delegation.py says which keys a key may create, see and revoke.
+Revoking a key revokes its family (app/identity/family_revocation.py). Replacing a key hands its
+family to the successor. app/identity/delegation.py says which keys a key may create, see and
+revoke.
 """
 
 import hmac
@@ -16,7 +17,7 @@ from app.audit import actions
 from app.audit.details import KeyReference
 from app.clock import now
 from app.errors import ConflictError, ValidationFailedError
-from app.identity import ensure_room, families, one_or_not_found, tenant_of
+from app.identity import ensure_room, family_revocation, one_or_not_found, tenant_of
 from app.identity.delegation import (
     bounded_expiry,
     delegated_tenants,
@@ -26,7 +27,7 @@ from app.identity.delegation import (
     no_stronger,
     one_visible,
 )
-from app.identity.families import FamilySummary, Making
+from app.identity.family_revocation import FamilySummary, Making
 from app.identity.key_text import digest_of, generate_key, lookup_of, lookup_of_operators_key
 from app.identity.key_uses import KeyUses
 from app.identity.principals import (
@@ -125,7 +126,7 @@ class ApiKeys:
         """
         with self._db.read() as db:
             key = one_or_not_found(db, one_visible(principal, key_id))
-            return key, families.summarize_family(db, key)
+            return key, family_revocation.summarize_family(db, key)
 
     @until_committed
     def revoke_key(self, principal: Maker, key_id: UUID) -> None:
@@ -137,13 +138,13 @@ class ApiKeys:
         query = one_visible(principal, key_id)
         with self._db.read() as db:  # a request for an absent key must not wait for locks
             ensure_may_end(db, principal, one_or_not_found(db, query))
-        with self._db.write(families.ending(principal, query)) as db:
+        with self._db.write(family_revocation.ending(principal, query)) as db:
             key = one_or_not_found(db, query)
             ensure_may_end(db, principal, key)
             actions.KEY_REVOKED.record(
                 db,
                 principal.actor,
-                {**_reference(key), **families.revoke_family(db, key)},
+                {**_reference(key), **family_revocation.revoke_family(db, key)},
                 key.tenant_id,
             )
 
@@ -161,13 +162,13 @@ class ApiKeys:
         replaced already, and RateLimitedError when the tenant has twice TENANT_KEYS live keys.
         """
         query = one_visible(principal, key_id).where(key_is_live())
-        with self._db.write(families.replacing(principal, query)) as db:
+        with self._db.write(family_revocation.replacing(principal, query)) as db:
             old = one_or_not_found(db, query)
             ensure_may_end(db, principal, old)
             if old.replaced_by is not None:
                 raise ConflictError("This key was replaced already; replace its successor.")
             successor = _successor(old, principal)
-            families.inherit(db, old.id, successor.id, by=principal.key_id)
+            family_revocation.inherit(db, old.id, successor.id, by=principal.key_id)
             # Twice the limit, so that a tenant that has reached the limit can replace all its keys
             twice = self._limit._replace(most=2 * self._limit.amount)
             _ensure_room(db, principal, old.tenant_id, twice)
@@ -184,7 +185,7 @@ class ApiKeys:
                 },
                 old.tenant_id,
             )
-            return successor, families.summarize_family(db, successor), text
+            return successor, family_revocation.summarize_family(db, successor), text
 
     # The methods below are for the operator's commands: flask --app wsgi keys …
 
@@ -215,12 +216,12 @@ class ApiKeys:
     def family_of(self, key: ApiKey) -> FamilySummary:
         """Return a summary of the family that would be revoked with this key."""
         with self._db.read() as db:
-            return families.summarize_family(db, key)
+            return family_revocation.summarize_family(db, key)
 
     def readable_registrations(self, key: ApiKey) -> list[UUID]:
         """Return the ids of live tenants whose registration token the key can have read."""
         with self._db.read() as db:
-            return list(db.scalars(families.readable_registrations(key)))
+            return list(db.scalars(family_revocation.readable_registrations(key)))
 
 
 def _add(db: Session, principal: Maker, key: ApiKey, text: str) -> tuple[ApiKey, str]:

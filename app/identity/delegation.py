@@ -17,7 +17,7 @@ from sqlalchemy import Select, select
 
 from app.clock import now
 from app.errors import ForbiddenError, ValidationFailedError
-from app.identity.families import created_tenants
+from app.identity.family_revocation import created_tenants
 from app.identity.principals import Maker
 from app.identity.scopes import MAKES_KEYS, Scope, to_bits
 from app.store.database import Session

@@ -38,7 +38,7 @@ from app.identity import (
     owned,
     tenant_of,
 )
-from app.identity.families import Ending, Making
+from app.identity.family_revocation import Ending, Making
 from app.ids import ACCOUNT_ID, RoleArn
 from app.limits.limits import LINKS
 from app.limits.rates import Rates

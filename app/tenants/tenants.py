@@ -13,7 +13,7 @@ from app.audit.details import TenantDescriptionChange
 from app.clock import now
 from app.errors import ConflictError
 from app.identity import Maker, OperatorPrincipal, tenant_of
-from app.identity.families import Ending
+from app.identity.family_revocation import Ending
 from app.ids import new_external_id
 from app.store.database import Database, Session, until_committed
 from app.store.models import (

@@ -132,7 +132,7 @@ def test_revoking_a_key_revokes_the_keys_and_links_that_came_of_it(world):
 
 
 def test_the_event_of_many_names_a_hundred(world, monkeypatch):
-    monkeypatch.setattr("app.identity.families._NAMED", 2)
+    monkeypatch.setattr("app.identity.family_revocation._NAMED", 2)
     maker = program(world)
     children = [maker.child().id for _ in range(3)]
     maker.revoke()

@@ -12,7 +12,7 @@ import sqlalchemy
 from sqlalchemy.exc import OperationalError
 
 from app.errors import NotFoundError
-from app.identity import families, lock_owned, owned, tenant_of
+from app.identity import family_revocation, lock_owned, owned, tenant_of
 from app.identity.principals import ApiKeyPrincipal, LinkPrincipal
 from app.identity.scopes import ALL_SCOPES
 from app.limits.limits import KEYS
@@ -175,7 +175,7 @@ def test_a_revocation_in_a_tenant_holds_up_no_writer_of_another_tenant(besieged,
     neighbour, _ = besieged.key(OPERATOR, elsewhere)
     key = sqlalchemy.select(ApiKey).where(ApiKey.id == stolen.key_id)
     with ThreadPoolExecutor(2) as pool:
-        with besieged.db.write(families.ending(besieged.vendor, key)):
+        with besieged.db.write(family_revocation.ending(besieged.vendor, key)):
             pool.submit(write_once, besieged, neighbour).result(timeout=30)
             waiting = pool.submit(write_once, besieged, stolen)
             until(lambda: waiting_for_locks(besieged.db) or waiting.done())
@@ -201,7 +201,10 @@ def test_a_replacement_holds_up_no_writer_further_down_the_family(besieged, else
     child, _ = besieged.key(first)
     grandchild, _ = besieged.key(child, elsewhere)
     key = sqlalchemy.select(ApiKey).where(ApiKey.id == first.key_id)
-    with ThreadPoolExecutor(1) as pool, besieged.db.write(families.replacing(OPERATOR, key)):
+    with (
+        ThreadPoolExecutor(1) as pool,
+        besieged.db.write(family_revocation.replacing(OPERATOR, key)),
+    ):
         pool.submit(write_once, besieged, grandchild).result(timeout=30)
 
 
@@ -234,7 +237,7 @@ def test_unbound_keys_are_replaced_one_after_the_other(besieged):
     second, _ = besieged.key(OPERATOR)
     key = sqlalchemy.select(ApiKey).where(ApiKey.id == first.key_id)
     with ThreadPoolExecutor(1) as pool:
-        with besieged.db.write(families.ending(besieged.vendor, key)):
+        with besieged.db.write(family_revocation.ending(besieged.vendor, key)):
             replacing = pool.submit(besieged.services.api_keys.replace_key, OPERATOR, second.key_id)
             until(lambda: waiting_for_locks(besieged.db) or replacing.done())
             assert not replacing.done()
@@ -249,7 +252,7 @@ def test_a_stop_that_collides_is_tried_again(besieged, monkeypatch):
     prompt, may.
     """
     stolen, text = besieged.key(OPERATOR)
-    inner, collisions = families.revoke_family, []
+    inner, collisions = family_revocation.revoke_family, []
 
     class Broken(psycopg.errors.DeadlockDetected):
         pass
@@ -260,6 +263,6 @@ def test_a_stop_that_collides_is_tried_again(besieged, monkeypatch):
             raise OperationalError("UPDATE", None, Broken())
         return inner(db, key_id)
 
-    monkeypatch.setattr(families, "revoke_family", collide_first)
+    monkeypatch.setattr(family_revocation, "revoke_family", collide_first)
     besieged.services.api_keys.revoke_key(besieged.vendor, stolen.key_id)
     assert all_dead(besieged, [text])

@@ -1,9 +1,10 @@
-"""Families: the keys and onboarding links that a key created, directly or through those keys.
+"""Which keys and onboarding links are revoked with a key: the key's family.
 
-A leaked key may have been used to create others, so revoking a key revokes its family. A replaced
-key belongs to its successor's family. So revoking the successor also revokes the keys and links
-that the old key creates in its grace period. The search for a family stops at a revoked key,
-because its family was revoked with it.
+A family is the keys and links that a key created, directly or through those keys. A leaked key may
+have been used to create others, so revoking a key revokes its family. A replaced key belongs to its
+successor's family. So revoking the successor also revokes the keys and links that the old key
+creates in its grace period. The search for a family stops at a revoked key, because its family was
+revoked with it.
 
 Tenants that a key or its family created stay when the key is revoked: they are customers, and
 nobody can use them without another key.
