@@ -1,13 +1,12 @@
-"""The types that declare settings and limits, and the function that reads a setting.
+"""The types that declare settings and limits. app/settings/reading.py reads a setting.
 
 app/config.py declares the settings, and app/limits/limits.py declares the limits.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import MISSING, field, fields, is_dataclass
 from operator import attrgetter
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
 from app.errors import RateLimitedError
@@ -55,27 +54,6 @@ def collect_settings(config: Any) -> dict[str, Setting]:
 def groups_of(config: Any) -> dict[str, Any]:
     """Return the dataclasses that are fields of `config`, by name. Each is a group of settings."""
     return {part.name: part.type for part in fields(config) if is_dataclass(part.type)}
-
-
-def read_setting(environment: Mapping[str, str], declared: Setting) -> Any:
-    """Return a setting's value from the environment, or from the file that the environment names.
-
-    An empty text means None if None is the default. Raises ValueError if the text is invalid.
-    """
-    text = environment.get(declared.variable)
-    if file := environment.get(f"{declared.variable}_FILE"):
-        try:
-            # A file may end with a line feed that is not part of the secret
-            text = Path(file).read_text(encoding="utf-8").strip()
-        except (OSError, ValueError):
-            raise ValueError(
-                f"{declared.variable}_FILE must name a file that can be read."
-            ) from None
-    if text is None and declared.default is MISSING:
-        raise ValueError("Environment variable not set.")
-    if text is None or (not text and declared.default is None):
-        return declared.default
-    return declared.parse(text)
 
 
 _SECONDS = {
