@@ -20,7 +20,7 @@ from app import errors
 from app.audit import actions
 from app.errors import AppError
 from app.factory import create_app
-from app.http.statuses import PROBLEMS
+from app.http.problems import PROBLEMS
 from app.identity.scopes import Scope
 from app.ids import Grant
 from app.store.models import TenantOwned

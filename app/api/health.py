@@ -5,7 +5,7 @@ from marshmallow import fields
 
 from app.api.kit.authentication import is_vendor_with
 from app.api.kit.blueprint import PUBLIC, Blueprint, JsonObject, Scope, services
-from app.api.kit.problems import problem_of
+from app.api.kit.error_answers import problem_of
 from app.api.kit.schemas import Answer, list_of, string
 from app.errors import StoreUnavailableError
 from app.health.checks import Status

@@ -15,7 +15,7 @@ from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMe
 from werkzeug.routing import UnicodeConverter, UUIDConverter
 
 from app import VERSION, strict_json
-from app.api.kit import idempotency, openapi, problems
+from app.api.kit import error_answers, idempotency, openapi
 from app.api.kit.authentication import Guard, requires
 from app.api.kit.idempotency import Again
 from app.api.kit.openapi import View
@@ -144,7 +144,7 @@ _INFO = {
 
 
 class RestApi(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no types
-    """flask-smorest, with the errors of problems.py, and a document that is built once."""
+    """flask-smorest, with the errors of error_answers.py, and a document that is built once."""
 
     DEFAULT_ERROR_RESPONSE_NAME = None
     ERROR_SCHEMA: JsonObject = {}  # unused: the responses for errors are replaced below
@@ -164,13 +164,13 @@ class RestApi(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no 
             "servers": [{"url": url}],
         }
         super().__init__(app, spec_kwargs=about)
-        problems.register(app)  # replaces flask-smorest's handler
+        error_answers.register(app)  # replaces flask-smorest's handler
         app.add_url_rule("/openapi.json", "openapi", self.document)
         self.register_converter(UUIDConverter, lambda _: openapi.UUID_PARAMETER)
         self.register_converter(UnicodeConverter, lambda _: openapi.NAME_PARAMETER)
         # These responses, one for each status of a problem, replace flask-smorest's
-        for status, examples in problems.examples().items():
-            content = {"schema": problems.ProblemOut, "examples": examples}
+        for status, examples in error_answers.examples().items():
+            content = {"schema": error_answers.ProblemOut, "examples": examples}
             response = {
                 "description": HTTPStatus(status).phrase,
                 "content": {"application/problem+json": content},

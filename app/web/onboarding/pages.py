@@ -29,8 +29,7 @@ from werkzeug.routing import BaseConverter, Rule
 
 from app import errors
 from app.http.current_request import services, whole_body
-from app.http.refusals import record_refusal
-from app.http.statuses import PROBLEMS, code_of
+from app.http.problems import PROBLEMS, code_of, record_refusal
 from app.identity import digest_of
 from app.limits.limits import ATTEMPTS, CHECKS, ROLES_ENTERED, SEARCHES_ENDED
 from app.log import logger

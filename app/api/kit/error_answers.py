@@ -26,9 +26,8 @@ from app.errors import (
     TryLaterError,
     ValidationFailedError,
 )
-from app.http.refusals import NAMED_FIELDS, record_refusal
+from app.http.problems import NAMED_FIELDS, PROBLEMS, code_of, record_refusal
 from app.http.requests import BODY_KIB
-from app.http.statuses import PROBLEMS, code_of
 from app.log import logger
 from app.strict_json import JsonObject
 
