@@ -35,7 +35,7 @@ from app.config import Config
 from app.http import requests, response_headers
 from app.http.current_request import services
 from app.http.requests import BODY_KIB
-from app.log import logger
+from app.log import leaves_no_line, logger
 from app.services import Services, begin
 from app.web.onboarding import pages
 
@@ -150,15 +150,10 @@ def _finish(response: Response) -> Response:
 def _log_request(response: Response, seconds: float) -> None:
     """Log one line per request, with its route.
 
-    The path is not logged, because an onboarding page's path contains the link's token. Successful
-    requests are not logged for polled routes, for the API's documentation, and for credentials,
-    which are in the audit log.
+    The path is not logged, because an onboarding page's path contains the link's token.
     """
-    quiet = (
-        request.blueprint in {"credentials", "health", "swagger_ui"}
-        or request.endpoint in pages.POLLED
-    )
-    if (quiet and response.status_code < 400) or g.get("logged"):
+    quiet = leaves_no_line(request.blueprint, request.endpoint, response.status_code)
+    if quiet or g.get("logged"):
         return
     principal = g.get("principal")
     kind, actor_id, *_ = principal.actor if principal else ("api_key", None)

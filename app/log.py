@@ -37,6 +37,10 @@ _SECRET_NAMES = {
 }
 _NOISY = ("alembic", "botocore", "boto3", "celery", "kombu", "urllib3", "s3transfer", "werkzeug")
 _POOL = "app.store.database._TimedPool"  # SQLAlchemy names a pool's logger after the pool's class
+# Of these blueprints and endpoints, only refusals and failures are logged. Their routes are polled,
+# or are the API's documentation, or issue credentials, which are in the audit log.
+_QUIET_BLUEPRINTS = {"credentials", "health", "swagger_ui"}
+_QUIET_ENDPOINTS = {"web.static", "web.look_file", "web.status"}
 
 
 def _scrub(value: Any) -> Any:
@@ -99,6 +103,11 @@ def configure(level: str) -> None:
 # Call its methods with an event's name, and with facts as keywords. structlog adds the name of the
 # calling module.
 logger: Any = structlog.stdlib.get_logger()
+
+
+def leaves_no_line(blueprint: str | None, endpoint: str | None, status: int) -> bool:
+    """Return whether a request with this status is not logged. app/factory.py logs the others."""
+    return status < 400 and (blueprint in _QUIET_BLUEPRINTS or endpoint in _QUIET_ENDPOINTS)
 
 
 @contextmanager

@@ -81,8 +81,6 @@ def _add_token(endpoint: str, values: dict[str, Any]) -> None:
 bp.add_app_template_filter(partial(json.dumps, indent=2), "pretty")
 
 
-# Requested often, so only failures are logged
-POLLED = {"web.static", "web.look_file", "web.status"}
 _NOT_LISTED = "This role is no longer on the list. Go back to your page to see the current list."
 _FORM = 16 * 1024  # bytes; the only field is a role's ARN
 _MESSAGES = 256  # rendered error pages in memory
