@@ -33,7 +33,7 @@ from app.cli.commands import register_commands
 from app.concurrency.places import without_slot
 from app.config import Config
 from app.http import requests, response_headers
-from app.http.current_request import services
+from app.http.current_request import client_address, services
 from app.http.requests import BODY_KIB
 from app.log import leaves_no_line, logger
 from app.services import Services, begin
@@ -122,7 +122,7 @@ def _begin() -> None:
     environ = request.environ
     g.began = time.perf_counter()
     g.request_id = environ.get(requests.REQUEST_ID) or requests.new_request_id()
-    g.client_address = requests.client_address(
+    g.client_address = client_address(
         environ.get("REMOTE_ADDR", ""),
         environ.get("HTTP_X_FORWARDED_FOR"),
         services.config.service.proxy_hops,

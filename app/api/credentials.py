@@ -25,13 +25,8 @@ from app.api.kit.authentication import from_memory, refusals_for_good_keys
 from app.api.kit.blueprint import Blueprint, JsonObject, Scope, principal, services
 from app.api.kit.schemas import ACCOUNT, ROLE, Answer, Strict, doc, line, statement, string
 from app.concurrency.places import without_slot
-from app.http.requests import (
-    REQUEST_ID,
-    PlainRequest,
-    client_address,
-    format_answer,
-    new_request_id,
-)
+from app.http.current_request import client_address
+from app.http.requests import REQUEST_ID, PlainRequest, format_answer, new_request_id
 from app.issuing.issue import DURATION_DEFAULT, Issued
 from app.services import Services
 from app.settings.valid_values import SESSION_MAX, SESSION_MIN

@@ -22,7 +22,7 @@ from app.aws.session_names import key_id_in
 from app.cli.lookup import connection_called, key_called, tenant_id_called
 from app.cli.operator import Lookup, Noun, Row, lines, row_of, services
 from app.clock import YEARS, as_given, now
-from app.http.requests import address_of
+from app.http.current_request import address_of
 from app.ids import ACCESS_KEY_ID, RoleArn, first_id_at
 from app.issuing.session_origins import HAND_OUTS_MAX
 from app.settings.valid_values import SESSION_MAX

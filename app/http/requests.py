@@ -1,4 +1,4 @@
-"""Requests before Flask has them: the client's IP address, the request's id, and plain requests.
+"""Requests before Flask has them: the peer's IP address, the request's id, and plain requests.
 
 A plain request has the one form in which clients ask for credentials. It is parsed without
 gunicorn, whose parser and formatter would take half of the CPU time of a cached answer.
@@ -14,7 +14,6 @@ import re
 import secrets
 from email.utils import formatdate
 from functools import lru_cache
-from ipaddress import IPv6Address, ip_address
 from typing import Any, NamedTuple
 
 from gunicorn import SERVER
@@ -29,8 +28,6 @@ BODY_KIB = 256  # the longest list, ten thousand account ids, has 170 KiB
 # as a plain request, and the status of a request that gunicorn can't read
 REQUEST_ID = "deputy.request_id"
 REFUSED_STATUS = "deputy.refused_status"
-# characters: an IPv6 address with brackets, a zone and a port; longer text is not an address
-_ADDRESS_LENGTH = 64
 
 READ_BYTES = 8192  # the size of gunicorn's reads
 _LINE_BYTES = 1024  # the longest first line of a plain request
@@ -107,41 +104,6 @@ def new_request_id() -> str:
 def peer_of(address: Any) -> str:
     """Return the peer's IP address, or an empty text for a Unix socket."""
     return address[0] if isinstance(address, tuple) else ""
-
-
-def client_address(peer: str, forwarded_for: str | None, proxy_hops: int) -> str | None:
-    """Return the IP address of the client, or None when it is unknown.
-
-    It is unknown on a Unix socket without X-Forwarded-For. Each proxy appends its own client to
-    X-Forwarded-For, so the entry `proxy_hops` from the end is the client. Entries before it are the
-    client's own text and are ignored. The header is ignored without proxies, and when it has too
-    few entries, because then the request bypassed them. It is split at commas alone: in a parser
-    that knows quotes, such as werkzeug's ProxyFix, one quotation mark would hide the client.
-    """
-    if proxy_hops and forwarded_for is not None:
-        places = forwarded_for.rsplit(",", proxy_hops)
-        if len(places) >= proxy_hops:
-            return address_of(places[-proxy_hops].strip()[:_ADDRESS_LENGTH])
-    return address_of(peer)
-
-
-@lru_cache(10_000)  # every request for credentials needs it
-def address_of(text: str) -> str | None:
-    """Return the address in its short form, without the port that some proxies add.
-
-    None if the text is not an address.
-    """
-    if text.startswith("["):
-        text = text[1:].partition("]")[0]
-    elif text.count(":") == 1:
-        text = text.partition(":")[0]
-    try:
-        address = ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    if isinstance(address, IPv6Address) and address.ipv4_mapped:
-        address = address.ipv4_mapped
-    return str(address)
 
 
 class PlainRequest(NamedTuple):

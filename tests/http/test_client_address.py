@@ -5,7 +5,7 @@ client's own word for it.
 import pytest
 
 from app.factory import create_app
-from app.http.requests import client_address
+from app.http.current_request import client_address
 from tests.attacks.evidence import on_sqlite
 from tests.conftest import OPERATOR, make_config
 from tests.support.cast import Api, path_of
