@@ -5,7 +5,6 @@ the invariants.
 """
 
 from dataclasses import dataclass
-from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy import Select, func, select
@@ -22,14 +21,11 @@ from app.identity import Principal, ensure_room, lock_owned, one_or_not_found, o
 from app.ids import RoleArn
 from app.limits.limits import CONNECTIONS, SEARCHES
 from app.permissions.permission_sets import PermissionSet, PermissionSets
+from app.proofs.proof_queue import REQUEST_LEASE
 from app.proofs.verification import PATIENCE, Verification
 from app.rotation.rotations import current_external_id_id
 from app.store.database import Database, Session, until_committed
 from app.store.models import Connection, ConnectionStatus, Tenant, Trigger, live_of
-
-# The request that creates or resumes a connection also proves it. If that request never ends, a
-# background worker proves the connection after this time.
-_OWN_PROOF = timedelta(seconds=30)
 
 
 def add_pending(
@@ -165,7 +161,7 @@ class Connections:
                 connection.found_by_account = True
                 connection.make_due(now(), Trigger.CREATED)
             else:
-                connection.due_at = now() + _OWN_PROOF
+                connection.due_at = now() + REQUEST_LEASE
             actions.CONNECTION_CREATED.record_about(
                 db, principal.actor, connection, {"role_arn": role.text}
             )
@@ -247,7 +243,7 @@ class Connections:
                 _ensure_few_searches(db, tenant_id)
             was = connection.status
             connection.resume()
-            connection.due_at = now() + _OWN_PROOF
+            connection.due_at = now() + REQUEST_LEASE
             actions.CONNECTION_RESUMED.record_about(
                 db,
                 principal.actor,

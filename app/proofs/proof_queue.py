@@ -40,6 +40,9 @@ from app.store.models import (
 from app.store.models.proof_schedule import next_slot
 
 LEASE = timedelta(minutes=2)  # longer than a proof takes, with its wait for the STS budget
+# The request that creates or resumes a connection also proves it. If that request never ends, a
+# background worker proves the connection after this time.
+REQUEST_LEASE = timedelta(seconds=30)
 _AT_REST = (ConnectionStatus.SUSPENDED, ConnectionStatus.DELETED)
 # `has` makes an EXISTS. With a join, the planner may read the tenants' table first, instead of the
 # index of due rows. Routine claims do not check the tenant: every claim would read all due
