@@ -36,11 +36,10 @@ from app.api.kit.schemas import (
 from app.idempotency.attempts import Effect
 from app.ids import ACCOUNT_ID
 from app.store.models import Tenant, TenantStatus
-from app.tenants.declared_accounts import ACCOUNTS_MAX
+from app.tenants.declared_accounts import ACCOUNTS_MAX, invalid_accounts
 from app.tenants.tenants import TenantFilter
 
 _ACCOUNTS = doc([ACCOUNT], "The AWS accounts that its roles may be in; null: any. See docs/api.md.")
-_BAD_ACCOUNTS = 20  # most invalid accounts that an answer names
 
 
 class Accounts(fields.List[str]):
@@ -52,14 +51,9 @@ class Accounts(fields.List[str]):
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> list[str | None]:
         if not isinstance(value, list):
             raise self.make_error("invalid")
-        problems = {}
-        for index, account_id in enumerate(value):
-            if not (isinstance(account_id, str) and ACCOUNT_ID.fullmatch(account_id)):
-                problems[index] = ["Must be an account id of 12 digits."]
-            if len(problems) == _BAD_ACCOUNTS:
-                break
-        if problems:
-            raise ValidationError(problems)
+        if invalid := invalid_accounts(value):
+            message = "Must be an account id of 12 digits."
+            raise ValidationError({index: [message] for index in invalid})
         return value
 
 

@@ -6,17 +6,20 @@ account as the customer's. A tenant without a list may have roles in any account
 declared.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any, cast
 
 from sqlalchemy import CursorResult, Uuid, bindparam, select, text
 
 from app.config import Config
 from app.errors import ConflictError, RoleNotAllowedError
+from app.ids import ACCOUNT_ID
 from app.store.database import Session, as_json
 from app.store.models import Connection, Tenant, TenantAccount, live_of
 
 ACCOUNTS_MAX = 10_000  # maximum number of accounts of one tenant
+_BAD_ACCOUNTS = 20  # most invalid accounts that an answer names
 # All accounts are passed in one parameter. With a parameter for each, ten thousand accounts take
 # 0.25 s, and more on PostgreSQL.
 _EACH = {
@@ -30,6 +33,16 @@ _REPLACE_ACCOUNTS = (
         " ({each}) AS each WHERE true ON CONFLICT DO NOTHING"
     ),
 )
+
+
+def invalid_accounts(accounts: Sequence[Any]) -> list[int]:
+    """Return the indexes of the first invalid account ids. The search stops after some of them."""
+    invalid = (
+        index
+        for index, account_id in enumerate(accounts)
+        if not (isinstance(account_id, str) and ACCOUNT_ID.fullmatch(account_id))
+    )
+    return list(islice(invalid, _BAD_ACCOUNTS))
 
 
 def declare(db: Session, tenant: Tenant, accounts: Iterable[str] | None) -> bool:
