@@ -233,9 +233,8 @@ def main(tenant: str, connection: str) -> None:
     """Prove as a background worker does, in a process with Deputy's settings."""
     from uuid import UUID  # noqa: PLC0415
 
-    from app.audit import WORKER  # noqa: PLC0415
     from app.config import Config  # noqa: PLC0415
-    from app.identity.principals import SystemPrincipal  # noqa: PLC0415
+    from app.identity.principals import WORKER, SystemPrincipal  # noqa: PLC0415
     from app.services import Services  # noqa: PLC0415
     from app.store.models import Trigger  # noqa: PLC0415
 

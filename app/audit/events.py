@@ -33,9 +33,6 @@ class Actor(NamedTuple):
     client_address: str | None = None  # None if the actor acts without a request
 
 
-WORKER = Actor("worker", None, "background worker")
-
-
 @dataclass(slots=True)  # creating a frozen one takes five times as long, in each issuance
 class Event:
     """An audit event to be stored. `Action.event` creates it.

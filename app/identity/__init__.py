@@ -3,6 +3,7 @@
 from app.identity.family_revocation import was_revoked
 from app.identity.key_text import digest_of
 from app.identity.principals import (
+    WORKER,
     ApiKeyPrincipal,
     LinkPrincipal,
     Maker,

@@ -25,6 +25,7 @@ from app.store.models import ApiKey, Configuration, OnboardingLink, Suspension, 
 
 # Select it in the same statement as a row. Otherwise a revocation could come between the two reads.
 REVOCATION_COUNTER = select(Configuration.revocation_counter).scalar_subquery()
+WORKER = Actor("worker", None, "background worker")
 
 
 class Principal(ABC):

@@ -15,12 +15,13 @@ from typing import NamedTuple
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 
-from app.audit import WORKER, actions
+from app.audit import actions
 from app.aws import templates
 from app.aws.errors import Unavailable
 from app.aws.template_bucket import Published, Template, TemplateBucket
 from app.config import TemplateConfig
 from app.errors import ConflictError, NotFoundError, ValidationFailedError
+from app.identity import WORKER
 from app.log import logger
 from app.permissions.difference import Difference, difference
 from app.permissions.permission_sets import PermissionSet, PermissionSets, read_document, read_label

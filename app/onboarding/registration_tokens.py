@@ -22,10 +22,9 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from app.audit import WORKER
 from app.cache.sealing import derive_key
 from app.errors import NotFoundError, SuspendedError
-from app.identity import SystemPrincipal, tenant_of
+from app.identity import WORKER, SystemPrincipal, tenant_of
 from app.store.database import Lock, Session
 from app.store.models import OnboardingLink, Tenant
 

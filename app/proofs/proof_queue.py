@@ -19,11 +19,10 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Row, Select, and_, func, select, true, update
 
-from app.audit import WORKER
 from app.clock import now
 from app.errors import AccountClosedError, ConflictError, NotFoundError, SuspendedError
 from app.health.checks import HealthFinding, ok, warning
-from app.identity import SystemPrincipal
+from app.identity import WORKER, SystemPrincipal
 from app.log import logger
 from app.proofs.routine_interval import ProofInterval
 from app.proofs.verification import Verification

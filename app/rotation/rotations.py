@@ -14,12 +14,12 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, and_, exists, func, select, update
 
-from app.audit import WORKER, Actor, actions
+from app.audit import Actor, actions
 from app.audit.details import ExternalIdRetirement, RotatedIds
 from app.audit.events import Action
 from app.clock import now
 from app.errors import ConflictError, NotFoundError
-from app.identity import Principal, SystemPrincipal, tenant_of
+from app.identity import WORKER, Principal, SystemPrincipal, tenant_of
 from app.ids import new_external_id
 from app.limits import quotas
 from app.store.database import Database, Session

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import select
 
-from app.audit import WORKER, actions
+from app.audit import actions
 from app.clock import now
+from app.identity import WORKER
 from app.log import logger
 from app.outbound.door import HttpAnswer
 from app.store.database import Session

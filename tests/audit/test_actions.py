@@ -7,10 +7,11 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from app.audit import WORKER, actions
+from app.audit import actions
 from app.audit.actions import REFUSALS
 from app.audit.events import ACTIONS, DETAILS, Action
 from app.factory import _RESOURCES
+from app.identity import WORKER
 from tests.support.event_details import mistakes_in
 
 ROOT = Path(__file__).parents[2]

@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import select
 
-from app.audit import WORKER
 from app.errors import ForbiddenError, UnauthenticatedError
 from app.identity.principals import (
+    WORKER,
     LinkPrincipal,
     OperatorPrincipal,
     Principal,

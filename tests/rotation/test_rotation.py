@@ -13,10 +13,9 @@ import pytest
 import sqlalchemy
 from sqlalchemy.exc import IntegrityError
 
-from app.audit import WORKER
 from app.aws.sts import Sts, Unavailable
 from app.factory import create_app
-from app.identity import SystemPrincipal, tenant_of
+from app.identity import WORKER, SystemPrincipal, tenant_of
 from app.ids import new_external_id
 from app.rotation import rotations as rotation
 from app.rotation.rotations import settle_all

@@ -5,9 +5,8 @@ from uuid import UUID
 
 import pytest
 
-from app.audit import WORKER
 from app.clock import now
-from app.identity import SystemPrincipal
+from app.identity import WORKER, SystemPrincipal
 from app.store.models import Trigger
 from app.web.onboarding.statuses import _ago
 from tests.attacks.evidence import on_sqlite
