@@ -29,7 +29,7 @@ from app.api import (
     webhook_endpoints,
 )
 from app.api.kit.blueprint import RestApi
-from app.cli.commands import register_commands
+from app.cli import register_commands
 from app.concurrency.places import without_slot
 from app.config import Config
 from app.http import requests, response_headers

@@ -355,7 +355,7 @@ def test_only_a_stored_connection_makes_a_grant():
 
 def test_only_the_command_line_makes_an_operator():
     """It may do everything, and no key is read again when it writes."""
-    assert operators(TREES) == ["app/cli/operator.py"]
+    assert operators(TREES) == ["app/cli/commands.py"]
 
 
 def test_a_grant_requires_all_of_its_parts():

@@ -19,8 +19,8 @@ from app.audit import actions
 from app.audit.events import ACTIONS
 from app.audit.log import EventFilter
 from app.aws.session_names import key_id_in
+from app.cli.commands import Lookup, Noun, Row, lines, row_of, services
 from app.cli.lookup import connection_called, key_called, tenant_id_called
-from app.cli.operator import Lookup, Noun, Row, lines, row_of, services
 from app.clock import YEARS, as_given, now
 from app.http.current_request import address_of
 from app.ids import ACCESS_KEY_ID, RoleArn, first_id_at

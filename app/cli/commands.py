@@ -1,43 +1,257 @@
-"""Commands for the operator: `flask --app wsgi COMMAND --help`.
+"""The parts that all commands need.
 
-They need no API key, because they run where the database's password is. Their changes are in the
-audit log too.
+They are the services, the operator, nouns with their verbs, refusals printed on one line, and
+output as aligned tables or JSON. The tables use no library: a library would be a dependency, and
+would need more lines of configuration than the tables have.
 """
 
-from flask import Flask
+import enum
+import functools
+import getpass
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from operator import attrgetter
+from typing import Any, cast
 
-from app.cli import (
-    audit,
-    connections,
-    customers,
-    deployment,
-    keys,
-    onboarding,
-    rotation,
-    templates,
-    tenants,
-    webhooks,
+import click
+from flask import current_app
+from flask.cli import AppGroup
+from werkzeug.local import LocalProxy
+
+from app import log
+from app.config import ConfigError
+from app.errors import AppError, NotFoundError, StoreUnavailableError, ValidationFailedError
+from app.identity import OperatorPrincipal
+from app.services import Services
+from app.settings.valid_values import is_line
+from app.store.models.tenant import NAME_MAX
+
+Row = dict[str, Any]
+Text = Callable[[Any], Iterable[str]]
+
+_NOT_TEXT = re.compile("[\0\ud800-\udfff]")  # NUL, and bytes that are not UTF-8
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+
+
+def loaded_services() -> Services:
+    """Return the services themselves, for threads without the application's context."""
+    if "deputy" not in current_app.extensions:
+        raise click.ClickException(current_app.config["PROBLEM"])
+    return cast("Services", current_app.extensions["deputy"])
+
+
+services = cast("Services", LocalProxy(loaded_services))
+operator = cast(
+    "OperatorPrincipal",
+    LocalProxy(lambda: OperatorPrincipal(f"{getpass.getuser()} (command line)")),
 )
 
-COMMANDS = (
-    deployment.version,
-    deployment.doctor,
-    deployment.migrate,
-    deployment.after_restore,
-    deployment.worker,
-    tenants.noun,
-    customers.noun,
-    connections.noun,
-    keys.noun,
-    onboarding.links,
-    rotation.noun,
-    audit.noun,
-    templates.noun,
-    onboarding.registrations,
-    webhooks.noun,
-)
+
+def show(answer: Any, text: Text, *, as_json: bool) -> None:
+    """Print a command's result.
+
+    `text` formats it as lines. An iterator is printed as it goes, in JSON one line for each row.
+    """
+    if isinstance(answer, Iterator):
+        for rows in answer:
+            for line in map(_as_json, rows) if as_json else text(rows):
+                click.echo(line)
+    elif as_json:
+        click.echo(_as_json({"answer": answer} if isinstance(answer, str) else answer, indent=2))
+    else:
+        click.echo("\n".join(text(answer)))
 
 
-def register_commands(app: Flask) -> None:
-    for command in COMMANDS:
-        app.cli.add_command(command)
+def _as_json(answer: Any, indent: int | None = None) -> str:
+    return json.dumps(answer, default=_plain, indent=indent)
+
+
+def lines(answer: Any) -> Iterator[str]:
+    """Yield the lines of a sentence, of a table of rows, or of one row.
+
+    One row is a table of names and values, followed by the tables that it contains.
+    """
+    if isinstance(answer, str):
+        yield answer
+    elif isinstance(answer, Sequence):
+        yield from table(answer)
+    else:
+        cells, tables = [], []
+        for name, value in answer.items():
+            if isinstance(value, list) and value and isinstance(value[0], Mapping):
+                tables.append((name, value))
+            else:
+                cells.append((name, _cell(value)))
+        yield from _aligned(cells)
+        for name, rows in tables:
+            yield from ("", f"{name}:", *table(rows))
+
+
+def row_of(thing: object, names: str) -> Row:
+    """Return a row of attributes. `names`: their names, separated by spaces.
+
+    `tenant.name` is the name of the thing's tenant, in the column `tenant`.
+    """
+    return {name.partition(".")[0]: attrgetter(name)(thing) for name in names.split()}
+
+
+def table(rows: Sequence[Row], names: Sequence[str] = ()) -> Iterator[str]:
+    """Yield a header, and a line for each row. `names`: the columns (default: all)."""
+    if rows:
+        names = names or [*rows[0]]
+        yield from _aligned([names, *([_cell(row[name]) for name in names] for row in rows)])
+    else:
+        yield "None found."
+
+
+def _aligned(cells: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        line = ""
+        for cell, width in zip(row, widths, strict=True):
+            line += cell + " " * (width + 2 - _width(cell))
+        yield line.rstrip()
+
+
+def _width(text: str) -> int:
+    """Return the text's width in columns of a terminal."""
+    width = len(text)
+    for letter in text:
+        if unicodedata.combining(letter):
+            width -= 1
+        elif unicodedata.east_asian_width(letter) in "WF":
+            width += 1
+    return width
+
+
+def _cell(value: Any) -> str:
+    """Return a value as one line without control characters.
+
+    Customers wrote some of the values, and a terminal would obey control characters.
+    """
+    if value is None or value in ([], {}):
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_cell(inner)}" for name, inner in value.items())
+    if isinstance(value, list):
+        return " ".join(map(_cell, value))
+    text = value.value if isinstance(value, enum.Enum) else str(value)
+    return "".join(letter if letter.isprintable() else "�" for letter in text)
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+class Lookup(click.ParamType[Any]):
+    """The type of a text that names a row. The command gets what `find` returns for it."""
+
+    name = "text"
+
+    def __init__(self, find: Callable[[str], Any]) -> None:
+        self.find = find
+
+
+class Noun(AppGroup):
+    """The commands about one noun.
+
+    Each command returns its result, which is printed as a table or as JSON.
+    """
+
+    def verb(
+        self, example: str = "", *, columns: str = "", text: Text = lines
+    ) -> Callable[[Callable[..., Any]], click.Command]:
+        """Return a decorator that makes a function a command.
+
+        The command has the function's name without `_command` at the end. `example`: its arguments,
+        for `--help`. `columns`: those of its table; JSON has the other fields too. `text`: formats
+        the function's result as lines, if the result is no such table.
+        """
+        if columns:
+            text = functools.partial(table, names=columns.split())
+
+        def decorate(function: Callable[..., Any]) -> click.Command:
+            @self.command()
+            @AS_JSON
+            @functools.wraps(function)
+            def run(*, as_json: bool, **options: Any) -> None:
+                params = click.get_current_context().command.params
+                _ensure_text(params, options)
+                with log.quiet(), _in_one_line(str(self.name).removesuffix("s")):
+                    for param in params:
+                        if isinstance(param.type, Lookup) and options[param.name] is not None:
+                            options[param.name] = param.type.find(options[param.name])
+                    show(function(**options), text, as_json=as_json)
+
+            run.epilog = example_of(self.name, run.name, example)
+            return run
+
+        return decorate
+
+
+ROOT = Noun()  # the commands without a noun
+
+
+def _ensure_text(params: list[click.Parameter], options: dict[str, Any]) -> None:
+    """Raise BadParameter for text that PostgreSQL can't store."""
+    for param in params:
+        option = options.get(param.name)
+        text = "".join(option) if isinstance(option, tuple) else str(option)
+        if _NOT_TEXT.search(text):
+            raise click.BadParameter("must be text in UTF-8, without NUL.", param=param)
+
+
+def example_of(*words: str | None) -> str:
+    return f"\b\nExample:\n  flask --app wsgi {' '.join(filter(None, words))}"
+
+
+@contextmanager
+def _in_one_line(noun: str) -> Iterator[None]:
+    """Turn a refusal, or an unavailable database, into one line instead of a traceback."""
+    try:
+        yield
+    except NotFoundError as error:
+        raise click.ClickException(f"There is no such {noun}.") from error
+    except ValidationFailedError as error:
+        problems = [f"{field}: {' '.join(texts)}" for field, texts in error.errors.items()]
+        raise click.ClickException("\n".join(problems)) from error
+    except StoreUnavailableError as error:
+        raise click.ClickException(str(error) + _words_of_driver(error)) from error
+    except (AppError, ConfigError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _words_of_driver(error: StoreUnavailableError) -> str:
+    """Return what the database's driver says. It may name the host, which the operator knows."""
+    cause = getattr(error.__cause__, "orig", None)
+    if cause is None:
+        return ""
+    first_line, _, _ = str(cause).partition("\n")  # a driver may say nothing
+    return f" The driver says: {first_line}. An empty database needs: flask --app wsgi migrate"
+
+
+def confirm(about: Row, question: str) -> None:
+    """Show what a command is about, and ask whether to go on. Any answer but yes ends it."""
+    click.echo("\n".join(lines(about)), err=True)
+    click.confirm(question, abort=True, err=True)
+
+
+def text(value: str) -> str:
+    """Accept a name or a reason by the API's rule: one line of text.
+
+    Lists and the audit log show it on one line. `--help` shows this function's name.
+    """
+    if len(value) > NAME_MAX or not is_line(value):
+        raise ValueError(f"must be one line of 1 to {NAME_MAX} printable characters.")
+    return value
+
+
+REASON = click.option("--reason", required=True, type=text, help="For the audit log.")

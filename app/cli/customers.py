@@ -12,7 +12,7 @@ from uuid import UUID
 
 import click
 
-from app.cli.operator import Noun, Row, confirm, operator, services
+from app.cli.commands import Noun, Row, confirm, operator, services
 from app.imports.import_file import FileSummary, ImportFileError, ImportRow, customers_in
 from app.imports.imports import CustomerReport, RowOutcome
 from app.imports.weaknesses import weaknesses

@@ -12,8 +12,7 @@ from flask import current_app
 from app import VERSION, log
 from app.audit.restore import record_restore
 from app.background.worker import run_worker
-from app.cli.connections import describe_findings
-from app.cli.operator import (
+from app.cli.commands import (
     AS_JSON,
     ROOT,
     Row,
@@ -23,6 +22,7 @@ from app.cli.operator import (
     services,
     show,
 )
+from app.cli.connections import describe_findings
 from app.health.checks import HealthCheck, HealthFinding, Status, failed, ok
 from app.proofs.proof_queue import ProofQueue
 from app.store.database import store_errors

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import click
 
-from app.cli.operator import Lookup, operator, row_of, services, table
+from app.cli.commands import Lookup, operator, row_of, services, table
 from app.connections.listing import ConnectionFilter
 from app.errors import NotFoundError
 from app.ids import ACCOUNT_ID

@@ -5,8 +5,8 @@ from uuid import UUID
 
 import click
 
+from app.cli.commands import Noun, Row, operator, row_of, services
 from app.cli.lookup import TENANT
-from app.cli.operator import Noun, Row, operator, row_of, services
 from app.onboarding.page_links import LINK_DAYS, LINK_DAYS_MAX
 from app.settings.valid_values import DAY
 from app.store.pages import every

@@ -6,8 +6,8 @@ from uuid import UUID
 
 import click
 
+from app.cli.commands import REASON, Noun, Row, operator, services
 from app.cli.lookup import TENANT
-from app.cli.operator import REASON, Noun, Row, operator, services
 from app.errors import NotFoundError
 
 noun = Noun("rotation", help="Rotations of External IDs. TENANT is an id, a reference or a name.")

@@ -5,7 +5,7 @@ from flask import current_app
 
 from app.aws.errors import Unavailable
 from app.aws.template_bucket import Published
-from app.cli.operator import Noun, Row, services
+from app.cli.commands import Noun, Row, services
 from app.config import ConfigError, TemplateConfig
 from app.onboarding.publication import Publication
 from app.permissions import permission_sets, set_files

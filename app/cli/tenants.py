@@ -6,8 +6,8 @@ from uuid import UUID
 
 import click
 
+from app.cli.commands import REASON, Noun, Row, confirm, operator, row_of, services, text
 from app.cli.lookup import TENANT
-from app.cli.operator import REASON, Noun, Row, confirm, operator, row_of, services, text
 from app.ids import ACCOUNT_ID
 from app.store.models import Tenant, TenantStatus
 from app.store.pages import every

@@ -10,8 +10,8 @@ import click
 
 from app.audit.actions import WEBHOOK_TYPES
 from app.cli.audit import time
+from app.cli.commands import Noun, Row, operator, row_of, services, text
 from app.cli.lookup import ONE_TENANT
-from app.cli.operator import Noun, Row, operator, row_of, services, text
 from app.clock import now
 from app.store.models import EndpointStatus
 from app.store.pages import every

@@ -13,7 +13,7 @@ import sqlalchemy
 from sqlalchemy.exc import OperationalError
 
 from app import VERSION
-from app.cli import commands
+from app.cli import COMMANDS
 from app.clock import now
 from app.errors import StoreUnavailableError, UnauthenticatedError
 from app.factory import create_app, without_settings
@@ -65,7 +65,7 @@ def events_of(cli, key_id):
 
 def every_verb():
     """Each command that does something, with its words."""
-    for command in commands.COMMANDS:
+    for command in COMMANDS:
         verbs = command.commands if isinstance(command, click.Group) else {}
         yield from ((f"{command.name} {name}", verb) for name, verb in verbs.items())
         if not verbs:
@@ -74,7 +74,7 @@ def every_verb():
 
 def test_every_command_has_a_help_text_and_an_example_and_answers_in_json_too():
     """The help text's first sentence fits into the list of commands."""
-    for command in (*commands.COMMANDS, *dict(every_verb()).values()):
+    for command in (*COMMANDS, *dict(every_verb()).values()):
         assert command.help, command.name
         assert not command.get_short_help_str(60).endswith("..."), command.name
     for words, verb in every_verb():

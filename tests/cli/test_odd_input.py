@@ -5,7 +5,7 @@ without a traceback.
 import click
 import pytest
 
-from app.cli.commands import COMMANDS
+from app.cli import COMMANDS
 from tests.attacks.evidence import on_sqlite
 
 pytestmark = on_sqlite  # they call use cases that other tests call on both databases

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import click
 
-from app.cli.commands import COMMANDS
+from app.cli import COMMANDS
 from tests.docs.test_documents import DOCUMENTS
 
 DOCS = Path(__file__).parents[2] / "docs"
