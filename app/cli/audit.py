@@ -5,7 +5,7 @@ The command `audit who` says who got the session that a line of CloudTrail names
 
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
 from operator import itemgetter
@@ -19,9 +19,9 @@ from app.audit import actions
 from app.audit.events import ACTIONS
 from app.audit.log import EventFilter
 from app.aws.session_names import key_id_in
-from app.cli.commands import Lookup, Noun, Row, lines, row_of, services
+from app.cli.commands import Lookup, Noun, Row, lines, row_of, services, time
 from app.cli.lookup import connection_called, key_called, tenant_id_called
-from app.clock import YEARS, as_given, now
+from app.clock import now
 from app.http.current_request import address_of
 from app.ids import ACCESS_KEY_ID, RoleArn, first_id_at
 from app.issuing.session_origins import HAND_OUTS_MAX
@@ -32,28 +32,9 @@ from app.store.pages import every, pages
 noun = Noun("audit", help="The audit log. TENANT is an id, a reference or a name.")
 _MOST = 1_000_000  # most events of one search, because its result is in memory
 _PAUSE = 2.0  # seconds between two reads of the feed
-_DAYS_AGO = {"today": 0, "yesterday": 1}
-_AGO = re.compile(r"([0-9]{1,6})([smhd])")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
-# The types of options. `--help` shows the names of `time` and `address`.
-
-
-def time(text: str) -> datetime:
-    if text in _DAYS_AGO:
-        midnight = now().replace(hour=0, minute=0, second=0, microsecond=0)
-        return midnight - timedelta(days=_DAYS_AGO[text])
-    try:
-        if ago := _AGO.fullmatch(text):
-            return as_given(now() - timedelta(**{_UNITS[ago[2]]: int(ago[1])}))
-        given = datetime.fromisoformat(text)
-        return as_given(given if given.tzinfo else given.replace(tzinfo=UTC))
-    except (ValueError, OverflowError):
-        raise ValueError(
-            "must be yesterday, today, an age such as 90m, 12h or 7d, or an ISO 8601 time"
-            f" (UTC). It {YEARS}"
-        ) from None
+# The types of options. `--help` shows the name of `address`.
 
 
 def address(text: str) -> str:

@@ -1,8 +1,8 @@
 """The parts that all commands need.
 
-They are the services, the operator, nouns with their verbs, refusals printed on one line, and
-output as aligned tables or JSON. The tables use no library: a library would be a dependency, and
-would need more lines of configuration than the tables have.
+They are the services, the operator, nouns with their verbs, types of options such as points in
+time, refusals printed on one line, and output as aligned tables or JSON. The tables use no library:
+a library would be a dependency, and would need more lines of configuration than the tables have.
 """
 
 import enum
@@ -13,7 +13,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import Any, cast
 
@@ -23,6 +23,7 @@ from flask.cli import AppGroup
 from werkzeug.local import LocalProxy
 
 from app import log
+from app.clock import YEARS, as_given, now
 from app.config import ConfigError
 from app.errors import AppError, NotFoundError, StoreUnavailableError, ValidationFailedError
 from app.identity import OperatorPrincipal
@@ -255,3 +256,25 @@ def text(value: str) -> str:
 
 
 REASON = click.option("--reason", required=True, type=text, help="For the audit log.")
+
+
+_DAYS_AGO = {"today": 0, "yesterday": 1}
+_AGO = re.compile(r"([0-9]{1,6})([smhd])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def time(text: str) -> datetime:
+    """Accept a point in time. `--help` shows this function's name."""
+    if text in _DAYS_AGO:
+        midnight = now().replace(hour=0, minute=0, second=0, microsecond=0)
+        return midnight - timedelta(days=_DAYS_AGO[text])
+    try:
+        if ago := _AGO.fullmatch(text):
+            return as_given(now() - timedelta(**{_UNITS[ago[2]]: int(ago[1])}))
+        given = datetime.fromisoformat(text)
+        return as_given(given if given.tzinfo else given.replace(tzinfo=UTC))
+    except (ValueError, OverflowError):
+        raise ValueError(
+            "must be yesterday, today, an age such as 90m, 12h or 7d, or an ISO 8601 time"
+            f" (UTC). It {YEARS}"
+        ) from None

@@ -9,8 +9,7 @@ from uuid import UUID
 import click
 
 from app.audit.actions import WEBHOOK_TYPES
-from app.cli.audit import time
-from app.cli.commands import Noun, Row, operator, row_of, services, text
+from app.cli.commands import Noun, Row, operator, row_of, services, text, time
 from app.cli.lookup import ONE_TENANT
 from app.clock import now
 from app.store.models import EndpointStatus
