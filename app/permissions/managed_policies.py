@@ -1,6 +1,8 @@
-"""Names of AWS's managed policies that the checks of permission sets restrict."""
+"""Limits on AWS's managed policies in permission sets: their number, and their names."""
 
 import re
+
+MANAGED_MAX = 10  # per permission set, because AWS attaches no more to a role
 
 
 def names(text: str) -> frozenset[str]:

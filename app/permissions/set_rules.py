@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from re import _parser  # type: ignore[attr-defined]  # how Python itself reads a pattern
 from typing import Any
 
-from app.permissions.managed_policies import ADMINISTRATORS, READING_POLICIES, names
+from app.permissions.managed_policies import ADMINISTRATORS, MANAGED_MAX, READING_POLICIES, names
 from app.permissions.wildcards import all_actions, all_resources
 from app.settings.valid_values import is_line
 
@@ -21,7 +21,6 @@ _NAME = re.compile(r"(?=.{1,50}$)[a-z][a-z0-9]*(-[a-z0-9]+)*", re.ASCII)
 _INLINE_MAX = 10_240
 # Characters for the other inline policies of the kit's role: read-itself, end of access, revocation
 _INLINE_OF_THE_KIT = 1_240
-_MANAGED_MAX = 10
 SAY_ADMINISTRATOR = (
     "Name what is needed, or say administrator: true, which the page then tells the customer."
 )
@@ -266,8 +265,8 @@ def _size(data: JsonObject) -> _Mistakes:
 
 def _managed_policies(data: JsonObject) -> _Mistakes:
     number = len(mappings(data, "managed_policies"))
-    if number > _MANAGED_MAX:
-        more = f"AWS attaches {_MANAGED_MAX} to a role. Leave some out, or split the set in two."
+    if number > MANAGED_MAX:
+        more = f"AWS attaches {MANAGED_MAX} to a role. Leave some out, or split the set in two."
         yield "managed_policies", f"Are {number}. {more}"
     for place, policy in places(data, "managed_policies"):
         name = str(policy.get("name"))
