@@ -1,15 +1,19 @@
-"""The secrets of webhook endpoints, which are sealed in the database."""
+"""The secrets of webhook endpoints: sealed in the database, and replaced with a grace."""
 
 import base64
 import secrets
+from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy import select
 
 from app.cache.sealing import Sealer
+from app.clock import now
+from app.errors import ConflictError
 from app.health.checks import HealthFinding, failed, ok
+from app.identity import was_revoked
 from app.settings.valid_values import DAY, WEEK
-from app.store.database import SYSTEM, Database
+from app.store.database import SYSTEM, Database, Session
 from app.store.models import EndpointStatus, WebhookEndpoint
 
 GRACE_SECONDS = DAY  # how long a replaced secret still signs, by default
@@ -45,6 +49,25 @@ class Secrets:
         """Return the secret sealed under the first of SECRET_KEYS; unchanged if none opens it."""
         secret = self.open(endpoint_id, sealed)
         return sealed if secret is None else self.seal(endpoint_id, secret)
+
+
+def retire_secret(session: Session, endpoint: WebhookEndpoint, grace_seconds: int) -> None:
+    """Let the present secret sign during the grace only, beside the one that replaces it.
+
+    If the grace is 0, or the key that set the present secret was revoked, all old secrets stop
+    signing at once. Otherwise this raises ConflictError while an earlier secret still signs.
+    """
+    if grace_seconds == 0 or was_revoked(session, endpoint.secret_by):
+        endpoint.old_secret = endpoint.old_secret_ends_at = None
+    elif endpoint.old_secret_ends_at is not None and endpoint.old_secret_ends_at > now():
+        raise ConflictError(
+            "The secret is being replaced already. Wait until the old one ends, at"
+            f" {endpoint.old_secret_ends_at:%Y-%m-%dT%H:%M:%SZ}, or let it end now, with"
+            " a grace_seconds of 0."
+        )
+    else:
+        endpoint.old_secret, endpoint.old_secret_by = endpoint.secret, endpoint.secret_by
+        endpoint.old_secret_ends_at = now() + timedelta(seconds=grace_seconds)
 
 
 def seal_again(db: Database, secrets: Secrets) -> None:

@@ -5,7 +5,6 @@ tenant may read in the audit log, and is deleted with the tenant.
 """
 
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -27,7 +26,7 @@ from app.outbound.addresses import DNS_SECONDS, AddressError, parse, resolve
 from app.store.database import Database, Lock, Session, until_committed
 from app.store.models import DisabledBecause, EndpointStatus, Tenant, WebhookEndpoint
 from app.store.pages import Page, page
-from app.webhooks.endpoint_secrets import Secrets
+from app.webhooks.endpoint_secrets import Secrets, retire_secret
 from app.webhooks.events import RECOVERED_AT_ONCE, missed_by
 
 
@@ -149,23 +148,12 @@ class Endpoints:
     def rotate_secret(self, principal: Maker, endpoint_id: UUID, *, grace_seconds: int) -> str:
         """Replace an endpoint's secret, and return the new one. During the grace both sign.
 
-        If the grace is 0, or the key that set the present secret was revoked, all old secrets stop
-        signing at once. Otherwise this raises ConflictError while an earlier secret still signs.
-        Raises NotFoundError.
+        `retire_secret` decides when old secrets stop signing. Raises NotFoundError, and
+        ConflictError while an earlier secret still signs.
         """
         with self._db.write(principal) as db:
             endpoint = one_seen_by(db, principal, endpoint_id, lock=True)
-            if grace_seconds == 0 or was_revoked(db, endpoint.secret_by):
-                endpoint.old_secret = endpoint.old_secret_ends_at = None
-            elif endpoint.old_secret_ends_at is not None and endpoint.old_secret_ends_at > now():
-                raise ConflictError(
-                    "The secret is being replaced already. Wait until the old one ends, at"
-                    f" {endpoint.old_secret_ends_at:%Y-%m-%dT%H:%M:%SZ}, or let it end now, with"
-                    " a grace_seconds of 0."
-                )
-            else:
-                endpoint.old_secret, endpoint.old_secret_by = endpoint.secret, endpoint.secret_by
-                endpoint.old_secret_ends_at = now() + timedelta(seconds=grace_seconds)
+            retire_secret(db, endpoint, grace_seconds)
             secret, endpoint.secret = self._secrets.make(endpoint.id)
             endpoint.secret_by = principal.key_id
             actions.ENDPOINT_SECRET_ROTATED.record(
