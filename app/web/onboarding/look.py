@@ -12,6 +12,8 @@ from typing import NamedTuple
 from app.config import VendorConfig
 from app.settings.vendor_look import DARK, LIGHT, channels_of, mix, readable_on, shade_on
 
+CACHE_CONTROL = "public, max-age=31536000, immutable"  # of each file
+
 _PICO_BLUE = "#0172ad"
 _ICON = (
     "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'>"

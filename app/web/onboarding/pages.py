@@ -37,7 +37,7 @@ from app.onboarding.page_links import Visit
 from app.settings.declarations import Limit
 from app.store.models import Trigger
 from app.web.onboarding import content, review
-from app.web.onboarding.look import look_of
+from app.web.onboarding.look import CACHE_CONTROL, look_of
 
 bp = Blueprint(
     "web", __name__, url_prefix="/onboard", static_folder="static", template_folder="templates"
@@ -170,7 +170,7 @@ def look_file(name: str) -> Response:
     file = look_of(services.config.vendor)[1].get(name)
     if file is None:
         return _error(404, "gone")
-    headers = {"Cache-Control": "public, max-age=31536000, immutable"}
+    headers = {"Cache-Control": CACHE_CONTROL}
     return Response(file.content, content_type=file.content_type, headers=headers)
 
 
