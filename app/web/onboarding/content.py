@@ -27,7 +27,6 @@ WAYS = ("stack", "terraform", "cli", "organization")
 _SHOWN = 25  # connections per page
 _UPDATES = "Other permissions are asked for: see below."
 _NEW_ID = "A new External ID is to be added: see below."
-_STATUS_SECONDS = {False: 3, True: 30}  # between updates; True: everything is connected
 
 
 class SetUpdate(NamedTuple):
@@ -127,7 +126,7 @@ def live_part(visit: Visit, kit: Kit) -> dict[str, Any]:
         "summary": summary,
         "body": body,
         "seen": hashlib.sha256(f"{summary}{body}".encode()).hexdigest()[:16],
-        "seconds": _STATUS_SECONDS[connected and rotation is None and not tasks],
+        "seconds": statuses.STATUS_SECONDS[connected and rotation is None and not tasks],
     }
 
 

@@ -1,6 +1,6 @@
 """The statuses of connections and of a rotation, in the words of the onboarding page.
 
-It is read from their rows alone.
+They are read from the rows alone. An open page asks for them every few seconds.
 
 AWS gives the same answer for a role that does not exist and for one that refuses. So "role found"
 and "your External ID accepted" become true together.
@@ -24,6 +24,8 @@ StepState = Literal["done", "now", "failed", "unclear", "todo"]
 Way = Literal["stack", "organization"]
 Step = tuple[int, StepState, str]  # the number of the current step, its state, and its note
 
+# Between two updates of an open page; True: everything is connected
+STATUS_SECONDS = {False: 3, True: 30}
 LOOKING = "looking"
 _NOT_FOUND = "not found"  # a search that has ended; on the page, its topic is LOOKING
 NOTHING_LEFT = " There is nothing left to do."
