@@ -1,10 +1,10 @@
-"""The names of the roles and stacks that the onboarding kit makes.
+"""The names of the roles and stacks that the onboarding kit makes, and what a stack's name tells.
 
 A tenant's roles of different permission sets never get the same name.
 """
 
 import re
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import select
@@ -14,6 +14,8 @@ from app.ids import TENANT_DIGITS, RoleArn
 from app.permissions.permission_sets import PermissionSets
 from app.store.database import Session
 from app.store.models import Connection
+
+Way = Literal["stack", "organization"]  # in which a role was created
 
 
 class KitNames(NamedTuple):
@@ -91,3 +93,16 @@ def stack_name(prefix: str, name: str) -> str:
     """
     plain = re.sub(r"[^A-Za-z0-9-]", "-", prefix)
     return f"{plain}{name}" if plain[:1].isalpha() else f"deputy-{plain.lstrip('-')}{name}"
+
+
+def way_of(stack_id: str | None, organization_stack: str) -> Way | None:
+    """Return the way in which the stack's role was created, or None if it is unknown.
+
+    `organization_stack`: the name of the kit's stack for a whole organization, and of its StackSet.
+    """
+    _, _, name = (stack_id or "").partition(":stack/")
+    if name.startswith((f"{organization_stack}/", f"StackSet-{organization_stack}-")):
+        return "organization"
+    if not name or name.startswith("StackSet-"):
+        return None
+    return "stack"

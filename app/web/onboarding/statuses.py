@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Literal, NamedTuple
 
 from app.clock import now
+from app.connections.kit_names import Way, way_of
 from app.connections.listing import ListPosition, Urgency
 from app.ids import RoleArn
 from app.onboarding.kit import Kit
@@ -21,7 +22,6 @@ from app.store.models.proof import ACCOUNT, DEMANDS, FOREIGN, MISSING, ONLY_US, 
 
 Counts = dict[ConnectionStatus, int]  # connections by status
 StepState = Literal["done", "now", "failed", "unclear", "todo"]
-Way = Literal["stack", "organization"]
 Step = tuple[int, StepState, str]  # the number of the current step, its state, and its note
 
 # Between two updates of an open page; True: everything is connected
@@ -282,21 +282,8 @@ def made_by(connections: Sequence[Connection], kit: Kit) -> Way | None:
 
     Returns None if no stack registered one of them, or if they differ.
     """
-    ways = {_way_of(connection, kit.update.stack_set.name) for connection in connections}
+    ways = {way_of(connection.stack_id, kit.update.stack_set.name) for connection in connections}
     return ways.pop() if len(ways) == 1 else None
-
-
-def _way_of(connection: Connection, organization: str) -> Way | None:
-    """Return the way in which the connection's role was created, or None if it is unknown.
-
-    `organization`: the name of the kit's stack for a whole organization, and of its StackSet.
-    """
-    _, _, name = (connection.stack_id or "").partition(":stack/")
-    if name.startswith((f"{organization}/", f"StackSet-{organization}-")):
-        return "organization"
-    if not name or name.startswith("StackSet-"):
-        return None
-    return "stack"
 
 
 def headline(counts: Counts, shown: Sequence[Progress]) -> str:
