@@ -26,7 +26,14 @@ from app.cli.connections import describe_findings
 from app.health.checks import HealthCheck, HealthFinding, Status, failed, ok
 from app.proofs.proof_queue import ProofQueue
 from app.store.database import store_errors
-from app.store.migrations import KNOWN, TableInUseError, revision, upgrade
+from app.store.migrations import (
+    KNOWN,
+    NewerSchemaError,
+    TableInUseError,
+    ensure_known,
+    revision,
+    upgrade,
+)
 
 
 @ROOT.verb(text=lambda row: [f"Deputy {row['version']}, database schema {row['schema']}"])
@@ -50,13 +57,11 @@ def migrate() -> Row:
     db = services.db
     with store_errors():
         before = revision(db)
-        if before not in {None, *KNOWN}:
-            raise click.ClickException(
-                f"The database's schema, {before}, belongs to a newer release. Nothing was changed."
-                " Run that release."
-            )
         try:
+            ensure_known(before)
             upgrade(db, partial(click.echo, _WAITS, err=True))
+        except NewerSchemaError as error:
+            raise click.ClickException(str(error)) from error
         except TableInUseError as error:
             raise click.ClickException(
                 "A table is still in use, perhaps by a backup. Run migrate again when that has"

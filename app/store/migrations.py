@@ -21,6 +21,10 @@ _ATTEMPTS = 180  # about one per second
 _IN_USE = "55P03"  # PostgreSQL's lock_not_available
 
 
+class NewerSchemaError(Exception):
+    """The database's schema is one that this release does not know."""
+
+
 class TableInUseError(Exception):
     """A table stayed locked during all attempts."""
 
@@ -36,6 +40,15 @@ def revision(db: Database) -> str | None:
         query = sqlalchemy.text("SELECT version_num FROM alembic_version")
         version: str | None = session.scalar(query)
         return version
+
+
+def ensure_known(version: str | None) -> None:
+    """Raise NewerSchemaError for a revision that this release has no migration for."""
+    if version not in {None, *KNOWN}:
+        raise NewerSchemaError(
+            f"The database's schema, {version}, belongs to a newer release. Nothing was changed."
+            " Run that release."
+        )
 
 
 def alembic_config(db: Database) -> Any:
