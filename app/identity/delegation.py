@@ -18,7 +18,7 @@ from sqlalchemy import Select, select
 from app.clock import now
 from app.errors import ForbiddenError, ValidationFailedError
 from app.identity.family_revocation import created_tenants
-from app.identity.principals import Maker
+from app.identity.principals import Maker, OperatorPrincipal
 from app.identity.scopes import MAKES_KEYS, Scope, to_bits
 from app.store.database import Session
 from app.store.models import ApiKey, Tenant
@@ -46,6 +46,19 @@ def ensure_no_wider(principal: Maker, permission_sets: list[str] | None) -> None
         raise ForbiddenError("This API key covers fewer permission sets than that one.")
 
 
+def _giveable_scopes(principal: Maker) -> frozenset[Scope]:
+    """Return the scopes that keys may get from this principal, as scopes or in their `may_give`.
+
+    A key can't see or revoke keys with other scopes. An unbound key with keys:write may also give
+    keys:delegate, because it could create every key that the other key creates.
+    """
+    if isinstance(principal, OperatorPrincipal):
+        return frozenset(Scope)
+    if principal.delegate_id:
+        return principal.may_give
+    return principal.scopes | {Scope.KEYS_DELEGATE} if principal.is_vendor else principal.scopes
+
+
 def ensure_giveable(
     principal: Maker, scopes: frozenset[Scope], may_give: frozenset[Scope], tenant_id: UUID | None
 ) -> None:
@@ -53,7 +66,7 @@ def ensure_giveable(
 
     Raises ForbiddenError, and ValidationFailedError for a combination that no key can have.
     """
-    if missing := (scopes | may_give) - principal.giveable_scopes:
+    if missing := (scopes | may_give) - _giveable_scopes(principal):
         raise ForbiddenError(
             f"This API key can't give {', '.join(sorted(missing))} to another key."
         )
@@ -90,7 +103,7 @@ def one_visible(principal: Maker, key_id: UUID) -> Select[ApiKey]:
 
 
 def no_stronger(principal: Maker) -> Select[ApiKey]:
-    others = to_bits(frozenset(Scope) - principal.giveable_scopes)
+    others = to_bits(frozenset(Scope) - _giveable_scopes(principal))
     query = select(ApiKey).where(
         ApiKey.scope_bits.bitwise_or(ApiKey.may_give_bits).bitwise_and(others) == 0
     )

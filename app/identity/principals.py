@@ -122,17 +122,6 @@ class ApiKeyPrincipal(Principal):
         """The key's id if the key lacks keys:write, and so gives only the scopes in `may_give`."""
         return None if Scope.KEYS_WRITE in self.scopes else self.key_id
 
-    @property
-    def giveable_scopes(self) -> frozenset[Scope]:
-        """The scopes that other keys may get from this key, as scopes or in their `may_give`.
-
-        The key can't see or revoke keys with other scopes. An unbound key with keys:write may also
-        give keys:delegate, because it could create every key that the other key creates.
-        """
-        if self.delegate_id:
-            return self.may_give
-        return self.scopes | {Scope.KEYS_DELEGATE} if self.is_vendor else self.scopes
-
     def reauthorize(self, db: Session) -> None:
         """Check the key again inside a write transaction.
 
@@ -235,7 +224,6 @@ class OperatorPrincipal(Principal):
     lock_id = None
     expires_at = None
     delegate_id = None
-    giveable_scopes = frozenset(Scope)
 
     @property
     def actor(self) -> Actor:
