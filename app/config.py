@@ -19,10 +19,10 @@ from urllib.parse import urlsplit
 from app import metrics
 from app.ids import AccountId, Broker, RoleArn
 from app.settings import valid_values as valid
-from app.settings.declarations import collect_settings, groups_of, setting
 from app.settings.likely_mistakes import likely_mistakes
 from app.settings.reading import read_setting
 from app.settings.return_urls import ReturnUrl, return_urls
+from app.settings.setting_types import collect_settings, groups_of, setting
 from app.settings.vendor_look import Logo, accent, logo
 
 

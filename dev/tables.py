@@ -13,7 +13,7 @@ from typing import Any
 from app.audit.events import ACTIONS, DETAILS, Action
 from app.config import Config
 from app.limits import limits
-from app.settings.declarations import Limit, Setting, collect_settings
+from app.settings.setting_types import Limit, Setting, collect_settings
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = [DOCS / "settings.md", DOCS / "api.md"]

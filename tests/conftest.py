@@ -38,8 +38,8 @@ from app.limits import refusal_events
 from app.limits.rates import TokenBucket
 from app.onboarding.page_links import Links
 from app.onboarding.registration_tokens import RegistrationTokens
-from app.settings.declarations import groups_of
 from app.settings.return_urls import return_urls
+from app.settings.setting_types import groups_of
 from dev.stack import ONLY_THESE_CREDENTIALS
 from sandbox.vendor import (
     VENDOR_ACCOUNT,

@@ -16,7 +16,7 @@ import yaml
 from app.config import Config, ConfigError
 from app.factory import create_app
 from app.ids import Broker
-from app.settings.declarations import collect_settings
+from app.settings.setting_types import collect_settings
 from app.settings.valid_values import OWN_PATHS, looks_random
 from tests.conftest import make_config
 

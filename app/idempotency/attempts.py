@@ -24,7 +24,7 @@ from app.errors import IdempotencyKeyInUseError, IdempotencyKeyReusedError, NotF
 from app.identity.principals import ApiKeyPrincipal
 from app.ids import new_id
 from app.limits.limits import IDEMPOTENT_OF_TENANT, IDEMPOTENT_REQUESTS
-from app.settings.declarations import Limit
+from app.settings.setting_types import Limit
 from app.store.database import SYSTEM, Database, Session
 from app.store.models import ApiKey, IdempotentRequest
 

@@ -40,7 +40,7 @@ from app.identity.principals import (
 )
 from app.identity.scopes import ALL_SCOPES, Scope, from_bits, to_bits
 from app.ids import new_id
-from app.settings.declarations import Limit
+from app.settings.setting_types import Limit
 from app.settings.valid_values import DAY, WEEK
 from app.store.database import Database, Session, until_committed
 from app.store.models import ApiKey

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session, lazyload
 
 from app.errors import NotFoundError
 from app.identity.principals import REVOCATION_COUNTER, Principal
-from app.settings.declarations import Limit
+from app.settings.setting_types import Limit
 from app.store.database import Lock
 from app.store.models import Connection, ConnectionStatus, Tenant, TenantStatus
 

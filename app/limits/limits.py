@@ -10,7 +10,7 @@ table into docs/api.md. Limits are counted in three ways:
 
 import math
 
-from app.settings.declarations import Limit
+from app.settings.setting_types import Limit
 
 _KEY, _LINK, _TENANT = "API key", "onboarding link", "tenant"
 _FOREVER, _ANY = math.inf, 1_000_000

@@ -16,7 +16,7 @@ from app.clock import now
 from app.config import Config
 from app.identity.principals import ApiKeyPrincipal, Principal
 from app.limits import limits
-from app.settings.declarations import Limit
+from app.settings.setting_types import Limit
 from app.store.database import Database, Session
 from app.store.models import QuotaUse
 

@@ -19,7 +19,7 @@ from app.concurrency.gevent import leaf_lock
 from app.config import Config
 from app.identity.principals import ApiKeyPrincipal
 from app.limits import limits
-from app.settings.declarations import Limit
+from app.settings.setting_types import Limit
 
 if TYPE_CHECKING:
     from app.cache.shared_cache import SharedCache

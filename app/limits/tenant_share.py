@@ -44,7 +44,7 @@ from app.limits.limits import (
     VENDOR_STOPS,
 )
 from app.limits.rates import TokenBucket
-from app.settings.declarations import Limit
+from app.settings.setting_types import Limit
 
 MS_PER_FAILED_STOP = 10.0
 # Maximum pause after a failed stop. With a shorter pause, a client with many connections could send

@@ -8,7 +8,7 @@ from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
 
-from app.settings.declarations import Setting
+from app.settings.setting_types import Setting
 
 
 def read_setting(environment: Mapping[str, str], declared: Setting) -> Any:

@@ -13,7 +13,7 @@ from app.clock import now
 from app.errors import ConflictError, ValidationFailedError
 from app.identity import Maker, one_or_not_found
 from app.limits import limits, quotas
-from app.settings.declarations import Limit
+from app.settings.setting_types import Limit
 from app.store.database import Database, Session
 from app.store.models import (
     DeliveryStatus,

@@ -12,7 +12,7 @@ import redis
 
 from app.errors import RateLimitedError
 from app.limits.rates import Rate
-from app.settings.declarations import Limit
+from app.settings.setting_types import Limit
 from dev.stack import free_port
 from tests.support.rows import at_once
 from tests.support.valkey import cache_at, logged

@@ -16,7 +16,7 @@ from cfnlint.decode import decode
 
 from app.config import Config
 from app.identity.key_text import generate_key
-from app.settings.declarations import collect_settings
+from app.settings.setting_types import collect_settings
 from dev.postgres import Postgres
 from dev.stack import ROOT, end_process
 from sandbox.vendor import VENDOR_ACCOUNT

@@ -3,7 +3,7 @@
 import pytest
 
 from app.limits import limits
-from app.settings.declarations import Limit
+from app.settings.setting_types import Limit
 from tests.conftest import make_config
 
 LIMITS = [limit for limit in vars(limits).values() if isinstance(limit, Limit)]

@@ -34,7 +34,7 @@ from app.identity import digest_of
 from app.limits.limits import ATTEMPTS, CHECKS, ROLES_ENTERED, SEARCHES_ENDED
 from app.log import logger
 from app.onboarding.page_links import Visit
-from app.settings.declarations import Limit
+from app.settings.setting_types import Limit
 from app.store.models import Trigger
 from app.web.onboarding import content, review
 from app.web.onboarding.look import CACHE_CONTROL, look_of
