@@ -8,7 +8,7 @@ would see its content.
 import json
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
@@ -20,7 +20,7 @@ from app.clock import now
 from app.config import Config
 from app.connections.allowed_roles import allowed_role
 from app.diagnosis import role_rights
-from app.diagnosis.steps import UNREAD, DiagnosisStep, Evidence, conclusion, for_the_tenant, steps
+from app.diagnosis.steps import NEEDED, OF_THE_VENDOR, UNREAD, DiagnosisStep, Evidence, steps
 from app.errors import CallerFaultError
 from app.identity import Principal, owned
 from app.ids import EXTERNAL_ID_PATTERN
@@ -33,6 +33,21 @@ from app.store.models import Connection, ConnectionStatus
 
 # for a permission set that is no longer configured
 _UNCONFIGURED = PermissionSet("", 0, "", "", "read", [], [], [])
+
+# A tenant sees one of these instead of the vendor's steps. The worst outcome comes first.
+_TOLD_TENANTS = (
+    DiagnosisStep(
+        "problem",
+        "Something on the vendor's side is wrong. The role needs no change.",
+        "Customer: tell the vendor.",
+    ),
+    DiagnosisStep(
+        "unknown",
+        "The vendor's side gave no clear answer.",
+        "Customer: try again in a minute. If it stays so, tell the vendor.",
+    ),
+    DiagnosisStep("ok", "The vendor's side works."),
+)
 
 
 @dataclass(frozen=True)
@@ -103,7 +118,7 @@ class Diagnoses:
         version, unknown = after.permission_set_version, evidence.unknown
         permissions = Permissions(own_set, version, evidence.missing, beyond, unknown)
         trust_policy = _trust_policy(view.settings, plan.external_ids)
-        why = conclusion(result, connection.why)
+        why = _conclusion(result, connection.why)
         return Diagnosis(now(), why, result, trust_policy, permissions)
 
     def _ask(self, plan: RotationPlan, askable: Collection[Right]) -> Evidence:
@@ -164,3 +179,28 @@ def _trust_policy(settings: RoleSettings | StsError, own_ids: Collection[str]) -
         text = text.replace(external_id, "(not this tenant's)")
     policy: JsonObject = json.loads(text)
     return policy
+
+
+def for_the_tenant(result: list[DiagnosisStep]) -> list[DiagnosisStep]:
+    """Return the steps with the vendor's steps merged into one.
+
+    The merged step hides their details, and says only whether the vendor must act.
+    """
+    outcomes = {step.outcome for step in result[: len(OF_THE_VENDOR)]}
+    worst = next(step for step in _TOLD_TENANTS if step.outcome in outcomes)
+    return [replace(worst, name="vendor"), *result[len(OF_THE_VENDOR) :]]
+
+
+def _conclusion(result: list[DiagnosisStep], why: str | None) -> str:
+    """Return the detail of the most urgent step.
+
+    If no step has a problem, return `why` (why no credentials are issued), or say that nothing is
+    wrong.
+    """
+    for step in result:
+        if step.outcome == "problem":
+            return step.detail
+    for step in result:
+        if step.outcome == "unknown" and step.name in {"vendor", *NEEDED}:
+            return step.detail
+    return why or "Deputy finds nothing that is wrong: the role lets us in."

@@ -73,36 +73,11 @@ def steps(evidence: Evidence) -> list[DiagnosisStep]:
     """Return all steps. If a step fails that the later ones need, the later ones are skipped."""
     result: list[DiagnosisStep] = []
     is_stopped = False
-    for name, step in (_OF_THE_VENDOR | _OF_THE_ROLE).items():
+    for name, step in (OF_THE_VENDOR | _OF_THE_ROLE).items():
         judged = _NOT_TRIED if is_stopped else step(evidence)
         result.append(replace(judged, name=name))
-        is_stopped |= name in _NEEDED and judged.outcome != "ok"
+        is_stopped |= name in NEEDED and judged.outcome != "ok"
     return result
-
-
-def for_the_tenant(result: list[DiagnosisStep]) -> list[DiagnosisStep]:
-    """Return the steps with the vendor's steps merged into one.
-
-    The merged step hides their details, and says only whether the vendor must act.
-    """
-    outcomes = {step.outcome for step in result[: len(_OF_THE_VENDOR)]}
-    worst = next(step for step in _TOLD_TENANTS if step.outcome in outcomes)
-    return [replace(worst, name="vendor"), *result[len(_OF_THE_VENDOR) :]]
-
-
-def conclusion(result: list[DiagnosisStep], why: str | None) -> str:
-    """Return the detail of the most urgent step.
-
-    If no step has a problem, return `why` (why no credentials are issued), or say that nothing is
-    wrong.
-    """
-    for step in result:
-        if step.outcome == "problem":
-            return step.detail
-    for step in result:
-        if step.outcome == "unknown" and step.name in {"vendor", *_NEEDED}:
-            return step.detail
-    return why or "Deputy finds nothing that is wrong: the role lets us in."
 
 
 def _credentials(evidence: Evidence) -> DiagnosisStep:
@@ -328,7 +303,7 @@ def _region_is_off(error: StsError) -> bool:
 
 _OUTCOMES_OF_CANARY: dict[Sight, Outcome] = {Sight.SIGHTED: "ok", Sight.BLIND: "problem"}
 _Steps = dict[str, Callable[[Evidence], DiagnosisStep]]
-_OF_THE_VENDOR: _Steps = {
+OF_THE_VENDOR: _Steps = {
     "our_credentials": _credentials,
     "our_identity": _identity,
     "canary": _canary,
@@ -344,19 +319,7 @@ _OF_THE_ROLE: _Steps = {
     "permissions": _permissions,
 }
 # If one of these steps is not ok, the later steps are skipped.
-_NEEDED = {"our_credentials", "our_identity", "aws_lets_us_try"}
+NEEDED = {"our_credentials", "our_identity", "aws_lets_us_try"}
 _UNTOLD: set[Cause] = {"condition", "pattern", "not_seen"}
 _NOT_TRIED = DiagnosisStep("skipped", "Not tried, as an earlier step found why nothing works.")
 _NOT_REACHED = DiagnosisStep("skipped", "Not seen, as the role did not let us in.")
-# A tenant sees one of these instead of the vendor's steps. The worst outcome comes first.
-_TOLD_TENANTS = (
-    _problem(
-        "Something on the vendor's side is wrong. The role needs no change.",
-        "Customer: tell the vendor.",
-    ),
-    _unknown(
-        "The vendor's side gave no clear answer.",
-        "Customer: try again in a minute. If it stays so, tell the vendor.",
-    ),
-    _ok("The vendor's side works."),
-)
