@@ -17,7 +17,7 @@ from app.identity.api_keys import ApiKeys
 from app.identity.key_uses import KeyUses
 from app.imports.imports import Imports
 from app.issuing import authorization, issue, session_cache, session_origins
-from app.limits import quotas, rates, refusal_events, tenant_share
+from app.limits import database_counts, rates, refusal_events, tenant_share
 from app.limits.limits import KEYS
 from app.log import logger
 from app.onboarding import kit, page_links, publication, registrations
@@ -47,11 +47,12 @@ class Services:
         self.db = db = Database(config.database.database_url)
         folder, default = config.vendor.permission_sets, config.vendor.default_permission_set
         sets = permission_sets.load(folder, default, config.aws.role_prefix)
-        names = sts.ProofNames(config.database.secret_keys)
-        door = sts.Sts(config.aws.region, config.aws.broker, names, *config.proofs.own_roles)
+        names, own_roles = sts.ProofNames(config.database.secret_keys), config.proofs.own_roles
+        door = sts.Sts(config.aws.region, config.aws.broker, names, *own_roles)
         interval, prober = routine_interval.ProofInterval(db, config), canary.Canary(db, config)
         sessions, self.rates = _shared(config)
-        self.quotas, self.tenant_share = quotas.Quotas(db, config), tenant_share.TenantShare()
+        self.quotas = database_counts.Quotas(db, config)
+        self.tenant_share = tenant_share.TenantShare()
         self.audit, self.idempotency = AuditLog(db), IdempotencyKeys(db)
         self.webhook_secrets = endpoint_secrets.Secrets(config.database.secret_keys)
         self.endpoints, self.redelivery, self.deliveries = _webhooks(self)
@@ -79,8 +80,7 @@ class Services:
         self.issuer = issue.CredentialIssuer(
             db, door, memory, sessions, self.rates, self.audit, config.aws.max_session_seconds
         )
-        roles = config.proofs.own_roles
-        self.session_origins = session_origins.SessionOrigins(db, self.audit, names, roles)
+        self.session_origins = session_origins.SessionOrigins(db, self.audit, names, own_roles)
         self.health = _health(self, door, prober)
 
 

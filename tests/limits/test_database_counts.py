@@ -51,7 +51,8 @@ def noon_plus(monkeypatch):
     """`noon_plus(seconds)`: the time is noon, and so many seconds."""
 
     def move(seconds):
-        monkeypatch.setattr("app.limits.quotas.now", lambda: NOON + timedelta(seconds=seconds))
+        moved = NOON + timedelta(seconds=seconds)
+        monkeypatch.setattr("app.limits.database_counts.now", lambda: moved)
 
     move(0)
     return move

@@ -1,8 +1,10 @@
-"""The sliding window where clocks are wrong, and its waits; test_quotas.py has the rest."""
+"""The sliding window where clocks are wrong, and its waits; test_database_counts.py has the
+rest.
+"""
 
 import pytest
 
-from app.limits.quotas import count_use
+from app.limits.database_counts import count_use
 from app.store.models import QuotaUse
 
 
