@@ -109,7 +109,7 @@ def pytest_collection_finish():
     through it again.
     """
     gc.freeze()
-    gc.set_threshold(50_000)  # a request makes thousands of objects, and few cycles
+    gc.set_threshold(500_000)  # a request makes thousands of objects, and few cycles
     gc.enable()
 
 
