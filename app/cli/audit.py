@@ -20,7 +20,7 @@ from app.audit.events import ACTIONS
 from app.audit.log import EventFilter
 from app.aws.session_names import key_id_in
 from app.cli.commands import Lookup, Noun, Row, lines, row_of, services, time
-from app.cli.lookup import connection_called, key_called, tenant_id_called
+from app.cli.names import connection_called, key_called, tenant_id_called
 from app.clock import now
 from app.http.current_request import address_of
 from app.ids import ACCESS_KEY_ID, RoleArn, first_id_at

@@ -12,7 +12,7 @@ import click
 
 from app.approvals.approvals import request_to_approve
 from app.cli.commands import REASON, Lookup, Noun, Row, confirm, operator, row_of, services, table
-from app.cli.lookup import ONE_TENANT, connection_called
+from app.cli.names import ONE_TENANT, connection_called
 from app.connections.listing import ConnectionFilter
 from app.errors import AppError
 from app.store.models import Connection, ConnectionStatus, Trigger

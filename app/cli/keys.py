@@ -9,7 +9,7 @@ from uuid import UUID
 import click
 
 from app.cli.commands import Lookup, Noun, Row, operator, row_of, services, table, text
-from app.cli.lookup import ONE_TENANT, key_called
+from app.cli.names import ONE_TENANT, key_called
 from app.clock import now
 from app.errors import NotFoundError
 from app.identity.api_keys import GRACE_SECONDS, GRACE_SECONDS_MAX

@@ -6,7 +6,7 @@ from uuid import UUID
 import click
 
 from app.cli.commands import Noun, Row, operator, row_of, services
-from app.cli.lookup import TENANT
+from app.cli.names import TENANT
 from app.onboarding.page_links import LINK_DAYS, LINK_DAYS_MAX
 from app.settings.valid_values import DAY
 from app.store.pages import every

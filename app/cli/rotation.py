@@ -7,7 +7,7 @@ from uuid import UUID
 import click
 
 from app.cli.commands import REASON, Noun, Row, operator, services
-from app.cli.lookup import TENANT
+from app.cli.names import TENANT
 from app.errors import NotFoundError
 
 noun = Noun("rotation", help="Rotations of External IDs. TENANT is an id, a reference or a name.")

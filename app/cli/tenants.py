@@ -7,7 +7,7 @@ from uuid import UUID
 import click
 
 from app.cli.commands import REASON, Noun, Row, confirm, operator, row_of, services, text
-from app.cli.lookup import TENANT
+from app.cli.names import TENANT
 from app.ids import ACCOUNT_ID
 from app.store.models import Tenant, TenantStatus
 from app.store.pages import every

@@ -10,7 +10,7 @@ import click
 
 from app.audit.actions import WEBHOOK_TYPES
 from app.cli.commands import Noun, Row, operator, row_of, services, text, time
-from app.cli.lookup import ONE_TENANT
+from app.cli.names import ONE_TENANT
 from app.clock import now
 from app.store.models import EndpointStatus
 from app.store.pages import every

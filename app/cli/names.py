@@ -1,4 +1,4 @@
-"""Look-up of tenants, connections and keys by id, name or another attribute.
+"""Find tenants, connections and keys by what the operator calls them: an id, a name and so on.
 
 If a text matches several of them, they are listed.
 
