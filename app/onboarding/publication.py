@@ -6,7 +6,7 @@ Deputy's own configuration renders them. Nothing else changes the record. It hol
 configuration renders: the bucket's content is only compared with that, and never stored.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
@@ -24,8 +24,13 @@ from app.errors import ConflictError, NotFoundError, ValidationFailedError
 from app.identity import WORKER
 from app.log import logger
 from app.permissions.difference import Difference, difference
-from app.permissions.permission_sets import PermissionSet, PermissionSets, read_document, read_label
-from app.permissions.set_rules import VERSION_MAX
+from app.permissions.permission_sets import (
+    PermissionSet,
+    PermissionSets,
+    read_document,
+    read_label,
+    refusal,
+)
 from app.store.database import SYSTEM, Database, Session
 from app.store.models import PermissionSetVersion
 
@@ -258,32 +263,6 @@ class SetVersions:
         with self._db.read() as db:
             row = db.get(PermissionSetVersion, (name, version))
         return PermissionSet(**row.content) if row else current
-
-
-def refusal(chosen: PermissionSet, versions: Mapping[int, PermissionSet], place: str) -> str | None:
-    """Return why the set can't be published under its version; None if it can.
-
-    `versions`: the published ones. `place`: where these versions are, as the subject of a sentence.
-    """
-    reading = [version for version, published in versions.items() if published.access == "read"]
-    if chosen.access == "write" and reading:
-        return (
-            f"{chosen.name}: access: {place} has version {max(reading)} with access: read. The"
-            " vendor's approval, and keys that are limited to some sets, rely on that word. Give"
-            " the file of the set that writes another name, and ask for it with PATCH"
-            " …/connections/{c}."
-        )
-    latest, same = max(versions, default=0), versions.get(chosen.version)
-    if same is not None and same.document() != chosen.document():
-        sentence = f"{place} has version {chosen.version}, which asks for something else."
-    elif same is None and chosen.version < latest:
-        sentence = f"{place} has version {latest} already."
-    else:
-        return None
-    way_out = f"Raise version to {latest + 1}."
-    if latest >= VERSION_MAX:
-        way_out = "Give the file of the set another name."
-    return f"{chosen.name}: version: {sentence} {way_out}"
 
 
 def _versions(db: Session, name: str) -> dict[int, PermissionSet]:
