@@ -32,12 +32,11 @@ from app.api.kit.blueprint import RestApi
 from app.cli import register_commands
 from app.concurrency.places import without_slot
 from app.config import Config
-from app.http import requests, response_headers
-from app.http.current_request import client_address, services
-from app.http.requests import BODY_KIB
+from app.http import plain_requests, response_headers
+from app.http.current_request import BODY_KIB, client_address, services
 from app.log import leaves_no_line, logger
 from app.services import Services, begin
-from app.web.onboarding import pages
+from app.web.onboarding import routes
 
 # The OpenAPI document has the resources in this order.
 _RESOURCES = (
@@ -107,7 +106,7 @@ def create_app(config: Config) -> Flask:
     api = RestApi(app, config)
     for resource in _RESOURCES:
         api.register_blueprint(resource)
-    app.register_blueprint(pages.bp)
+    app.register_blueprint(routes.bp)
     path = config.service.public_path
     # Swagger UI links its files by absolute paths.
     docs = get_swaggerui_blueprint(f"{path}/docs", f"{path}/openapi.json", _DOCS)
@@ -121,7 +120,7 @@ def create_app(config: Config) -> Flask:
 def _begin() -> None:
     environ = request.environ
     g.began = time.perf_counter()
-    g.request_id = environ.get(requests.REQUEST_ID) or requests.new_request_id()
+    g.request_id = environ.get(plain_requests.REQUEST_ID) or plain_requests.new_request_id()
     g.client_address = client_address(
         environ.get("REMOTE_ADDR", ""),
         environ.get("HTTP_X_FORWARDED_FOR"),
@@ -130,7 +129,7 @@ def _begin() -> None:
     without_slot.set(environ.get("deputy.without_slot", nullcontext))
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=g.request_id, client_address=g.client_address)
-    if status := environ.get(requests.REFUSED_STATUS):
+    if status := environ.get(plain_requests.REFUSED_STATUS):
         raise default_exceptions[status](
             "Not valid HTTP, or a Host or Content-Type header that came twice."
         )

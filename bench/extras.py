@@ -16,7 +16,7 @@ from typing import Any
 
 from app.config import Config
 from app.factory import create_app
-from app.http.requests import PlainReader
+from app.http.plain_requests import PlainReader
 from app.issuing import issue
 from bench.client import BenchError
 from bench.servers import run_python

@@ -1,10 +1,10 @@
 """Credentials, in the two shapes that AWS's SDKs read.
 
-A web process answers plain requests by `PlainCredentials`, without gunicorn's parser and without
-Flask (app/http/requests.py). The views answer all other requests. They also answer a plain request
-whose key is not in this process's memory, or whose key or body may be refused. If a plain request
-fails later, Flask only raises, answers and records its exception. So rate limits count the request
-once, and it waits once.
+A web process answers plain requests (app/http/plain_requests.py) by `PlainCredentials`, without
+gunicorn's parser and without Flask. The views answer all other requests. They also answer a plain
+request whose key is not in this process's memory, or whose key or body may be refused. If a plain
+request fails later, Flask only raises, answers and records its exception. So rate limits count the
+request once, and it waits once.
 """
 
 import functools
@@ -26,7 +26,7 @@ from app.api.kit.blueprint import Blueprint, JsonObject, Scope, principal, servi
 from app.api.kit.schemas import ACCOUNT, ROLE, Answer, Strict, doc, line, statement, string
 from app.concurrency.places import without_slot
 from app.http.current_request import client_address
-from app.http.requests import REQUEST_ID, PlainRequest, format_answer, new_request_id
+from app.http.plain_requests import REQUEST_ID, PlainRequest, format_answer, new_request_id
 from app.issuing.issue import DURATION_DEFAULT, Issued
 from app.services import Services
 from app.settings.valid_values import SESSION_MAX, SESSION_MIN

@@ -15,6 +15,7 @@ from app.errors import RateLimitedError
 from app.identity import ApiKeyPrincipal
 from app.services import Services
 
+BODY_KIB = 256  # the longest list, ten thousand account ids, has 170 KiB
 # characters: an IPv6 address with brackets, a zone and a port; longer text is not an address
 _ADDRESS_LENGTH = 64
 

@@ -6,7 +6,7 @@ for a header, a body, the next request, or until its client has taken an answer.
 has too many connections, each new one closes the connection that has waited longest. So sockets
 that send little or nothing leave room for real requests.
 
-Plain requests (app/http/requests.py) are answered before gunicorn reads them, within the same
+Plain requests (app/http/plain_requests.py) are answered before gunicorn reads them, within the same
 bounds.
 
 The application answers also those requests that gunicorn can't read (app/http/unreadable.py).
@@ -35,7 +35,7 @@ from gunicorn.http.message import Request
 from gunicorn.http.parser import RequestParser
 from gunicorn.workers.ggevent import GeventWorker
 
-from app.http.requests import READ_BYTES, PlainReader, peer_of, setting_for_gunicorn
+from app.http.plain_requests import READ_BYTES, PlainReader, peer_of, setting_for_gunicorn
 from app.http.unreadable import UnreadableRequests
 
 _REQUESTS = 256  # concurrent requests of this process; AWS's and the cache's pools are as large

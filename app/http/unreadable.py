@@ -12,7 +12,7 @@ import gevent
 from gunicorn import util
 from gunicorn.http import errors
 
-from app.http.requests import REFUSED_STATUS, peer_of
+from app.http.plain_requests import REFUSED_STATUS, peer_of
 
 _NOT_THE_CLIENTS = (
     errors.ConfigurationProblem,

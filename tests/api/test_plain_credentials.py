@@ -5,7 +5,7 @@ from contextlib import nullcontext
 import pytest
 
 from app.errors import StoreUnavailableError
-from app.http.requests import PlainRequest
+from app.http.plain_requests import PlainRequest
 from tests.attacks.evidence import on_sqlite
 from tests.support.cast import Api, path_of
 from tests.support.rows import statements

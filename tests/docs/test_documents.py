@@ -10,7 +10,7 @@ import pytest
 
 from app.audit.log import FEED_SECONDS
 from app.config import Config
-from app.http.requests import BODY_KIB
+from app.http.current_request import BODY_KIB
 from app.issuing.issue import DURATION_DEFAULT
 from app.onboarding.page_links import LINK_DAYS
 from app.settings.setting_types import collect_settings

@@ -8,7 +8,7 @@ from gunicorn.http import wsgi
 from gunicorn.http.message import Request
 from gunicorn.http.unreader import IterUnreader
 
-from app.http.requests import READ_BYTES, PlainReader, PlainRequest, setting_for_gunicorn
+from app.http.plain_requests import READ_BYTES, PlainReader, PlainRequest, setting_for_gunicorn
 
 ID = "01890a5d-ac96-774b-bcce-b302099a8057"
 TARGET = f"(?:/deputy)?/v1/tenants/([0-9a-f-]{{36}})/({ID})"

@@ -20,7 +20,7 @@ from gevent.socket import socketpair
 from gunicorn.config import Config
 from gunicorn.http.unreader import SocketUnreader
 
-from app.http.requests import PlainReader, format_answer
+from app.http.plain_requests import PlainReader, format_answer
 from app.http.sockets import Body, BoundedRequest, Wait, WebProcess
 from tests.support.certificates import self_signed
 

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 
 from werkzeug.datastructures import EnvironHeaders
 
-from app.http.requests import PlainReader
+from app.http.plain_requests import PlainReader
 
 _GUNICORNS = {"Server", "Date", "Connection"}
 

@@ -18,7 +18,7 @@ from bs4 import BeautifulSoup
 from flask import Flask
 
 from app.factory import create_app
-from app.web.onboarding import pages
+from app.web.onboarding import routes
 from dev.stack import free_port
 from tests.attacks.evidence import on_sqlite
 from tests.client.people import served
@@ -95,14 +95,14 @@ def site(request, vendor, config, tmp_path_factory) -> Iterator[Site]:
     url = f"http://127.0.0.1:{port}{PREFIX}"
     app = create_app(make_config(config.database.database_url, public_url=url))
     install(app)
-    pages._rendered.cache_clear()  # of other tests in this process, which are at no path
+    routes._rendered.cache_clear()  # of other tests in this process, which are at no path
     with (
         served(app) as own,
         nginx(tmp_path_factory.mktemp("nginx"), port, f"http://127.0.0.1:{own}{request.param}"),
         urllib3.PoolManager() as http,
     ):
         yield Site(app, url, http)
-    pages._rendered.cache_clear()
+    routes._rendered.cache_clear()
     app.extensions["deputy"].db.engine.dispose()
 
 

@@ -26,8 +26,8 @@ from app.errors import (
     TryLaterError,
     ValidationFailedError,
 )
+from app.http.current_request import BODY_KIB
 from app.http.problems import NAMED_FIELDS, PROBLEMS, code_of, record_refusal
-from app.http.requests import BODY_KIB
 from app.log import logger
 from app.strict_json import JsonObject
 

@@ -22,8 +22,6 @@ from gunicorn.config import Config
 from app import clock
 from app.http.response_headers import DEFAULTS
 
-BODY_KIB = 256  # the longest list, ten thousand account ids, has 170 KiB
-
 # Keys in the WSGI environ that no client's header can set: the id of a request that was first read
 # as a plain request, and the status of a request that gunicorn can't read
 REQUEST_ID = "deputy.request_id"
