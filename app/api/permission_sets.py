@@ -22,7 +22,7 @@ from app.api.kit.schemas import (
     statement,
     string,
 )
-from app.permissions.difference import Difference
+from app.permissions.difference_in_words import Difference
 
 _STATEMENT = {"Sid": "ReadTags", "Effect": "Allow", "Action": ["tag:GetResources"], "Resource": "*"}
 _WITH_WHY = [_STATEMENT | {"why": "Shows the tags."}]

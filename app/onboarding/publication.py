@@ -23,7 +23,7 @@ from app.config import TemplateConfig
 from app.errors import ConflictError, NotFoundError, ValidationFailedError
 from app.identity import WORKER
 from app.log import logger
-from app.permissions.difference import Difference, difference
+from app.permissions.difference_in_words import Difference, difference
 from app.permissions.permission_sets import (
     PermissionSet,
     PermissionSets,

@@ -15,7 +15,7 @@ from app.http.current_request import services
 from app.onboarding.kit import Kit
 from app.onboarding.kit_scripts import filled
 from app.onboarding.page_links import Visit
-from app.permissions.difference import difference
+from app.permissions.difference_in_words import difference
 from app.permissions.permission_sets import PermissionSet
 from app.rotation.rotations import RotationStatus
 from app.store.models import Connection, ConnectionStatus, RotationState

@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given, strategies as st
 
 from app.permissions import permission_sets
-from app.permissions.difference import difference
+from app.permissions.difference_in_words import difference
 from app.permissions.permission_sets import PermissionSet, read_document
 
 SET = permission_sets.load()["inventory"]
