@@ -43,7 +43,7 @@ from app.rotation.switch import (
 )
 from app.store.database import Database, Session
 from app.store.models import Connection, ConnectionStatus, ExternalIdRow, Proof, Trigger, Verdict
-from app.store.models.connection_status import ROUTINE
+from app.store.models.proof import ROUTINE
 from app.store.models.proof_schedule import Interval
 
 PATIENCE = 5.0  # seconds for retries if a role refuses its own External ID, because it may be new

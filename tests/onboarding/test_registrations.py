@@ -40,7 +40,8 @@ from app.store.models import (
     Registration,
     Tenant,
 )
-from app.store.models.connection_status import StackState, Verdict
+from app.store.models.connection_status import StackState
+from app.store.models.proof import Verdict
 from app.store.models.proof_schedule import Interval
 from app.tenants.declared_accounts import declare
 from sandbox.vendor import VENDOR_ACCOUNT

@@ -18,7 +18,7 @@ from app.proofs.proof_queue import LEASE
 from app.services import Services
 from app.store.database import SYSTEM
 from app.store.models import AuditEvent, Connection, ConnectionStatus, Proof, Trigger, Verdict
-from app.store.models.connection_status import ROUTINE
+from app.store.models.proof import ROUTINE
 from bench.organization import most_in_a_second
 from tests.support.cast import Customer
 from tests.support.own_services import own_services

@@ -2,7 +2,8 @@
 
 import pytest
 
-from app.store.models.connection_status import ConnectionStatus, Verdict, after_proof
+from app.store.models.connection_status import ConnectionStatus, after_proof
+from app.store.models.proof import Verdict
 
 STATUSES = ("pending", "verified", "broken", "insecure", "ended")
 # What a proof makes of each status: the verdict, whether the access has ended, whether the

@@ -19,7 +19,7 @@ from app.store.models.approval import Approval, ApprovalDecision
 from app.store.models.audit_event import ISSUED, NOT_ISSUED, NOT_ISSUED_TO, AuditEvent
 from app.store.models.base import TenantOwned
 from app.store.models.connection import IN_ROUTINE, URGENT, Connection, live_of
-from app.store.models.connection_status import ConnectionStatus, StackState, Trigger, Verdict
+from app.store.models.connection_status import ConnectionStatus, StackState
 from app.store.models.deployment import (
     BackgroundWorker,
     Configuration,
@@ -36,7 +36,7 @@ from app.store.models.external_id import (
 )
 from app.store.models.idempotency import IdempotentRequest
 from app.store.models.onboarding import LinkStatus, OnboardingLink, Registration
-from app.store.models.proof import Proof
+from app.store.models.proof import Proof, Trigger, Verdict
 from app.store.models.suspension import Suspension
 from app.store.models.tenant import Tenant, TenantAccount, TenantStatus, folded
 from app.store.models.webhook import (

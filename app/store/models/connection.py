@@ -40,12 +40,11 @@ from app.store.models.connection_status import (
     SEE_VERIFICATION,
     ConnectionStatus,
     StackState,
-    Trigger,
-    Verdict,
     after_proof,
+    failure_of,
 )
 from app.store.models.external_id import ExternalIdRow, ExternalIdState
-from app.store.models.proof import Proof
+from app.store.models.proof import Proof, Trigger, Verdict
 from app.store.models.proof_schedule import SETTLING, Interval, ProofSchedule, first_after
 from app.store.models.role_sets import RoleSets
 from app.store.models.suspension import Suspendable, Suspension
@@ -148,7 +147,7 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
             words = SEE_VERIFICATION.get(self.status)
             if self.status is ConnectionStatus.PENDING or self.proof is None:
                 return words
-            return self.proof.failure(before=self.verified_at is not None) or words
+            return failure_of(self.proof.checks, before=self.verified_at is not None) or words
         return None
 
     def ensure_issues(self, tenant_status: TenantStatus) -> None:

@@ -1,6 +1,10 @@
-"""The states of connections, and the proofs that decide them."""
+"""The states of connections: which verdict leads to which, and the sentences that explain them."""
 
 import enum
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from app.store.models.proof import ACCOUNT, DEMANDS, FOREIGN, MISSING, OWN, STRANGER, Verdict
 
 
 class ConnectionStatus(enum.StrEnum):
@@ -27,15 +31,6 @@ class ConnectionStatus(enum.StrEnum):
     INSECURE = "insecure"
     SUSPENDED = "suspended"
     DELETED = "deleted"
-
-
-class Verdict(enum.StrEnum):
-    """The verdict of a proof. `inconclusive` does not change a connection's status."""
-
-    PROVEN = "proven"
-    INSECURE = "insecure"
-    UNASSUMABLE = "unassumable"
-    INCONCLUSIVE = "inconclusive"
 
 
 def after_proof(
@@ -71,25 +66,32 @@ class StackState(enum.StrEnum):
     DELETED = "deleted"
 
 
-class Trigger(enum.StrEnum):
-    """The reason for a proof."""
-
-    CREATED = "created"
-    SCHEDULED = "scheduled"
-    REQUESTED = "requested"  # a person asked for it
-    REGISTERED = "registered"  # a stack's message
-    ROTATION = "rotation"
-    ISSUING = "issuing"  # AWS refused a session, or an issuance needed a fresh proof
-    RESUMED = "resumed"
-
-
-# Proofs with these triggers are frequent, and no request waits for them.
-ROUTINE = frozenset({Trigger.SCHEDULED, Trigger.ISSUING, Trigger.ROTATION})
-
-
 SEE_VERIFICATION = {
     ConnectionStatus.PENDING: "Its role is not proven yet; see verification.",
     ConnectionStatus.BROKEN: "Its role can't be assumed any more; see verification.",
     ConnectionStatus.ENDED: "Its access has ended, as the customer set.",
     ConnectionStatus.INSECURE: "Its role lets strangers in; see verification.",
 }
+# The first entry whose checks have all failed describes the failure. `{now}` is replaced by " now"
+# if the connection was proven before, and by nothing otherwise.
+_FAILED = (
+    ({MISSING, FOREIGN}, "The role{now} accepts any External ID."),
+    ({MISSING}, "The role{now} lets us in without an External ID."),
+    ({FOREIGN}, "The role{now} accepts an External ID that is not this tenant's."),
+    ({STRANGER}, "The role{now} lets in another AWS account than ours."),
+    ({DEMANDS}, "The trust policy{now} has a statement that lets us in without the External ID."),
+    ({OWN}, "The role{now} refuses this tenant's External ID, or was deleted."),
+    ({ACCOUNT}, "The role is{now} in another account than its ARN says."),
+)
+
+
+def failure_of(checks: Iterable[Mapping[str, Any]], *, before: bool) -> str | None:
+    """Return a sentence for the customer about a proof's failed checks; None if none failed.
+
+    `before`: whether an earlier proof passed.
+    """
+    failed = {check["name"] for check in checks if check["outcome"] == "failed"}
+    for names, words in _FAILED:
+        if names <= failed:
+            return words.format(now=" now" if before else "")
+    return None

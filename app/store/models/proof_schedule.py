@@ -18,7 +18,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.clock import now
 from app.store.models.base import Identified
-from app.store.models.connection_status import ConnectionStatus, Trigger, Verdict
+from app.store.models.connection_status import ConnectionStatus
+from app.store.models.proof import Trigger, Verdict
 
 _MINUTE = 60  # seconds
 _RETRIES = 5, 15, 30, 60  # seconds from the start of the schedule, for a role that refuses
