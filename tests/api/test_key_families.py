@@ -169,7 +169,9 @@ def test_a_successor_is_as_the_old_one_was(world):
     assert {name: new.shown[name] for name in same} == {name: old.shown[name] for name in same}
     assert new.id != old.id
     assert new.works()
-    assert event_of(world, old, "api_key.replaced")["details"] == {
+    replaced = event_of(world, old, "api_key.replaced")
+    assert replaced["tenant_id"] == tenant["id"]
+    assert replaced["details"] == {
         "api_key_id": old.id,
         "name": "a program",
         "successor_id": new.id,

@@ -221,6 +221,17 @@ def test_old_uses_of_quotas_do_not_pile_up(two_services, noon_plus):
     assert uses(two_services[0]) == {("paste", visitor.link_id): 1, ("attempt", mine): 1}
 
 
+def test_the_uses_of_one_quota_leave_those_of_another_for_the_same_tenant(two_services, noon_plus):
+    services, tenant = two_services[0], new_id()
+    attempt(services.quotas, tenant)
+    with services.db.write(SYSTEM) as db:
+        db.add(QuotaUse(name="change", id=tenant, number=10**9, counted=7, counted_before=0))
+    noon_plus(240)
+    attempt(services.quotas, new_id())
+    assert ("change", tenant) in uses(services)
+    assert ("attempt", tenant) not in uses(services)
+
+
 def test_many_who_begin_a_window_and_forget_at_once_do_not_fail(two_services, noon_plus):
     for _ in range(32):
         attempt(two_services[0].quotas, new_id())
