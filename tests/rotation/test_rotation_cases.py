@@ -352,14 +352,19 @@ def test_a_trust_policy_may_still_name_a_retired_one_and_is_told_to_remove_it(te
     assert tenant.reprove(connection)["verification"]["warnings"] == []
 
 
-def test_roles_are_tried_within_the_hour_also_in_a_fleet_with_a_longer_interval(tenant):
-    connection = tenant.connection()
+def test_a_tenants_own_roles_are_tried_within_the_hour_also_in_a_fleet_with_a_longer_interval(
+    new_tenant,
+):
+    tenant, neighbour = new_tenant(), new_tenant()
+    connection, neighbours = tenant.connection(), neighbour.connection()
 
     def is_due_within_the_hour(step):
+        late, soon = now() + timedelta(hours=10), now() + timedelta(hours=1)
         with tenant.services.db.write(SYSTEM) as db:
-            db.execute(sqlalchemy.update(Connection).values(due_at=now() + timedelta(hours=10)))
+            db.execute(sqlalchemy.update(Connection).values(due_at=late))
         step()
-        return tenant.row(connection).due_at == now() + timedelta(hours=1)
+        assert neighbour.row(neighbours).due_at == late
+        return tenant.row(connection).due_at == soon
 
     assert is_due_within_the_hour(tenant.start)
     tenant.switch(connection)
