@@ -2,6 +2,7 @@
 and no request fails.
 """
 
+import re
 import threading
 import time
 import uuid
@@ -11,9 +12,10 @@ import pytest
 import redis
 
 from app.errors import RateLimitedError
-from app.limits.rates import Rate
+from app.limits.rates import Rate, Rates
 from app.settings.setting_types import Limit
 from dev.stack import free_port
+from tests.conftest import make_config
 from tests.support.rows import at_once
 from tests.support.valkey import cache_at, logged
 from tests.support.waiting import until
@@ -61,6 +63,17 @@ def test_processes_count_a_rate_together_and_say_how_long_to_wait(cache, other):
         second.acquire(subject)
     assert refused.value.retry_after == 3
     second.acquire(uuid.uuid4())
+    Rate(limit._replace(name="another"), other).acquire(subject)
+
+
+def test_processes_count_their_background_calls_together_and_routine_ones_twice(cache):
+    rates = Rates(make_config("sqlite://", sts_budget=10), cache)
+    counted = []
+    for call in (rates.background_call, rates.routine_call):
+        with call():
+            keys = map(bytes.decode, cache.client.scan_iter("deputy:rate:*"))
+            counted.append({re.search(r"{(\w+)/", key)[1] for key in keys})
+    assert counted == [{"sts"}, {"sts", "routine"}]
 
 
 def test_a_value_ends_in_time(cache):
