@@ -39,4 +39,5 @@ def test_a_new_key_works_and_a_revoked_one_does_not_and_both_are_in_the_audit_lo
 
 
 def test_an_expiry_lies_ahead(world):
-    assert "expires_at" in make(world, expires_at="2020-01-01T00:00:00Z", expect=422)["errors"]
+    refused = make(world, expires_at="2020-01-01T00:00:00Z", expect=422)
+    assert refused["errors"] == {"expires_at": ["This time has passed."]}
