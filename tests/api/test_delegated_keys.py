@@ -91,19 +91,21 @@ def test_a_delegating_key_replaces_none(world, sign_up):
 
 
 def test_who_may_give_is_bound_to_no_tenant_and_gives_no_key_that_makes_keys(world):
-    for field, change in (
-        ("may_give", {"may_give": None}),
-        ("may_give", {"may_give": []}),
-        ("may_give", {"may_give": ["keys:write"]}),
-        ("may_give", {"may_give": ["credentials:issue", "keys:delegate"]}),
-        ("may_give.0", {"may_give": ["*"]}),
-        ("may_give", {"scopes": ["tenants:write"]}),
-        ("scopes", {"scopes": [*SCOPES, "keys:write"]}),
-        ("tenant_id", {"tenant_id": world.tenant()["id"]}),
+    others = "without keys:write and keys:delegate"
+    for field, change, words in (
+        ("may_give", {"may_give": None}, others),
+        ("may_give", {"may_give": []}, "between 1 and 9"),
+        ("may_give", {"may_give": ["keys:write"]}, others),
+        ("may_give", {"may_give": ["credentials:issue", "keys:delegate"]}, others),
+        ("may_give.0", {"may_give": ["*"]}, "Must be one of"),
+        ("may_give", {"scopes": ["tenants:write"]}, ""),
+        ("scopes", {"scopes": [*SCOPES, "keys:write"]}, "leave one of them out"),
+        ("tenant_id", {"tenant_id": world.tenant()["id"]}, "leave it out"),
     ):
         body = SIGN_UP | change
         problem = world.admin.refused("POST", KEYS, body, expect=422, code="validation_failed")
-        assert list(problem["errors"]) == [field]
+        [(name, [message])] = problem["errors"].items()
+        assert (name, words in message) == (field, True), message
 
 
 def test_what_a_key_may_give_counts_as_scopes_of_its_own(world, sign_up):
