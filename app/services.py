@@ -49,7 +49,7 @@ class Services:
         sets = permission_sets.load(folder, default, config.aws.role_prefix)
         names, own_roles = sts.ProofNames(config.database.secret_keys), config.proofs.own_roles
         door = sts.Sts(config.aws.region, config.aws.broker, names, *own_roles)
-        interval, prober = routine_interval.ProofInterval(db, config), canary.Canary(db, config)
+        interval, prober = routine_interval.RoutineInterval(db, config), canary.Canary(db, config)
         sessions, self.rates = _shared(config)
         self.quotas = database_counts.Quotas(db, config)
         self.tenant_share = tenant_share.TenantShare()

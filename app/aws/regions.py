@@ -67,7 +67,7 @@ def console_home(config: Config, region: str) -> str:
     return f"{console}/cloudformation/home?region={region}"
 
 
-def sender(topic_arn: str, queue_region: str) -> str:
+def sns_sender(topic_arn: str, queue_region: str) -> str:
     """Return the service principal under which SNS sends a topic's messages to the queue."""
     _, partition, _, region, *_ = topic_arn.split(":")
     opt_in = partition == "aws" and not _ENABLED_BY_DEFAULT.fullmatch(region)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
-import urllib3
 from botocore.credentials import ReadOnlyCredentials
 
 from app import strict_json
@@ -26,7 +25,6 @@ from app.settings.valid_values import ROLE_MAX_DEFAULT
 from app.strict_json import JsonObject
 
 _SIMULATE = SIMULATION.removeprefix("iam:")
-IAM_TIMEOUT = urllib3.Timeout(total=2)  # seconds; a slow IAM must not delay a proof for long
 _AT_ONCE = 100  # maximum number of actions in one call
 
 Part = TypeVar("Part")

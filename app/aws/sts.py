@@ -30,7 +30,7 @@ from cachetools import TTLCache
 
 from app.aws.errors import AWS_ERRORS, Misconfigured, Refused, StsError, Unavailable, is_silence
 from app.aws.query_api import Budget, QueryApi
-from app.aws.role_reader import IAM_TIMEOUT, RoleSession, session_policy
+from app.aws.role_reader import RoleSession, session_policy
 from app.aws.role_view import Right, RoleSettings, RoleView
 from app.aws.session_names import ProofNames
 from app.ids import (
@@ -53,6 +53,7 @@ INERT_POLICY = json.dumps(
 _CONFIRMED_SECONDS = 5.0  # for which AWS's confirmation of the broker's key is cached
 # Seconds; short, because the client waits for the answer
 _STS_TIMEOUT = urllib3.Timeout(connect=1, read=2)
+_IAM_TIMEOUT = urllib3.Timeout(total=2)  # seconds; a slow IAM must not delay a proof for long
 
 
 @dataclass(slots=True)  # not frozen, for the reason in app/audit/events.py
@@ -107,7 +108,7 @@ class Sts:
     def __post_init__(self) -> None:
         boto = get_session()  # shared, because each session reads botocore's data again
         self._api = QueryApi("sts", self.region, boto, _STS_TIMEOUT)
-        self._iam = QueryApi("iam", self.region, boto, IAM_TIMEOUT)
+        self._iam = QueryApi("iam", self.region, boto, _IAM_TIMEOUT)
         # The access key that AWS last confirmed as the broker's
         self._confirmed: TTLCache[str | None, bool] = TTLCache(1, _CONFIRMED_SECONDS)
         self._confirming = threading.Lock()

@@ -34,7 +34,7 @@ _MOST = 1_000_000  # most events of one search, because its result is in memory
 _PAUSE = 2.0  # seconds between two reads of the feed
 
 
-# The types of options. `--help` shows the name of `address`.
+# The type of an option: `--help` shows its name.
 
 
 def address(text: str) -> str:

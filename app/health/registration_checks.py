@@ -213,7 +213,7 @@ def _lets_send(statement: JsonObject, topic_arn: str, queue_region: str) -> bool
         allowed = texts(principal.get("Service")) + texts(principal.get("AWS"))
     else:
         allowed = texts(principal)
-    if {"*", regions.sender(topic_arn, queue_region)}.isdisjoint(allowed):
+    if {"*", regions.sns_sender(topic_arn, queue_region)}.isdisjoint(allowed):
         return False
     for operator, tests in statement.get("Condition", {}).items():
         for key, patterns in tests.items():

@@ -29,7 +29,7 @@ from app.permissions.permission_sets import (
     PermissionSets,
     read_document,
     read_label,
-    refusal,
+    version_refusal,
 )
 from app.store.database import SYSTEM, Database, Session
 from app.store.models import PermissionSetVersion
@@ -136,7 +136,7 @@ class Publication:
                 self.ignored.add(f"{chosen.name}: version {version}: {_IGNORED}")
             else:
                 versions[version] = published
-        return refusal(chosen, versions, "The bucket")
+        return version_refusal(chosen, versions, "The bucket")
 
 
 @dataclass(eq=False)
@@ -164,7 +164,7 @@ class SetVersions:
         with self._db.read() as db:
             for name, chosen in self._sets.items():
                 versions = _versions(db, name)
-                if sentence := refusal(chosen, versions, _PLACE):
+                if sentence := version_refusal(chosen, versions, _PLACE):
                     refusals[name] = sentence
                 elif versions.get(chosen.version) != replace(chosen, administrator=False):
                     missing.append(chosen)
@@ -189,7 +189,7 @@ class SetVersions:
     def _record(self, chosen: PermissionSet) -> None:
         """Store a new version and its event. An existing version only gets new descriptions."""
         with self._db.write(SYSTEM) as db:
-            if refusal(chosen, _versions(db, chosen.name), _PLACE):
+            if version_refusal(chosen, _versions(db, chosen.name), _PLACE):
                 return
             row = db.get(PermissionSetVersion, (chosen.name, chosen.version))
             if row is None:

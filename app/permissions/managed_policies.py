@@ -2,7 +2,7 @@
 
 import re
 
-MANAGED_MAX = 10  # per permission set, because AWS attaches no more to a role
+MANAGED_MAX = 10  # per permission set, AWS's default quota for a role
 
 
 def names(text: str) -> frozenset[str]:

@@ -4,9 +4,9 @@ The setting PERMISSION_SETS names their folder. Without it, Deputy uses the exam
 cloudformation/permission-sets. app/permissions/set_rules.py has the rules for a file.
 
 A permission set's document is what a version asks for, in a canonical form without descriptions.
-Publishing puts it into the templates' bucket. Two permission sets ask for the same if and only if
-their documents are equal. Published documents are compared byte by byte, so the form must never
-change.
+Publishing puts it into the templates' bucket, unless `version_refusal` says why not. Two permission
+sets ask for the same if and only if their documents are equal. Published documents are compared
+byte by byte, so the form must never change.
 """
 
 import json
@@ -225,7 +225,9 @@ def _set_of(file: set_files.SetFile) -> PermissionSet:
     return PermissionSet(**file.data | lists | {"name": file.name})
 
 
-def refusal(chosen: PermissionSet, versions: Mapping[int, PermissionSet], place: str) -> str | None:
+def version_refusal(
+    chosen: PermissionSet, versions: Mapping[int, PermissionSet], place: str
+) -> str | None:
     """Return why the set can't be published under its version; None if it can.
 
     `versions`: the published ones. `place`: where these versions are, as the subject of a sentence.

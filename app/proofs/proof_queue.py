@@ -24,7 +24,7 @@ from app.errors import AccountClosedError, ConflictError, NotFoundError, Suspend
 from app.health.checks import HealthFinding, ok, warning
 from app.identity import WORKER, SystemPrincipal
 from app.log import logger
-from app.proofs.routine_interval import ProofInterval
+from app.proofs.routine_interval import RoutineInterval
 from app.proofs.verification import Verification
 from app.store.database import SYSTEM, Database, Session
 from app.store.models import (
@@ -76,7 +76,7 @@ class ProofQueue:
     """
 
     _db: Database
-    interval: ProofInterval
+    interval: RoutineInterval
     _urgent: Verification
     _routine: Verification
 

@@ -15,7 +15,7 @@ from app.store.models.proof_schedule import Interval
 _COUNTED_EVERY = 60.0  # seconds between two counts of the connections
 
 
-class ProofInterval:
+class RoutineInterval:
     """Computes the interval from the number of connections, counted once a minute.
 
     Safe to share among threads.

@@ -51,13 +51,13 @@ class Secrets:
         return sealed if secret is None else self.seal(endpoint_id, secret)
 
 
-def retire_secret(session: Session, endpoint: WebhookEndpoint, grace_seconds: int) -> None:
+def retire_secret(db: Session, endpoint: WebhookEndpoint, grace_seconds: int) -> None:
     """Let the present secret sign during the grace only, beside the one that replaces it.
 
     If the grace is 0, or the key that set the present secret was revoked, all old secrets stop
     signing at once. Otherwise this raises ConflictError while an earlier secret still signs.
     """
-    if grace_seconds == 0 or was_revoked(session, endpoint.secret_by):
+    if grace_seconds == 0 or was_revoked(db, endpoint.secret_by):
         endpoint.old_secret = endpoint.old_secret_ends_at = None
     elif endpoint.old_secret_ends_at is not None and endpoint.old_secret_ends_at > now():
         raise ConflictError(

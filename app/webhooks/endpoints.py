@@ -5,7 +5,6 @@ tenant may read in the audit log, and is deleted with the tenant.
 """
 
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -29,8 +28,6 @@ from app.store.models import DisabledBecause, EndpointStatus, Tenant, WebhookEnd
 from app.store.pages import Page, page
 from app.webhooks.endpoint_secrets import Secrets, retire_secret
 from app.webhooks.events import RECOVERED_AT_ONCE, missed_by
-
-FAILING = timedelta(days=5)  # without a success, until an endpoint is disabled
 
 
 @dataclass(eq=False)

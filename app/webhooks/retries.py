@@ -23,13 +23,14 @@ from app.store.models import (
 )
 from app.store.models.webhook import locked_endpoints
 from app.webhooks.claims import DeliveryClaim
-from app.webhooks.endpoints import FAILING, disable
+from app.webhooks.endpoints import disable
 
 # Seconds from one attempt to the next, by the specification of Standard Webhooks
 RETRIES = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
 _JITTER = 0.1  # maximum fraction by which a wait is longer or shorter
 _RETRY_AFTER_MAX = 86_400
 _PROBE_SECONDS = 1800  # maximum between two attempts to a failing endpoint
+_FAILING = timedelta(days=5)  # without a success, until an endpoint is disabled
 _SLOW_MS = 1000
 _ATTEMPTS = 20  # most attempts that a delivery's log keeps
 _SHOWN = 1024  # bytes of an answer that the log keeps
@@ -116,7 +117,7 @@ def _note_failure(db: Session, endpoint: WebhookEndpoint, outcome: Outcome) -> N
         endpoint.failures += 1
         seconds = min(RETRIES[min(endpoint.failures, len(RETRIES)) - 1], _PROBE_SECONDS)
         endpoint.probe_at = _later(seconds, outcome.answer)
-    long_ago = now() - FAILING
+    long_ago = now() - _FAILING
     if outcome.answer is not None and outcome.answer.status == _GONE:
         _disable(db, endpoint, DisabledBecause.GONE)
     elif endpoint.failing_since < long_ago > (endpoint.last_success_at or endpoint.created_at):

@@ -1,6 +1,4 @@
-"""The sliding window where clocks are wrong, and its waits; test_database_counts.py has the
-rest.
-"""
+"""The sliding window where clocks are wrong, and its waits."""
 
 import pytest
 

@@ -12,7 +12,7 @@ import structlog
 from app.clock import now
 from app.ids import RoleArn, new_id
 from app.limits.rates import Rates
-from app.proofs.routine_interval import ProofInterval, proofs_a_second, routine_proofs_a_second
+from app.proofs.routine_interval import RoutineInterval, proofs_a_second, routine_proofs_a_second
 from app.services import Services
 from app.store.models import Connection, Trigger
 from app.store.models.proof_schedule import Interval
@@ -55,7 +55,7 @@ def test_the_interval_grows_with_the_connections_and_they_are_counted_once_a_min
 ):
     """Half of the budget can't carry them: three calls each and some more, one call a second."""
     config = make_config("sqlite://", sts_budget=2, reprove_every=600)
-    interval, counts = ProofInterval(services.db, config), []
+    interval, counts = RoutineInterval(services.db, config), []
     inner = interval._count
     monkeypatch.setattr(interval, "_count", lambda: counts.append(1) or inner())
     with structlog.testing.capture_logs() as logs:
@@ -129,7 +129,7 @@ def test_the_slots_of_a_suspended_tenant_pass(services):
 
 def test_a_suspended_connection_does_not_slow_down_the_others(services):
     def counted():
-        return ProofInterval(services.db, services.config).current().connections
+        return RoutineInterval(services.db, services.config).current().connections
 
     before, tenant = counted(), tenant_row(services.db)
     due = PROVEN | {"due_at": now() + timedelta(hours=1)}

@@ -1,4 +1,4 @@
-"""The states of connections: which verdict leads to which, and the sentences that explain them."""
+"""The states of connections and of their stacks: which verdict leads where, and the sentences."""
 
 import enum
 from collections.abc import Iterable, Mapping

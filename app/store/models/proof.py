@@ -1,4 +1,4 @@
-"""The table of proofs, the names of their checks, and what a proof can find."""
+"""The table of proofs, the names of their checks, their verdicts, and why a proof is made."""
 
 import enum
 from datetime import datetime
