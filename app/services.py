@@ -17,7 +17,8 @@ from app.identity.api_keys import ApiKeys
 from app.identity.key_uses import KeyUses
 from app.imports.imports import Imports
 from app.issuing import authorization, issue, session_cache, session_origins
-from app.limits import database_counts, rates, refusal_events, tenant_share
+from app.limits import rates, refusal_events, tenant_share
+from app.limits.counting_in_database import Quotas
 from app.limits.limits import KEYS
 from app.log import logger
 from app.onboarding import kit, page_links, publication, registrations
@@ -51,7 +52,7 @@ class Services:
         door = sts.Sts(config.aws.region, config.aws.broker, names, *own_roles)
         interval, prober = routine_interval.RoutineInterval(db, config), canary.Canary(db, config)
         sessions, self.rates = _shared(config)
-        self.quotas = database_counts.Quotas(db, config)
+        self.quotas = Quotas(db, config)
         self.tenant_share = tenant_share.TenantShare()
         self.audit, self.idempotency = AuditLog(db), IdempotencyKeys(db)
         self.webhook_secrets = endpoint_secrets.Secrets(config.database.secret_keys)

@@ -369,7 +369,7 @@ def stopped_clock(monkeypatch) -> StoppedClock:
 
     monkeypatch.setattr(TokenBucket, "reserve", reserve_apart)
     monkeypatch.setattr("app.limits.rates.time", clock)
-    monkeypatch.setattr("app.limits.database_counts.now", clock.now)
+    monkeypatch.setattr("app.limits.counting_in_database.now", clock.now)
     return clock
 
 

@@ -27,7 +27,8 @@ from app.identity import ApiKeyPrincipal, owned
 from app.identity.tenancy import ConnectionKey
 from app.issuing.authorization import Authorization, VerifiedConnection, refused_about
 from app.issuing.session_cache import CacheKey, SessionCache, Source
-from app.limits import database_counts, limits, rates
+from app.limits import limits, rates
+from app.limits.counting_in_database import seconds_until_room, take
 from app.settings.valid_values import SESSION_MIN
 from app.store.database import SYSTEM, Database, Session as DbSession
 from app.store.models import Connection, Trigger
@@ -225,15 +226,13 @@ class CredentialIssuer:
         connection_key = tenant_id, connection_id
         with self._db.read() as db:  # a report without effect must not wait for the write lock
             connection = _usable(db, principal, connection_key)
-            if not connection.report_takes_effect(now()) or database_counts.seconds_until_room(
+            if not connection.report_takes_effect(now()) or seconds_until_room(
                 db, limits.REPORTS, tenant_id
             ):
                 return
         with self._db.write(principal) as db:
             connection = _usable(db, principal, connection_key, lock=True)
-            if connection.report_takes_effect(now()) and not database_counts.take(
-                db, limits.REPORTS, tenant_id
-            ):
+            if connection.report_takes_effect(now()) and not take(db, limits.REPORTS, tenant_id):
                 connection.report_refused(now())
                 actions.CONNECTION_REFUSAL_REPORTED.record_about(
                     db, principal.actor, connection, {"status": connection.status}

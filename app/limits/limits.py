@@ -4,7 +4,7 @@ The code that enforces a limit takes its number and its message from here. `make
 table into docs/api.md. Limits are counted in three ways:
 
 - rates in memory (app/limits/rates.py), and also in the shared cache if there is one;
-- in the database: quotas (app/limits/database_counts.py), and rows (`ensure_room` in
+- in the database: quotas (app/limits/counting_in_database.py), and rows (`ensure_room` in
   app/identity/tenancy.py);
 - concurrent requests in memory (app/concurrency/places.py).
 """

@@ -2,7 +2,7 @@
 
 They keep one principal from using up what all principals share. Each process counts in memory. If
 there is a shared cache, the processes also count together in it (app/cache/shared_cache.py). Rare
-requests are counted in the database instead (app/limits/database_counts.py).
+requests are counted in the database instead (app/limits/counting_in_database.py).
 """
 
 import threading

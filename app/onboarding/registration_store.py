@@ -18,7 +18,7 @@ from app.config import Config
 from app.connections import connections
 from app.errors import ConflictError, RateLimitedError, RoleNotAllowedError
 from app.ids import RoleArn
-from app.limits import database_counts
+from app.limits.counting_in_database import take
 from app.limits.limits import MESSAGES
 from app.onboarding.registration_tokens import TokenIds, VoidMessage, tenant_of_token
 from app.permissions.permission_sets import PermissionSets, read_label
@@ -93,7 +93,7 @@ class CheckedMessage:
         existing = db.scalars(query.with_for_update(of=Connection, key_share=True)).one_or_none()
         if existing is None and deleting:
             # Kept within the tenant's limit, as the Create may be delivered later
-            return not database_counts.take(db, MESSAGES, tenant.id)
+            return not take(db, MESSAGES, tenant.id)
         connection = existing or self._add(db, actor, tenant)
         if existing is None:
             action = actions.CONNECTION_REGISTERED
@@ -107,7 +107,7 @@ class CheckedMessage:
                 action = actions.CONNECTION_STACK_DELETED
             else:
                 self._note(db, actor, connection)
-        kept = existing is None or not database_counts.take(db, MESSAGES, connection.id)
+        kept = existing is None or not take(db, MESSAGES, connection.id)
         if kept:
             details: StackMessage = {
                 "role_arn": self.role.text,

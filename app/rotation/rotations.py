@@ -21,7 +21,7 @@ from app.clock import now
 from app.errors import ConflictError, NotFoundError
 from app.identity import WORKER, Principal, SystemPrincipal, tenant_of
 from app.ids import new_external_id
-from app.limits import database_counts
+from app.limits.counting_in_database import acquire_rotation
 from app.store.database import Database, Session
 from app.store.models import (
     Connection,
@@ -93,7 +93,7 @@ class Rotations:
             rotation, bound = latest(db, tenant_id), not principal.is_vendor
             action = None
             if rotation is None or not rotation.is_open:
-                database_counts.acquire_rotation(db, principal, tenant_id)
+                acquire_rotation(db, principal, tenant_id)
                 rotation = _begin(db, principal.actor, tenant_id, rotation)
                 rotation.by_bound = bound
                 action = actions.ROTATION_STARTED

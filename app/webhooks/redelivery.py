@@ -12,7 +12,8 @@ from app.audit.events import note_effect
 from app.clock import now
 from app.errors import ConflictError, ValidationFailedError
 from app.identity import Maker, one_or_not_found
-from app.limits import database_counts, limits
+from app.limits import limits
+from app.limits.counting_in_database import acquire_in
 from app.settings.setting_types import Limit
 from app.store.database import Database, Session
 from app.store.models import (
@@ -129,7 +130,7 @@ def _to_repeat(
     if endpoint.status is not EndpointStatus.ENABLED:
         raise ConflictError("This endpoint is disabled; enable it first.")
     # Counted by tenant or key, because a key could create endpoint after endpoint
-    database_counts.acquire_in(db, quota, principal.lock_id or endpoint.id)
+    acquire_in(db, quota, principal.lock_id or endpoint.id)
     return endpoint
 
 

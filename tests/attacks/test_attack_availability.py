@@ -90,7 +90,7 @@ def held_places(share, tenant_id):
 # --- what stops issuing makes every process read again what it knows of all tenants ---
 
 
-@on_postgresql  # the quota itself is tried on both (tests/limits/test_database_counts.py)
+@on_postgresql  # the quota itself is tried on both (tests/limits/test_counting_in_database.py)
 @pytest.mark.usefixtures("few_changes")
 def test_a_tenant_that_makes_keys_without_a_pause_is_held_back_and_may_revoke_all_of_them(
     world, clock

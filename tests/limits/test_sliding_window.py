@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.limits.database_counts import count_use
+from app.limits.counting_in_database import count_use
 from app.store.models import QuotaUse
 
 

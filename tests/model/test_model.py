@@ -75,7 +75,7 @@ def unhurried(monkeypatch, impatient):
     counts of past seconds are deleted, other tests are about.
     """
     monkeypatch.setattr("app.limits.tenant_share.TenantShare.request", lambda *_: nullcontext())
-    monkeypatch.setattr("app.limits.database_counts._forget", lambda *_, **__: None)
+    monkeypatch.setattr("app.limits.counting_in_database._forget", lambda *_, **__: None)
 
 
 def played_on(stage, kind=Surroundings):

@@ -336,7 +336,7 @@ def test_a_flood_about_one_role_fills_neither_the_log_nor_the_table(desk, monkey
         desk.handle(stack.message("Delete" if number % 2 else "Update"))
     assert len(desk.actions()) == len(desk.registered()) == 1 + 20
     assert (desk.connections()[0].due_at < later) is (status is ConnectionStatus.PENDING)
-    monkeypatch.setattr("app.limits.database_counts.now", lambda: now() + timedelta(hours=2))
+    monkeypatch.setattr("app.limits.counting_in_database.now", lambda: now() + timedelta(hours=2))
     desk.handle(stack.message("Update"))
     assert len(desk.actions()) == 1 + 20 + 1
 

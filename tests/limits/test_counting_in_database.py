@@ -52,7 +52,7 @@ def noon_plus(monkeypatch):
 
     def move(seconds):
         moved = NOON + timedelta(seconds=seconds)
-        monkeypatch.setattr("app.limits.database_counts.now", lambda: moved)
+        monkeypatch.setattr("app.limits.counting_in_database.now", lambda: moved)
 
     move(0)
     return move
