@@ -34,9 +34,7 @@ _MOST = 1_000_000  # most events of one search, because its result is in memory
 _PAUSE = 2.0  # seconds between two reads of the feed
 
 
-# The type of an option: `--help` shows its name.
-
-
+# An option's type. `--help` shows the function's name.
 def address(text: str) -> str:
     if canonical := address_of(text):
         return canonical

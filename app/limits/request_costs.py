@@ -1,4 +1,4 @@
-"""What requests cost: the price of each view's requests and of a list's row, and a proof's share.
+"""The prices of requests and of a list's rows, and how many calls to STS a proof counts as.
 
 Prices are charged to the tenant's share (app/limits/tenant_share.py). A view's price is the CPU
 time in milliseconds of the route's costliest request, as `make bench ARGS="--only costly"` measures
