@@ -3,7 +3,7 @@
 Three base classes show who must act: the caller, the customer (in their AWS account), or nobody
 (the caller tries again later). Any other exception is a bug: the caller gets an empty 500, and the
 log gets the traceback. Domain code raises these classes without an HTTP status.
-`app/http/problems.py` gives each class its status, and a test checks that none is missing.
+`app/http/error_statuses.py` gives each class its status, and a test checks that none is missing.
 docs/architecture.md lists the invariants by number.
 """
 

@@ -19,7 +19,7 @@ from typing import Any
 from sqlalchemy import text
 
 from app.audit import months
-from app.background.retention import tidy
+from app.background.housekeeping import tidy
 from app.ids import first_id_at, time_of
 from app.store.database import SYSTEM, Database
 from bench.client import BenchError

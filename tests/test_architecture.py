@@ -20,7 +20,7 @@ from app import errors
 from app.audit import actions
 from app.errors import AppError
 from app.factory import create_app
-from app.http.problems import PROBLEMS
+from app.http.error_statuses import PROBLEMS
 from app.identity.scopes import Scope
 from app.ids import Grant
 from app.store.models import TenantOwned
@@ -374,8 +374,8 @@ def test_a_grant_requires_all_of_its_parts():
 WRITERS = """
 app/audit/months.py _step
 app/audit/restore.py record_restore  # the operator
-app/background/retention.py _delete_old
-app/background/retention.py _set_retention
+app/background/housekeeping.py _delete_old
+app/background/housekeeping.py _set_retention
 app/health/heartbeats.py beat
 app/health/heartbeats.py end
 app/idempotency/attempts.py _take_over  # the principal writes only afterwards

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from sqlalchemy import text
 
-from app.http.problems import PROBLEMS
+from app.http.error_statuses import PROBLEMS
 from app.store.database import Database
 from app.store.models import ConnectionStatus, Trigger, Verdict
 from dev.stack import free_port

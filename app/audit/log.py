@@ -20,8 +20,8 @@ from app.concurrency.group_commit import GroupCommit
 from app.errors import NotFoundError, ValidationFailedError
 from app.ids import first_id_at
 from app.store.database import LONGEST, Database, Session, database_now
+from app.store.keyset_pagination import Page, page
 from app.store.models import ISSUED, NOT_ISSUED, NOT_ISSUED_TO, AuditEvent, Connection
-from app.store.pages import Page, page
 
 FEED_SECONDS = LONGEST + CLOCKS_APART  # no transaction can add an event that is older than this
 ID_AND_TIME = timedelta(seconds=5)  # maximum difference of the time in an event's id and its `at`

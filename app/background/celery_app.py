@@ -23,7 +23,7 @@ from celery.platforms import EX_FAILURE
 from celery.worker import components, state
 from kombu.exceptions import OperationalError
 
-from app.background import retention
+from app.background import housekeeping
 from app.background.worker import THREADS, Part, companions, stop_all
 from app.config import Config
 from app.health.checks import HealthFinding, failed, ok, skipped
@@ -34,7 +34,7 @@ from app.services import Services
 from app.webhooks.endpoint_secrets import seal_again
 
 _QUEUE = "deputy"
-_TIDY = retention.EVERY
+_TIDY = housekeeping.EVERY
 _SETTINGS = {
     "task_ignore_result": True,
     "task_acks_late": True,  # the task of a killed background worker is delivered again
@@ -121,7 +121,7 @@ def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
     @celery.task(name="deputy.tidy", shared=False)  # type: ignore[untyped-decorator]
     def tidy() -> None:
         deputy, days = services(), config.database.audit_retention_days
-        retention.tidy(deputy.db, days, end)
+        housekeeping.tidy(deputy.db, days, end)
         seal_again(deputy.db, deputy.webhook_secrets)
 
     return celery

@@ -14,7 +14,7 @@ from threading import Event, Thread
 
 from app import VERSION, metrics
 from app.background.deployment_metrics import DeploymentMetrics
-from app.background.retention import EVERY, tidy
+from app.background.housekeeping import EVERY, tidy
 from app.errors import AwsUnavailableError, StoreUnavailableError
 from app.health.heartbeats import BEAT_SECONDS, Heartbeat, QueueState
 from app.log import logger
@@ -23,7 +23,7 @@ from app.proofs.proof_queue import Claim, ProofQueue
 from app.services import Services
 from app.webhooks.delivery import THREADS as DELIVERY_THREADS, Deliveries
 from app.webhooks.endpoint_secrets import seal_again
-from app.webhooks.retries import Outcome
+from app.webhooks.retries_and_disabling import Outcome
 
 THREADS = 16  # concurrent urgent proofs, and as many routine ones; they mostly wait for AWS
 _TICK = 0.5  # seconds between two queries for what is due

@@ -26,8 +26,8 @@ from app.http.current_request import address_of
 from app.ids import ACCESS_KEY_ID, RoleArn, first_id_at
 from app.issuing.session_origins import HAND_OUTS_MAX
 from app.settings.valid_values import SESSION_MAX
+from app.store.keyset_pagination import every, pages
 from app.store.models import AuditEvent
-from app.store.pages import every, pages
 
 noun = Noun("audit", help="The audit log. TENANT is an id, a reference or a name.")
 _MOST = 1_000_000  # most events of one search, because its result is in memory

@@ -9,8 +9,8 @@ import click
 from app.cli.commands import REASON, Noun, Row, confirm, operator, row_of, services, text
 from app.cli.names import TENANT
 from app.ids import ACCOUNT_ID
+from app.store.keyset_pagination import every
 from app.store.models import Tenant, TenantStatus
-from app.store.pages import every
 from app.tenants.tenants import TenantFilter
 
 noun = Noun(

@@ -12,8 +12,8 @@ from app.audit.actions import WEBHOOK_TYPES
 from app.cli.commands import Noun, Row, operator, row_of, services, text, time
 from app.cli.names import ONE_TENANT
 from app.clock import now
+from app.store.keyset_pagination import every
 from app.store.models import EndpointStatus
-from app.store.pages import every
 
 noun = Noun("webhooks", help="Webhook endpoints. ENDPOINT is an id.")
 _ENDPOINT = click.argument("endpoint_id", metavar="ENDPOINT", type=click.UUID)

@@ -12,6 +12,7 @@ from sqlalchemy import case, false, func, select
 from app.identity import Principal, owned, tenant_of
 from app.permissions.permission_sets import PermissionSets
 from app.store.database import Database
+from app.store.keyset_pagination import Page, page, with_values
 from app.store.models import (
     Connection,
     ConnectionStatus,
@@ -21,7 +22,6 @@ from app.store.models import (
     live_of,
 )
 from app.store.models.external_id import IMPORTED
-from app.store.pages import Page, page, with_values
 
 
 class ConnectionFilter(NamedTuple):

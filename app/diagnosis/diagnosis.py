@@ -5,10 +5,8 @@ tenant. Otherwise a role that lets everybody in could belong to another party, a
 would see its content.
 """
 
-import json
-import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -20,10 +18,10 @@ from app.clock import now
 from app.config import Config
 from app.connections.allowed_roles import allowed_role
 from app.diagnosis import role_rights
-from app.diagnosis.steps import NEEDED, OF_THE_VENDOR, UNREAD, DiagnosisStep, Evidence, steps
+from app.diagnosis.steps import NEEDED, UNREAD, DiagnosisStep, Evidence, steps
+from app.diagnosis.visibility import for_the_tenant, without_other_tenants
 from app.errors import CallerFaultError
 from app.identity import Principal, owned
-from app.ids import EXTERNAL_ID_PATTERN
 from app.permissions.permission_sets import PermissionSet, PermissionSets
 from app.permissions.set_rules import JsonObject
 from app.proofs.canary import Canary
@@ -33,21 +31,6 @@ from app.store.models import Connection, ConnectionStatus
 
 # for a permission set that is no longer configured
 _UNCONFIGURED = PermissionSet("", 0, "", "", "read", [], [], [])
-
-# A tenant sees one of these instead of the vendor's steps. The worst outcome comes first.
-_TOLD_TENANTS = (
-    DiagnosisStep(
-        "problem",
-        "Something on the vendor's side is wrong. The role needs no change.",
-        "Customer: tell the vendor.",
-    ),
-    DiagnosisStep(
-        "unknown",
-        "The vendor's side gave no clear answer.",
-        "Customer: try again in a minute. If it stays so, tell the vendor.",
-    ),
-    DiagnosisStep("ok", "The vendor's side works."),
-)
 
 
 @dataclass(frozen=True)
@@ -171,24 +154,9 @@ class Diagnoses:
 
 
 def _trust_policy(settings: RoleSettings | StsError, own_ids: Collection[str]) -> JsonObject | None:
-    """Return the role's trust policy, with other tenants' External IDs replaced."""
     if isinstance(settings, StsError) or not isinstance(settings.trust_policy, dict):
         return None
-    text = json.dumps(settings.trust_policy)
-    for external_id in {*re.findall(EXTERNAL_ID_PATTERN, text)} - {*own_ids}:
-        text = text.replace(external_id, "(not this tenant's)")
-    policy: JsonObject = json.loads(text)
-    return policy
-
-
-def for_the_tenant(result: list[DiagnosisStep]) -> list[DiagnosisStep]:
-    """Return the steps with the vendor's steps merged into one.
-
-    The merged step hides their details, and says only whether the vendor must act.
-    """
-    outcomes = {step.outcome for step in result[: len(OF_THE_VENDOR)]}
-    worst = next(step for step in _TOLD_TENANTS if step.outcome in outcomes)
-    return [replace(worst, name="vendor"), *result[len(OF_THE_VENDOR) :]]
+    return without_other_tenants(settings.trust_policy, own_ids)
 
 
 def _conclusion(result: list[DiagnosisStep], why: str | None) -> str:

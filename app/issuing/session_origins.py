@@ -18,8 +18,8 @@ from app.aws.session_names import ProofNames
 from app.clock import CLOCKS_APART
 from app.ids import RoleArn, time_of
 from app.store.database import Database
+from app.store.keyset_pagination import every
 from app.store.models import ISSUED, ApiKey, AuditEvent, Connection
-from app.store.pages import every
 
 HAND_OUTS_MAX = 10_000  # maximum of returned hand-outs of one session
 _CLOCKS = timedelta(seconds=2 * CLOCKS_APART)  # tolerance between AWS's clock and ours

@@ -47,6 +47,7 @@ from app.proofs import verification
 from app.settings import return_urls
 from app.settings.valid_values import DAY
 from app.store.database import Database, Session, until_committed
+from app.store.keyset_pagination import Page, page
 from app.store.models import (
     Connection,
     ConnectionStatus,
@@ -57,7 +58,6 @@ from app.store.models import (
     Trigger,
     live_of,
 )
-from app.store.pages import Page, page
 
 LINK_DAYS = 30  # customers' IAM teams take weeks
 LINK_DAYS_MAX = 90

@@ -24,13 +24,8 @@ from app.errors import ConflictError, NotFoundError, ValidationFailedError
 from app.identity import WORKER
 from app.log import logger
 from app.permissions.difference_in_words import Difference, difference
-from app.permissions.permission_sets import (
-    PermissionSet,
-    PermissionSets,
-    read_document,
-    read_label,
-    version_refusal,
-)
+from app.permissions.permission_sets import PermissionSet, PermissionSets, read_document, read_label
+from app.permissions.version_rules import version_refusal
 from app.store.database import SYSTEM, Database, Session
 from app.store.models import PermissionSetVersion
 

@@ -26,6 +26,9 @@ from app.proofs.access_end import end_of
 from app.store.database import Session
 from app.store.models import Connection, ConnectionStatus, Registration, StackState, Tenant, Trigger
 
+# For how long a registration's row marks its message as handled. CloudFormation gives up a request
+# after an hour, and SQS keeps a message, which it may deliver again, for 14 days at most.
+REGISTRATIONS_KEPT = timedelta(days=30)
 # Maximum duration of a stack's creation, half of which its registration may take
 _CREATION = timedelta(hours=1)
 

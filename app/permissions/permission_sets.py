@@ -4,15 +4,14 @@ The setting PERMISSION_SETS names their folder. Without it, Deputy uses the exam
 cloudformation/permission-sets. app/permissions/set_rules.py has the rules for a file.
 
 A permission set's document is what a version asks for, in a canonical form without descriptions.
-Publishing puts it into the templates' bucket, unless `version_refusal` says why not. Two permission
-sets ask for the same if and only if their documents are equal. Published documents are compared
-byte by byte, so the form must never change.
+Publishing puts it into the templates' bucket, unless app/permissions/version_rules.py refuses it.
+Two permission sets ask for the same if and only if their documents are equal. Published documents
+are compared byte by byte, so the form must never change.
 """
 
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -22,7 +21,7 @@ from app.config import ConfigError
 from app.errors import ValidationFailedError
 from app.ids import ROLE_NAME_MAX, TENANT_DIGITS
 from app.permissions import set_files, set_rules
-from app.permissions.set_rules import VERSION_MAX, JsonObject, texts
+from app.permissions.set_rules import JsonObject, texts
 
 FOLDER = Path(__file__).parent.parent.parent / "cloudformation" / "permission-sets"
 _DEFAULT = "inventory"  # the default permission set in FOLDER
@@ -223,31 +222,3 @@ def _set_of(file: set_files.SetFile) -> PermissionSet:
     lists: JsonObject = {field: set_rules.mappings(file.data, field) for field in set_rules.LISTS}
     lists["statements"] = lists["statements"] or [_NOTHING]
     return PermissionSet(**file.data | lists | {"name": file.name})
-
-
-def version_refusal(
-    chosen: PermissionSet, versions: Mapping[int, PermissionSet], place: str
-) -> str | None:
-    """Return why the set can't be published under its version; None if it can.
-
-    `versions`: the published ones. `place`: where these versions are, as the subject of a sentence.
-    """
-    reading = [version for version, published in versions.items() if published.access == "read"]
-    if chosen.access == "write" and reading:
-        return (
-            f"{chosen.name}: access: {place} has version {max(reading)} with access: read. The"
-            " vendor's approval, and keys that are limited to some sets, rely on that word. Give"
-            " the file of the set that writes another name, and ask for it with PATCH"
-            " …/connections/{c}."
-        )
-    latest, same = max(versions, default=0), versions.get(chosen.version)
-    if same is not None and same.document() != chosen.document():
-        sentence = f"{place} has version {chosen.version}, which asks for something else."
-    elif same is None and chosen.version < latest:
-        sentence = f"{place} has version {latest} already."
-    else:
-        return None
-    way_out = f"Raise version to {latest + 1}."
-    if latest >= VERSION_MAX:
-        way_out = "Give the file of the set another name."
-    return f"{chosen.name}: version: {sentence} {way_out}"

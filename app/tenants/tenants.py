@@ -16,6 +16,7 @@ from app.identity import Maker, OperatorPrincipal, tenant_of
 from app.identity.family_revocation import Ending
 from app.ids import new_external_id
 from app.store.database import Database, Session, until_committed
+from app.store.keyset_pagination import Page, page, with_values
 from app.store.models import (
     ApiKey,
     Connection,
@@ -31,7 +32,6 @@ from app.store.models import (
 )
 from app.store.models.tenant import AFTER_ALL_LETTERS
 from app.store.models.webhook import locked_endpoints
-from app.store.pages import Page, page, with_values
 from app.tenants.declared_accounts import count_accounts, declare, load_accounts
 
 _REFERENCE_TAKEN = "Another tenant has this reference."

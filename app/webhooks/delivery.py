@@ -1,4 +1,4 @@
-"""Attempt the claimed deliveries. app/webhooks/retries.py stores the outcomes."""
+"""Attempt the claimed deliveries. app/webhooks/retries_and_disabling.py stores the outcomes."""
 
 import time
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from app.store.models import WebhookEndpoint, WebhookEvent
 from app.webhooks import events
 from app.webhooks.claims import DeliveryClaim, claim
 from app.webhooks.endpoint_secrets import Secrets
-from app.webhooks.retries import Outcome, store
+from app.webhooks.retries_and_disabling import Outcome, store
 from app.webhooks.signing import signed_headers
 
 THREADS = 32

@@ -16,6 +16,7 @@ from app.limits import limits
 from app.limits.counting_in_database import acquire_in
 from app.settings.setting_types import Limit
 from app.store.database import Database, Session
+from app.store.keyset_pagination import Page, page
 from app.store.models import (
     DeliveryStatus,
     EndpointStatus,
@@ -23,7 +24,6 @@ from app.store.models import (
     WebhookEndpoint,
     WebhookEvent,
 )
-from app.store.pages import Page, page
 from app.webhooks.endpoints import one_seen_by
 from app.webhooks.events import RECOVERED_AT_ONCE, delivery_of, event_for_test, missed_by
 

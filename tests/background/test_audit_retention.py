@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from app.audit import Actor, Event
 from app.audit.batch_insert import AuditBatch
 from app.audit.log import AuditLog, EventFilter
-from app.background import retention
+from app.background import housekeeping
 from app.clock import now
 from app.ids import first_id_at
 from app.store.database import SYSTEM
@@ -94,7 +94,7 @@ def test_a_clock_that_is_ahead_ends_nothing(own_database, monkeypatch):
     ids = write(own_database, 300 * DAY, 0 * DAY)
     for name in ("now", "database_now"):
         with monkeypatch.context() as patch:
-            patch.setattr(retention, name, lambda *_: now() + 4000 * DAY)
+            patch.setattr(housekeeping, name, lambda *_: now() + 4000 * DAY)
             tidy(own_database, 100_000 if name == "now" else 400)
             tidy(own_database, 400)
     assert left(own_database) == {*ids}
@@ -147,7 +147,7 @@ def test_an_event_is_kept_until_both_its_id_and_its_time_are_old(own_database):
 @on_sqlite
 def test_a_few_rows_at_a_time_and_others_write_in_between(own_database, monkeypatch):
     """Between two transactions it pauses for 19 times as long as the first one took."""
-    monkeypatch.setattr(retention, "_TOGETHER", 100)
+    monkeypatch.setattr(housekeeping, "_TOGETHER", 100)
     write(own_database, *[500 * DAY - timedelta(seconds=number) for number in range(600)])
     pauses, batch = [], AuditBatch(own_database)
 
@@ -155,7 +155,7 @@ def test_a_few_rows_at_a_time_and_others_write_in_between(own_database, monkeypa
         pauses.append(seconds)
         batch.commit([Event(TESTS, ISSUED, {})])  # the write lock is free
 
-    retention.tidy(own_database, 400, SimpleNamespace(wait=pause))
+    housekeeping.tidy(own_database, 400, SimpleNamespace(wait=pause))
     assert len(pauses) == 6
     assert min(pauses) > 0
     assert len(left(own_database)) == 6
@@ -174,15 +174,15 @@ def test_for_15_seconds_at_most_each_time(own_database, monkeypatch):
             self.pauses.append(seconds)
             self.passed += seconds
 
-    monkeypatch.setattr(retention, "_TOGETHER", 2)
-    monkeypatch.setattr(retention, "time", clock := Clock())
+    monkeypatch.setattr(housekeeping, "_TOGETHER", 2)
+    monkeypatch.setattr(housekeeping, "time", clock := Clock())
     *_, youngest = write(
         own_database, *[500 * DAY - timedelta(seconds=number) for number in range(9)]
     )
-    retention.tidy(own_database, 400, clock)
+    housekeeping.tidy(own_database, 400, clock)
     assert left(own_database) == {youngest}, "the oldest go first"
     assert clock.pauses == pytest.approx([3.8, 3.8, 3.8, 2.0]), "the last one only to the end"
-    retention.tidy(own_database, 400, clock)
+    housekeeping.tidy(own_database, 400, clock)
     assert left(own_database) == set()
 
 

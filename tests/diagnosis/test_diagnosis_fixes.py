@@ -5,9 +5,9 @@ import yaml
 
 from app.aws.errors import Misconfigured, Refused, Unavailable
 from app.aws.role_view import RoleSettings, RoleView
-from app.diagnosis.diagnosis import for_the_tenant
 from app.diagnosis.role_rights import Gap
 from app.diagnosis.steps import Evidence, steps
+from app.diagnosis.visibility import for_the_tenant
 from app.health.checks import failed, warning
 from app.ids import Broker
 from app.proofs.canary import Sight

@@ -2,7 +2,7 @@
 
 from threading import Event
 
-from app.background.retention import tidy as tidy_until
+from app.background.housekeeping import tidy as tidy_until
 
 
 def tidy(db, audit_days):

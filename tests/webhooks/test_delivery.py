@@ -14,7 +14,7 @@ from standardwebhooks import Webhook
 
 from app.audit import actions
 from app.audit.actions import WEBHOOK_TYPES
-from app.background.retention import tidy
+from app.background.housekeeping import tidy
 from app.clock import now
 from app.errors import AppError, ConflictError, RateLimitedError
 from app.identity.scopes import Scope
@@ -27,7 +27,7 @@ from app.webhooks.delivery import THREADS
 from app.webhooks.endpoint_secrets import Secrets, check_secrets, seal_again
 from app.webhooks.events import BODY_BYTES
 from app.webhooks.retention import finding
-from app.webhooks.retries import RETRIES, Outcome
+from app.webhooks.retries_and_disabling import RETRIES, Outcome
 from tests.support.cast import OPERATOR
 from tests.support.waiting import until, waiting_for_locks
 from tests.webhooks.conftest import deliver, endpoint_of

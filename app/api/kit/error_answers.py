@@ -27,7 +27,7 @@ from app.errors import (
     ValidationFailedError,
 )
 from app.http.current_request import BODY_KIB
-from app.http.problems import NAMED_FIELDS, PROBLEMS, code_of, record_refusal
+from app.http.error_statuses import NAMED_FIELDS, PROBLEMS, code_of, record_refusal
 from app.log import logger
 from app.strict_json import JsonObject
 

@@ -30,7 +30,7 @@ class AuditEvent(Identified, Base):
     """An audit event: who did what, when, to which connection, and with what outcome.
 
     A trigger refuses to change an event, and to delete an event before its retention ends
-    (app/background/retention.py). There are no foreign keys, because an event outlives the rows
+    (app/background/housekeeping.py). There are no foreign keys, because an event outlives the rows
     that it names.
     """
 

@@ -13,7 +13,7 @@ from app.onboarding.page_links import Visit
 from app.permissions.permission_sets import READS_ITSELF, PermissionSet
 from app.permissions.set_rules import JsonObject, texts
 from app.settings.valid_values import DAY, SESSION_MIN
-from app.web.onboarding import content
+from app.web.onboarding import page_data
 
 _OTHER_ROLES = 25
 _UNITS = ((DAY, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
@@ -118,7 +118,7 @@ _ANSWERS = (
 def review_of(visit: Visit) -> dict[str, Any]:
     """Return what the page and the JSON say. Both show all of it."""
     config, link = services.config, visit.link
-    kit = content.kit_of(visit, link.region)
+    kit = page_data.kit_of(visit, link.region)
     permission_set = services.onboarding.sets[link.permission_set]
     vendor = config.vendor
     return {
@@ -159,7 +159,7 @@ def _other_roles(visit: Visit) -> list[str]:
     listed = services.listing.list_by_urgency(
         visit.principal, visit.tenant.id, limit=_OTHER_ROLES, start=None
     )
-    return [each.role_arn for each in listed.items if content.has_own_name(each)]
+    return [each.role_arn for each in listed.items if page_data.has_own_name(each)]
 
 
 def _permissions(permission_set: PermissionSet, kit: Kit) -> list[JsonObject]:

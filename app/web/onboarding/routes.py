@@ -29,14 +29,14 @@ from werkzeug.routing import BaseConverter, Rule
 
 from app import errors
 from app.http.current_request import services, whole_body
-from app.http.problems import PROBLEMS, code_of, record_refusal
+from app.http.error_statuses import PROBLEMS, code_of, record_refusal
 from app.identity import digest_of
 from app.limits.limits import ATTEMPTS, CHECKS, ROLES_ENTERED, SEARCHES_ENDED
 from app.log import logger
 from app.onboarding.page_links import Visit
 from app.settings.setting_types import Limit
 from app.store.models import Trigger
-from app.web.onboarding import content, review
+from app.web.onboarding import page_data, review
 from app.web.onboarding.look import CACHE_CONTROL, look_of
 
 bp = Blueprint(
@@ -68,7 +68,7 @@ def _visiting(view: View) -> View:
 
 @bp.context_processor
 def _add_look() -> dict[str, Any]:
-    return {"look": content.vendor_look()}
+    return {"look": page_data.vendor_look()}
 
 
 @bp.url_defaults
@@ -90,14 +90,14 @@ _MESSAGES = 256  # rendered error pages in memory
 @_visiting
 def page(visit: Visit) -> str:
     """Show the page."""
-    return content.page(visit)
+    return page_data.page(visit)
 
 
 @bp.get("/<token>/status")
 @_visiting
 def status(visit: Visit) -> ResponseReturnValue:
     """Return the page's live part, or 204 if the browser has it already (`?seen=`)."""
-    live = content.live_part(visit, content.kit_of(visit, visit.link.region))
+    live = page_data.live_part(visit, page_data.kit_of(visit, visit.link.region))
     if request.args.get("seen") == live["seen"]:
         return "", 204
     return render_template("onboard/live.html", announce=True, **live)
@@ -132,7 +132,7 @@ def connect(visit: Visit) -> ResponseReturnValue:
         # The page shows the error beside the field, which keeps its text.
         _record(error.code, error.errors)
         problems = error.errors.get("role_arn", [error.detail])
-        rendered = content.page(visit, role_arn=role_arn, problems=problems)
+        rendered = page_data.page(visit, role_arn=role_arn, problems=problems)
         return rendered, PROBLEMS[error.code][0]
     return _back()
 
@@ -199,7 +199,7 @@ bp.record(_route_the_rest)
 
 
 def _back() -> ResponseReturnValue:
-    return redirect(url_for("web.page", start=content.start_of_list(), _anchor="status"), 303)
+    return redirect(url_for("web.page", start=page_data.start_of_list(), _anchor="status"), 303)
 
 
 def _accept_form(visit: Visit, *limits: Limit) -> None:
@@ -242,7 +242,7 @@ def _refused(error: errors.AppError) -> Response:
         _record(error.code, error.errors)
         if isinstance(error, errors.TryLaterError):
             logger.warning("request.try_later", code=error.code, exc_info=error)
-            detail = f"{content.vendor_name()} can't answer right now."
+            detail = f"{page_data.vendor_name()} can't answer right now."
     if isinstance(error, errors.NotFoundError):
         if "principal" in g:
             return _error(404, detail=_NOT_LISTED)
@@ -275,7 +275,7 @@ def _rendered(page: str, **words: Any) -> str:
 def _error(
     status: int, page: str = "error", *, retry_after: int | None = None, **words: Any
 ) -> Response:
-    look = content.vendor_look()
+    look = page_data.vendor_look()
     body = _rendered(page, vendor=look.vendor, look=look, retry_after=retry_after, **words)
     response = make_response(body, status)
     if retry_after is not None:

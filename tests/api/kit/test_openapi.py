@@ -18,7 +18,7 @@ from app.api.kit.blueprint import Blueprint
 from app.api.kit.schemas import EXTERNAL_ID, NEXT_EXTERNAL_ID
 from app.clock import now
 from app.factory import create_app
-from app.http.problems import PROBLEMS
+from app.http.error_statuses import PROBLEMS
 from tests.attacks.evidence import on_sqlite
 from tests.conftest import make_config
 from tests.support.rows import at_once

@@ -1,10 +1,7 @@
-"""Retention of old rows: what housekeeping deletes, every 15 minutes in each background worker.
+"""Housekeeping: what is deleted when it is old, every 15 minutes in each background worker.
 
 Old registrations, heartbeats, deliveries of webhooks and requests with an Idempotency-Key are
 deleted. Audit events older than AUDIT_RETENTION_DAYS leave the log. Rotations are advanced.
-
-Registrations are kept for a time, because a row marks a message as handled, and SQS may deliver the
-message again.
 """
 
 import time
@@ -19,6 +16,7 @@ from app.audit.log import ID_AND_TIME
 from app.clock import now
 from app.idempotency import attempts
 from app.ids import first_id_at
+from app.onboarding.registration_store import REGISTRATIONS_KEPT
 from app.rotation import rotations as rotation
 from app.store.database import SYSTEM, Database, database_now
 from app.store.models import (
@@ -33,8 +31,6 @@ from app.store.models import (
 from app.webhooks import retention
 
 EVERY = 900  # seconds between two calls of `tidy`
-# CloudFormation gives up a request after an hour, and SQS keeps a message for 14 days at most
-_KEPT = timedelta(days=30)
 # Age of a heartbeat at which its row is deleted. Only killed background workers leave their rows.
 _SILENT = timedelta(days=1)
 _WEBHOOKS_AND_REQUESTS: tuple[tuple[Any, timedelta, Any], ...] = (
@@ -61,7 +57,7 @@ def tidy(db: Database, audit_days: int, end: Event) -> None:
         read_at = min(now(), database_now(session))
     _delete_old(db, end, BackgroundWorker, BackgroundWorker.seen_at < read_at - _SILENT)
     # The ids (UUIDv7) limit the search
-    limit = read_at - _KEPT
+    limit = read_at - REGISTRATIONS_KEPT
     _delete_old(
         db, end, Registration, Registration.id < first_id_at(limit), Registration.created_at < limit
     )

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 import sqlalchemy
 
-from app.background import retention
+from app.background import housekeeping
 from app.background.celery_app import create_celery
 from app.background.worker import run_worker
 from app.clock import now
@@ -64,11 +64,11 @@ def test_a_registration_is_kept_for_30_days(services):
 
 
 def test_a_background_worker_that_is_stopped_waits_for_no_pause(services, monkeypatch):
-    monkeypatch.setattr("app.background.retention._TOGETHER", 2)
+    monkeypatch.setattr("app.background.housekeeping._TOGETHER", 2)
     ids = registrations(services, *[40 * DAY] * 5)
     end = threading.Event()
     end.set()
-    retention.tidy(services.db, 0, end)
+    housekeeping.tidy(services.db, 0, end)
     assert left(services) == ids[2:]
 
 
@@ -104,7 +104,7 @@ def calls(monkeypatch) -> list:
         tidy(db, days)
 
     monkeypatch.setattr("app.background.worker.tidy", kept)
-    monkeypatch.setattr(retention, "tidy", kept)
+    monkeypatch.setattr(housekeeping, "tidy", kept)
     return calls
 
 

@@ -1,4 +1,4 @@
-"""Content of the onboarding page: a kit, the connections' progress, and updates of permissions.
+"""Data for the templates of the onboarding page: a kit, the connections, and updates of roles.
 
 An update leads to a newer version of a role's permission set, or to another set.
 """

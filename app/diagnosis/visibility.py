@@ -1,0 +1,44 @@
+"""What a tenant's own keys do not see of a diagnosis: the vendor's steps, and other tenants."""
+
+import json
+import re
+from collections.abc import Collection
+from dataclasses import replace
+
+from app.diagnosis.steps import OF_THE_VENDOR, DiagnosisStep
+from app.ids import EXTERNAL_ID_PATTERN
+from app.strict_json import JsonObject
+
+# A tenant sees one of these instead of the vendor's steps. The worst outcome comes first.
+_TOLD_TENANTS = (
+    DiagnosisStep(
+        "problem",
+        "Something on the vendor's side is wrong. The role needs no change.",
+        "Customer: tell the vendor.",
+    ),
+    DiagnosisStep(
+        "unknown",
+        "The vendor's side gave no clear answer.",
+        "Customer: try again in a minute. If it stays so, tell the vendor.",
+    ),
+    DiagnosisStep("ok", "The vendor's side works."),
+)
+
+
+def for_the_tenant(result: list[DiagnosisStep]) -> list[DiagnosisStep]:
+    """Return the steps with the vendor's steps merged into one.
+
+    The merged step hides their details, and says only whether the vendor must act.
+    """
+    outcomes = {step.outcome for step in result[: len(OF_THE_VENDOR)]}
+    worst = next(step for step in _TOLD_TENANTS if step.outcome in outcomes)
+    return [replace(worst, name="vendor"), *result[len(OF_THE_VENDOR) :]]
+
+
+def without_other_tenants(trust_policy: JsonObject, own_ids: Collection[str]) -> JsonObject:
+    """Return a role's trust policy, with other tenants' External IDs replaced."""
+    text = json.dumps(trust_policy)
+    for external_id in {*re.findall(EXTERNAL_ID_PATTERN, text)} - {*own_ids}:
+        text = text.replace(external_id, "(not this tenant's)")
+    policy: JsonObject = json.loads(text)
+    return policy
