@@ -15,7 +15,7 @@ from app.api.kit.blueprint import paged
 from app.config import Config
 from app.factory import create_app
 from app.identity.principals import OperatorPrincipal
-from app.store.keyset_pagination import Page
+from app.store.keyset import Page
 
 
 def main() -> None:

@@ -35,7 +35,7 @@ from app.identity.key_uses import KeyUses
 from app.identity.scopes import ALL_SCOPES
 from app.ids import Broker, new_id
 from app.limits import refusal_events
-from app.limits.rates import TokenBucket
+from app.limits.counting_in_memory import TokenBucket
 from app.onboarding.page_links import Links
 from app.onboarding.registration_tokens import RegistrationTokens
 from app.settings.return_urls import return_urls
@@ -368,7 +368,7 @@ def stopped_clock(monkeypatch) -> StoppedClock:
         return reserve(bucket, UUID(int=subject.int ^ mask), **options)
 
     monkeypatch.setattr(TokenBucket, "reserve", reserve_apart)
-    monkeypatch.setattr("app.limits.rates.time", clock)
+    monkeypatch.setattr("app.limits.counting_in_memory.time", clock)
     monkeypatch.setattr("app.limits.counting_in_database.now", clock.now)
     return clock
 

@@ -20,7 +20,7 @@ from app.concurrency.group_commit import GroupCommit
 from app.errors import NotFoundError, ValidationFailedError
 from app.ids import first_id_at
 from app.store.database import LONGEST, Database, Session, database_now
-from app.store.keyset_pagination import Page, page
+from app.store.keyset import Page, page
 from app.store.models import ISSUED, NOT_ISSUED, NOT_ISSUED_TO, AuditEvent, Connection
 
 FEED_SECONDS = LONGEST + CLOCKS_APART  # no transaction can add an event that is older than this

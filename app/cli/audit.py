@@ -26,7 +26,7 @@ from app.http.current_request import address_of
 from app.ids import ACCESS_KEY_ID, RoleArn, first_id_at
 from app.issuing.session_origins import HAND_OUTS_MAX
 from app.settings.valid_values import SESSION_MAX
-from app.store.keyset_pagination import every, pages
+from app.store.keyset import every, pages
 from app.store.models import AuditEvent
 
 noun = Noun("audit", help="The audit log. TENANT is an id, a reference or a name.")

@@ -15,7 +15,7 @@ from app.cli.commands import REASON, Lookup, Noun, Row, confirm, operator, row_o
 from app.cli.names import ONE_TENANT, connection_called
 from app.connections.listing import ConnectionFilter
 from app.errors import AppError
-from app.store.keyset_pagination import every
+from app.store.keyset import every
 from app.store.models import Connection, ConnectionStatus, Trigger
 
 noun = Noun(

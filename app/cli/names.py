@@ -18,7 +18,7 @@ from app.cli.commands import Lookup, operator, row_of, services, table
 from app.connections.listing import ConnectionFilter
 from app.errors import NotFoundError
 from app.ids import ACCOUNT_ID
-from app.store.keyset_pagination import Page
+from app.store.keyset import Page
 from app.store.models import ApiKey, Connection, Tenant, folded
 from app.tenants.tenants import TenantFilter
 

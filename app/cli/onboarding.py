@@ -9,7 +9,7 @@ from app.cli.commands import Noun, Row, operator, row_of, services
 from app.cli.names import TENANT
 from app.onboarding.page_links import LINK_DAYS, LINK_DAYS_MAX
 from app.settings.valid_values import DAY
-from app.store.keyset_pagination import every
+from app.store.keyset import every
 
 links = Noun("links", help="Onboarding links. TENANT is an id, a reference or a name.")
 registrations = Noun("registrations", help="Registrations: the messages of customers' stacks.")

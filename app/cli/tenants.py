@@ -9,7 +9,7 @@ import click
 from app.cli.commands import REASON, Noun, Row, confirm, operator, row_of, services, text
 from app.cli.names import TENANT
 from app.ids import ACCOUNT_ID
-from app.store.keyset_pagination import every
+from app.store.keyset import every
 from app.store.models import Tenant, TenantStatus
 from app.tenants.tenants import TenantFilter
 

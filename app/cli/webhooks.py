@@ -12,7 +12,7 @@ from app.audit.actions import WEBHOOK_TYPES
 from app.cli.commands import Noun, Row, operator, row_of, services, text, time
 from app.cli.names import ONE_TENANT
 from app.clock import now
-from app.store.keyset_pagination import every
+from app.store.keyset import every
 from app.store.models import EndpointStatus
 
 noun = Noun("webhooks", help="Webhook endpoints. ENDPOINT is an id.")

@@ -12,7 +12,7 @@ from sqlalchemy import case, false, func, select
 from app.identity import Principal, owned, tenant_of
 from app.permissions.permission_sets import PermissionSets
 from app.store.database import Database
-from app.store.keyset_pagination import Page, page, with_values
+from app.store.keyset import Page, page, with_values
 from app.store.models import (
     Connection,
     ConnectionStatus,

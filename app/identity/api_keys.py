@@ -43,7 +43,7 @@ from app.ids import new_id
 from app.settings.setting_types import Limit
 from app.settings.valid_values import DAY, WEEK
 from app.store.database import Database, Session, until_committed
-from app.store.keyset_pagination import Page, page, with_values
+from app.store.keyset import Page, page, with_values
 from app.store.models import ApiKey
 
 GRACE_SECONDS = DAY  # how long a replaced key stays valid by default

@@ -32,7 +32,7 @@ from app.identity.principals import ApiKeyPrincipal, SystemPrincipal, principal_
 from app.identity.scopes import Scope
 from app.identity.tenancy import ConnectionKey, owned, owned_at_counter
 from app.ids import Grant
-from app.limits.rates import Rates
+from app.limits.counting_in_memory import Rates
 from app.limits.request_costs import CALLS_PER_PROOF
 from app.proofs.verification import Verification
 from app.store.database import Database, Session

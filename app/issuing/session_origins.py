@@ -18,7 +18,7 @@ from app.aws.session_names import ProofNames
 from app.clock import CLOCKS_APART
 from app.ids import RoleArn, time_of
 from app.store.database import Database
-from app.store.keyset_pagination import every
+from app.store.keyset import every
 from app.store.models import ISSUED, ApiKey, AuditEvent, Connection
 
 HAND_OUTS_MAX = 10_000  # maximum of returned hand-outs of one session

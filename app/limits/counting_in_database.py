@@ -1,8 +1,8 @@
 """Quotas: limits on rare requests, which are counted in the database.
 
 All processes share these counts. The requests write to the database anyway. Frequent requests are
-counted in memory (app/limits/rates.py). The table `quota_uses` has one row for each quota and
-subject. A subject is a tenant, an onboarding link or a connection.
+counted in memory (app/limits/counting_in_memory.py). The table `quota_uses` has one row for each
+quota and subject. A subject is a tenant, an onboarding link or a connection.
 """
 
 import threading

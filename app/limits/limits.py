@@ -3,7 +3,7 @@
 The code that enforces a limit takes its number and its message from here. `make format` writes this
 table into docs/api.md. Limits are counted in three ways:
 
-- rates in memory (app/limits/rates.py), and also in the shared cache if there is one;
+- rates in memory (app/limits/counting_in_memory.py), and also in the shared cache if there is one;
 - in the database: quotas (app/limits/counting_in_database.py), and rows (`ensure_room` in
   app/identity/tenancy.py);
 - concurrent requests in memory (app/concurrency/places.py).

@@ -21,8 +21,8 @@ from app.audit.log import AuditLog
 from app.clock import now
 from app.concurrency.gevent import spawn
 from app.errors import RateLimitedError, StoreUnavailableError
+from app.limits.counting_in_memory import TokenBucket
 from app.limits.limits import REFUSALS, REFUSALS_OF_KEY, REFUSALS_OF_TENANT
-from app.limits.rates import TokenBucket
 from app.log import logger
 
 _KEYS = 10_000  # maximum of counts that are kept, each for one key in one second

@@ -31,6 +31,7 @@ from app.concurrency.places import Places, pause, rest, urgent
 from app.errors import RateLimitedError
 from app.identity.key_text import digest_of
 from app.identity.principals import ApiKeyPrincipal
+from app.limits.counting_in_memory import TokenBucket
 from app.limits.limits import (
     CPU_TIME,
     HELD_REFUSALS,
@@ -43,7 +44,6 @@ from app.limits.limits import (
     VENDOR_REQUESTS,
     VENDOR_STOPS,
 )
-from app.limits.rates import TokenBucket
 from app.settings.setting_types import Limit
 
 MS_PER_FAILED_STOP = 10.0

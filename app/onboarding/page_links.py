@@ -40,14 +40,14 @@ from app.identity import (
 )
 from app.identity.family_revocation import Ending, Making
 from app.ids import ACCOUNT_ID, RoleArn
+from app.limits.counting_in_memory import Rates
 from app.limits.limits import LINKS
-from app.limits.rates import Rates
 from app.onboarding.kit import Onboarding
 from app.proofs import verification
 from app.settings import return_urls
 from app.settings.valid_values import DAY
 from app.store.database import Database, Session, until_committed
-from app.store.keyset_pagination import Page, page
+from app.store.keyset import Page, page
 from app.store.models import (
     Connection,
     ConnectionStatus,

@@ -33,8 +33,8 @@ from app.config import Config
 from app.connections import allowed_roles
 from app.errors import AppError, AwsUnavailableError, CallerFaultError
 from app.health.heartbeats import QueueState
+from app.limits.counting_in_memory import TokenBucket
 from app.limits.limits import MESSAGES_AGAIN, MESSAGES_AT_ONCE
-from app.limits.rates import TokenBucket
 from app.log import logger
 from app.onboarding.registration_store import CheckedMessage
 from app.onboarding.registration_tokens import (

@@ -16,7 +16,7 @@ from app.identity import Maker, OperatorPrincipal, tenant_of
 from app.identity.family_revocation import Ending
 from app.ids import new_external_id
 from app.store.database import Database, Session, until_committed
-from app.store.keyset_pagination import Page, page, with_values
+from app.store.keyset import Page, page, with_values
 from app.store.models import (
     ApiKey,
     Connection,

@@ -24,7 +24,7 @@ from app.limits import limits
 from app.limits.tenant_share import TenantShare
 from app.outbound.addresses import DNS_SECONDS, AddressError, parse, resolve
 from app.store.database import Database, Lock, Session, until_committed
-from app.store.keyset_pagination import Page, page
+from app.store.keyset import Page, page
 from app.store.models import DisabledBecause, EndpointStatus, Tenant, WebhookEndpoint
 from app.webhooks.endpoint_secrets import Secrets, retire_secret
 from app.webhooks.events import RECOVERED_AT_ONCE, missed_by

@@ -16,7 +16,7 @@ from app.limits import limits
 from app.limits.counting_in_database import acquire_in
 from app.settings.setting_types import Limit
 from app.store.database import Database, Session
-from app.store.keyset_pagination import Page, page
+from app.store.keyset import Page, page
 from app.store.models import (
     DeliveryStatus,
     EndpointStatus,

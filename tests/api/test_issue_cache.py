@@ -16,7 +16,7 @@ from app.errors import StoreUnavailableError
 from app.ids import Grant, RoleArn, new_external_id, new_id
 from app.issuing import issue as issuing
 from app.issuing.authorization import VerifiedConnection
-from app.limits.rates import Rates
+from app.limits.counting_in_memory import Rates
 from tests.attacks.evidence import on_sqlite, problem
 from tests.conftest import OPERATOR
 from tests.support.cast import SESSION_NAME, Customer

@@ -27,6 +27,7 @@ from app.errors import NotFoundError, RateLimitedError
 from app.identity.scopes import ALL_SCOPES
 from app.ids import new_id
 from app.limits import limits, tenant_share
+from app.limits.counting_in_memory import TokenBucket
 from app.limits.limits import (
     CPU_TIME,
     HELD_REFUSALS,
@@ -36,7 +37,6 @@ from app.limits.limits import (
     REFUSED_CREDENTIALS,
     REQUESTS,
 )
-from app.limits.rates import TokenBucket
 from app.limits.request_costs import MS_PER_ROW, price_of
 from app.limits.tenant_share import MS_PER_FAILED_STOP, TenantShare
 from app.store.database import Database

@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from app.errors import RateLimitedError
-from app.limits.rates import Rate, Rates
+from app.limits.counting_in_memory import Rate, Rates
 from app.settings.setting_types import Limit
 from dev.stack import free_port
 from tests.conftest import make_config

@@ -8,8 +8,8 @@ import math
 import pytest
 
 from app.ids import new_id
+from app.limits.counting_in_memory import TokenBucket
 from app.limits.limits import NEW_SESSIONS
-from app.limits.rates import TokenBucket
 
 RATE, BURST = 100, int(NEW_SESSIONS.burst)  # the default of TENANT_MISS_RATE
 

@@ -26,7 +26,7 @@ from app.config import Config
 from app.errors import AwsUnavailableError, StoreUnavailableError
 from app.factory import create_app
 from app.ids import new_id
-from app.limits import rates
+from app.limits import counting_in_memory
 from app.onboarding import registrations as handling
 from app.onboarding.registrations import REFUSAL, MessagePlaces, Registrations
 from app.permissions import permission_sets
@@ -754,7 +754,9 @@ class Backlog:
     def __init__(self, monkeypatch, messages, seconds):
         self._time, self._seconds, self._places = 0.0, seconds, MessagePlaces()
         self._waiting = [(0.0, number, 1) for number in range(messages)]  # due, number, deliveries
-        monkeypatch.setattr(rates, "time", SimpleNamespace(monotonic=lambda: self._time))
+        monkeypatch.setattr(
+            counting_in_memory, "time", SimpleNamespace(monotonic=lambda: self._time)
+        )
 
     def handle(self):
         tenant, free, most, places = new_id(), [0.0, 0.0], 0, []

@@ -11,8 +11,8 @@ import sqlalchemy
 
 from app.clock import now
 from app.ids import new_id
+from app.limits.counting_in_memory import CallBudget
 from app.limits.limits import BACKGROUND_CALLS
-from app.limits.rates import CallBudget
 from app.onboarding.kit_trust_policy import trust_policy
 from app.proofs.proof_queue import LEASE
 from app.services import Services
@@ -373,7 +373,7 @@ def test_no_second_has_more_calls_than_the_budget(monkeypatch):
     is wasted.
     """
     clock = SleepersTime(16)
-    monkeypatch.setattr("app.limits.rates.time", clock)
+    monkeypatch.setattr("app.limits.counting_in_memory.time", clock)
     budget, numbers, counted = CallBudget(BACKGROUND_CALLS._replace(most=20)), iter(range(70)), []
 
     def work():

@@ -11,7 +11,7 @@ import structlog
 
 from app.clock import now
 from app.ids import RoleArn, new_id
-from app.limits.rates import Rates
+from app.limits.counting_in_memory import Rates
 from app.proofs.routine_interval import RoutineInterval, proofs_a_second, routine_proofs_a_second
 from app.services import Services
 from app.store.models import Connection, Trigger

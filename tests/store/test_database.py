@@ -17,7 +17,7 @@ from app.errors import StoreUnavailableError
 from app.ids import new_id
 from app.limits.limits import VENDOR_REQUESTS
 from app.store.database import SYSTEM, Database, UtcDateTime
-from app.store.keyset_pagination import page
+from app.store.keyset import page
 from app.store.models import Tenant
 from dev.stack import free_port
 from tests.support.databases import empty_database, postgresql

@@ -5,8 +5,8 @@ tenant.
 import pytest
 
 from app.ids import new_id
+from app.limits.counting_in_memory import Rate, Rates
 from app.limits.limits import PAGE, PAGES
-from app.limits.rates import Rate, Rates
 from tests.attacks.evidence import on_sqlite
 from tests.support.rows import statements
 from tests.web.conftest import visit

@@ -14,7 +14,7 @@ from app.api.kit.schemas import Answer, Strict, component_of, digits, nullable_s
 from app.errors import MalformedRequestError
 from app.http.current_request import principal, services
 from app.limits.request_costs import MS_PER_ROW
-from app.store.keyset_pagination import Page
+from app.store.keyset import Page
 from app.strict_json import JsonObject
 
 _ROWS_AT_ONCE = 10
