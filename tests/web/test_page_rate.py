@@ -111,7 +111,7 @@ def test_a_request_beyond_the_limit_and_one_with_an_unknown_link_cost_next_to_no
     for _ in range(3 * PAGE.amount):
         client.get(path)
     assert client.get("/onboard/" + "x" * 43).status_code == 404
-    for module in ("routes", "content"):
+    for module in ("routes", "page_data"):
         render = f"app.web.onboarding.{module}.render_template"
         monkeypatch.setattr(render, lambda *_, **__: pytest.fail("rendered"))
     with statements(app.extensions["deputy"].db) as executed:
