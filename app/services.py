@@ -23,7 +23,7 @@ from app.limits.limits import KEYS
 from app.log import logger
 from app.onboarding import kit, page_links, publication, registrations
 from app.permissions import permission_sets
-from app.proofs import canary, proof_queue, routine_interval, verification
+from app.proofs import canary, proof_queue, schedule, verification
 from app.rotation import rotations
 from app.store.database import Database
 from app.tenants import tenants
@@ -50,7 +50,7 @@ class Services:
         sets = permission_sets.load(folder, default, config.aws.role_prefix)
         names, own_roles = sts.ProofNames(config.database.secret_keys), config.proofs.own_roles
         door = sts.Sts(config.aws.region, config.aws.broker, names, *own_roles)
-        interval, prober = routine_interval.RoutineInterval(db, config), canary.Canary(db, config)
+        interval, prober = schedule.RoutineInterval(db, config), canary.Canary(db, config)
         sessions, self.rates = _shared(config)
         self.quotas = Quotas(db, config)
         self.tenant_share = tenant_share.TenantShare()

@@ -13,8 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 from app.config import Config
 from app.ids import Broker, new_id
-from app.proofs.routine_interval import routine_proofs_a_second
-from app.store.models.proof_schedule import Interval, next_slot
+from app.proofs.schedule import Interval, next_slot, routine_proofs_a_second
 from bench.goals import DRIFT
 from bench.stage import Stage
 

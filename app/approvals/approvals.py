@@ -19,6 +19,7 @@ from app.errors import ConflictError
 from app.identity import Principal, lock_owned
 from app.ids import new_id
 from app.permissions.permission_sets import PermissionSet, PermissionSets, read_label
+from app.proofs.schedule import schedule_after_approval
 from app.store.database import Database, Session
 from app.store.models import (
     Approval,
@@ -118,7 +119,9 @@ class SetRequests(NamedTuple):
         if request is self.connection.move:
             self._move()
         else:
-            self.connection.approve(now(), PROOF_AGE_MAX)
+            approved_at = now()
+            if self.connection.approve(approved_at, PROOF_AGE_MAX):
+                schedule_after_approval(self.connection, approved_at)
 
     def apply_label(self, sets: PermissionSets, label: str | None, *, by_tag: bool) -> None:
         """Apply a permission set's label, from the role's tag (`by_tag`) or from a stack's message.

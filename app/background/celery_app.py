@@ -29,7 +29,7 @@ from app.config import Config
 from app.health.checks import HealthFinding, failed, ok, skipped
 from app.health.doctor_checks import work_queue
 from app.proofs.proof_queue import Claim
-from app.proofs.routine_interval import proofs_a_second
+from app.proofs.schedule import proofs_a_second
 from app.services import Services
 from app.webhooks.endpoint_secrets import seal_again
 

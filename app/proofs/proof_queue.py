@@ -24,7 +24,7 @@ from app.errors import AccountClosedError, ConflictError, NotFoundError, Suspend
 from app.health.checks import HealthFinding, ok, warning
 from app.identity import WORKER, SystemPrincipal
 from app.log import logger
-from app.proofs.routine_interval import RoutineInterval
+from app.proofs.schedule import RoutineInterval, next_slot
 from app.proofs.verification import Verification
 from app.store.database import SYSTEM, Database, Session
 from app.store.models import (
@@ -36,7 +36,6 @@ from app.store.models import (
     TenantStatus,
     Trigger,
 )
-from app.store.models.proof_schedule import next_slot
 
 LEASE = timedelta(minutes=2)  # longer than a proof takes, with its wait for the STS budget
 # The request that creates or resumes a connection also proves it. If that request never ends, a

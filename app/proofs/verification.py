@@ -30,6 +30,7 @@ from app.ids import Grant
 from app.permissions.permission_sets import PermissionSets
 from app.proofs.calls_and_verdict import ProofFinding, prove, prove_routinely
 from app.proofs.canary import Canary, Sight
+from app.proofs.schedule import Interval, schedule_next
 from app.proofs.trust_checks import UNREADABLE, judge, named_external_ids, without_its_text
 from app.rotation.rotations import settle
 from app.rotation.switch import (
@@ -44,7 +45,6 @@ from app.rotation.switch import (
 from app.store.database import Database, Session
 from app.store.models import Connection, ConnectionStatus, ExternalIdRow, Proof, Trigger, Verdict
 from app.store.models.proof import ROUTINE
-from app.store.models.proof_schedule import Interval
 
 PATIENCE = 5.0  # seconds for retries if a role refuses its own External ID, because it may be new
 _PAUSES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.25)
@@ -249,7 +249,8 @@ class _VerdictStorage:
         self._note_what_the_role_read()
         proof = self._count_or_add_proof()
         connection.note_attempt(self.checked_at, refused=self.finding.refused)
-        connection.apply_verdict(proof, self.finding.role_unique_id, interval)
+        restarts = connection.apply_verdict(proof, self.finding.role_unique_id)
+        schedule_next(connection, proof, interval, restarts=restarts)
         self._schedule_rotation()
         # If the connection was made due during the test, its new time and reason stay.
         if due_at not in {None, self.before.due_at}:

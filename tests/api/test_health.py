@@ -13,9 +13,9 @@ from app.clock import now
 from app.factory import create_app
 from app.health.heartbeats import Heartbeat
 from app.identity.scopes import ALL_SCOPES, Scope
+from app.proofs.schedule import Interval
 from app.store.database import SYSTEM
 from app.store.models import BackgroundWorker, Connection, ConnectionStatus
-from app.store.models.proof_schedule import Interval
 from tests.conftest import OPERATOR, make_config, publish_templates, with_settings
 from tests.support.cast import Api
 from tests.support.databases import empty_database, new_database

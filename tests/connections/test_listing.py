@@ -13,7 +13,6 @@ from app import services as composition
 from app.connections.listing import ConnectionFilter, ListPosition, Urgency
 from app.ids import new_id
 from app.store.models import Connection, ConnectionStatus as S, Proof, Verdict
-from app.store.models.proof_schedule import Interval
 from tests.conftest import make_config
 from tests.support.databases import new_database
 from tests.support.rows import ADMIN
@@ -226,7 +225,7 @@ def test_only_a_pending_role_that_was_refused_refuses(status, verdict, found_by_
         tenant_id=new_id(),
     )
     proof = Proof(id=new_id(), verdict=verdict, checks=[], checked_at=AT)
-    connection.apply_verdict(proof, "AROAEXAMPLE", Interval(3600, 3600))
+    connection.apply_verdict(proof, "AROAEXAMPLE")
     assert connection.refuses is refuses
     if refuses:
         connection.delete(AT, bound=False)

@@ -13,9 +13,9 @@ from app.config import Config
 from app.http.current_request import BODY_KIB
 from app.issuing.issue import DURATION_DEFAULT
 from app.onboarding.page_links import LINK_DAYS
+from app.proofs.schedule import SEARCH_DAYS
 from app.settings.setting_types import collect_settings
 from app.settings.valid_values import SESSION_MIN
-from app.store.models.proof_schedule import SEARCH_DAYS
 from dev import tables
 
 ROOT = Path(__file__).parents[2]

@@ -30,6 +30,7 @@ from app.limits import counting_in_memory
 from app.onboarding import registrations as handling
 from app.onboarding.registrations import REFUSAL, MessagePlaces, Registrations
 from app.permissions import permission_sets
+from app.proofs.schedule import Interval, schedule_next
 from app.store.database import SYSTEM, Database, Lock
 from app.store.models import (
     AuditEvent,
@@ -42,7 +43,6 @@ from app.store.models import (
 )
 from app.store.models.connection_status import StackState
 from app.store.models.proof import Verdict
-from app.store.models.proof_schedule import Interval
 from app.tenants.declared_accounts import declare
 from sandbox.vendor import VENDOR_ACCOUNT
 from tests.attacks.evidence import on_postgresql
@@ -294,11 +294,9 @@ def test_a_role_that_was_proven_to_the_end_has_outlived_its_stack(desk):
     [connection] = desk.connections()
     for minutes, expected in ((0, StackState.ROLLED_BACK), (2, StackState.ROLLED_BACK), (15, None)):
         at = connection.due_since + timedelta(minutes=minutes) if minutes else now()
-        connection.apply_verdict(
-            Proof(verdict=Verdict.PROVEN, checks=[], checked_at=at),
-            "AROAEXAMPLE",
-            Interval(3600, 3600),
-        )
+        proof = Proof(verdict=Verdict.PROVEN, checks=[], checked_at=at)
+        restarts = connection.apply_verdict(proof, "AROAEXAMPLE")
+        schedule_next(connection, proof, Interval(3600, 3600), restarts=restarts)
         assert connection.stack is expected, minutes
 
 

@@ -24,7 +24,7 @@ from app.permissions.permission_sets import PermissionSets
 from app.proofs import verification
 from app.proofs.calls_and_verdict import AWS_SILENT, ProofCheck, prove, prove_routinely
 from app.proofs.canary import Canary
-from app.proofs.routine_interval import RoutineInterval
+from app.proofs.schedule import RoutineInterval
 from app.rotation.switch import RotationPlan
 from app.store.database import SYSTEM
 from app.store.models import (

@@ -12,10 +12,9 @@ import structlog
 from app.clock import now
 from app.ids import RoleArn, new_id
 from app.limits.counting_in_memory import Rates
-from app.proofs.routine_interval import RoutineInterval, proofs_a_second, routine_proofs_a_second
+from app.proofs.schedule import Interval, RoutineInterval, proofs_a_second, routine_proofs_a_second
 from app.services import Services
 from app.store.models import Connection, Trigger
-from app.store.models.proof_schedule import Interval
 from dev.stack import ROOT
 from tests.conftest import make_config
 from tests.support.own_services import own_services

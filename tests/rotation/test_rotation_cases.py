@@ -11,10 +11,10 @@ from app.clock import now
 from app.errors import NotFoundError
 from app.ids import new_external_id
 from app.limits import limits
+from app.proofs.schedule import Interval
 from app.rotation.switch import plan_rotation
 from app.store.database import SYSTEM
 from app.store.models import Connection
-from app.store.models.proof_schedule import Interval
 from tests.rotation.conftest import accepting
 from tests.support.cast import path_of, without_external_id
 

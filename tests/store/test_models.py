@@ -31,11 +31,9 @@ from app.store.models import (
     Verdict,
 )
 from app.store.models.connection_status import after_proof
-from app.store.models.proof_schedule import Interval
 
 WHY = Suspension("operator", bound=False, reason="x")
 NOW = datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
-HOUR = Interval(3600, 3600)
 S, V = ConnectionStatus, Verdict
 
 
@@ -269,7 +267,7 @@ def connection(status, **fields):
 def proven(connection, verdict, role_unique_id="AROAONE"):
     """A proof of the connection with this verdict, which is applied to it."""
     proof = Proof(id=new_id(), verdict=verdict, checked_at=NOW, checks=[])
-    connection.apply_verdict(proof, role_unique_id if verdict is V.PROVEN else None, HOUR)
+    connection.apply_verdict(proof, role_unique_id if verdict is V.PROVEN else None)
     return proof
 
 
@@ -309,27 +307,6 @@ def test_only_an_end_that_has_come_is_said():
         (S.BROKEN, past, None),
     ):
         assert connection(status, access_until=until).ended_at == ended
-
-
-def due_in(until, status=S.VERIFIED, verdict=V.PROVEN):
-    """The seconds until the next proof of a connection that stays as it is."""
-    it = connection(status, due_since=NOW - timedelta(days=1), access_until=until)
-    proven(it, verdict)
-    assert it.status is status
-    return (it.due_at - NOW).total_seconds()
-
-
-def test_a_proof_is_due_just_after_an_end_that_comes_before_its_slot():
-    refused_after_the_end = (S.ENDED, V.UNASSUMABLE)
-    assert due_in(NOW + timedelta(minutes=1)) == 90
-    assert due_in(NOW - timedelta(seconds=9), *refused_after_the_end) == 21
-    last = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)  # as people write "never"
-    for seconds in (
-        due_in(last),
-        due_in(NOW + timedelta(days=1)),
-        due_in(NOW - timedelta(days=1), *refused_after_the_end),
-    ):
-        assert 15 * 60 <= seconds <= 80 * 60
 
 
 def test_a_proof_of_another_role_under_the_same_arn_is_a_change():

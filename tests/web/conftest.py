@@ -120,7 +120,7 @@ def published(app) -> None:
 @pytest.fixture
 def url(visitor, monkeypatch) -> Iterator[str]:
     """The visitor's page, served to browsers; it asks for its status ten times as often."""
-    monkeypatch.setattr("app.web.onboarding.statuses.STATUS_SECONDS", {False: 0.3, True: 30})
+    monkeypatch.setattr("app.web.onboarding.page_data._STATUS_SECONDS", {False: 0.3, True: 30})
     with served(visitor.world.admin.app) as port:
         yield f"http://127.0.0.1:{port}{visitor.path}"
 

@@ -64,7 +64,7 @@ def test_an_open_page_on_a_phone_follows_a_connection_until_it_is_green(
 ):
     """The status moves to the top. What is looked at does not jump, and typing goes on."""
     # As in production: nothing refreshes between two looks
-    monkeypatch.setattr("app.web.onboarding.statuses.STATUS_SECONDS", {False: 3, True: 30})
+    monkeypatch.setattr("app.web.onboarding.page_data._STATUS_SECONDS", {False: 3, True: 30})
     page, kit = browser_page, visitor.world.kit(visitor.tenant)
     page.set_viewport_size({"width": 390, "height": 844})
     page.goto(url)

@@ -45,7 +45,7 @@ from app.store.models.connection_status import (
 )
 from app.store.models.external_id import ExternalIdRow, ExternalIdState
 from app.store.models.proof import Proof, Trigger, Verdict
-from app.store.models.proof_schedule import SETTLING, Interval, ProofSchedule, first_after
+from app.store.models.proof_schedule import ProofSchedule
 from app.store.models.role_sets import RoleSets
 from app.store.models.suspension import Suspendable, Suspension
 from app.store.models.tenant import Tenant, TenantStatus
@@ -274,10 +274,10 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
         ended = self.status is ConnectionStatus.ENDED and self.has_ended(now())
         return self.access_until if ended else None
 
-    def apply_verdict(self, proof: Proof, role_unique_id: str | None, interval: Interval) -> None:
-        """Store the result of a proof of this version, and schedule the next proof.
+    def apply_verdict(self, proof: Proof, role_unique_id: str | None) -> bool:
+        """Store the result of a proof of this version.
 
-        `interval`: the interval of routine proofs.
+        Return whether the status or the role has changed, which restarts the schedule of proofs.
         """
         self.proof_id = proof.id
         before = self.status, self.role_unique_id
@@ -297,17 +297,14 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
         # While only the account is known, there is no role that the customer could repair.
         refused = proof.verdict is Verdict.UNASSUMABLE and self.status is ConnectionStatus.PENDING
         self.refuses = refused and not self.is_only_an_account
-        self.schedule_next(self.status, proof.verdict, proof.checked_at, interval, restarts=changed)
-        settling = self.due_since and first_after(SETTLING, self.due_since, proof.checked_at)
-        if self.status is ConnectionStatus.VERIFIED and not settling:
-            self.stack = None  # the role still exists, whatever the stack's last message said
+        return changed
 
-    def approve(self, approved_at: datetime, max_age: timedelta) -> None:
+    def approve(self, approved_at: datetime, max_age: timedelta) -> bool:
         """Apply the vendor's approval of the connection's own permission set.
 
-        If the latest proof passed and is recent, it verifies the connection at once. Otherwise a
-        new proof becomes due. A recent proof is at most `max_age` old, and was not made before the
-        last resume or stack's message (`due_since`).
+        Return whether the latest proof verifies the connection at once, because it passed and is
+        recent. Otherwise a new proof becomes due. A recent proof is at most `max_age` old, and was
+        not made before the last resume or stack's message (`due_since`).
         """
         self.set_approval(None)
         proof, oldest = self.proof, max(approved_at - max_age, self.due_since or approved_at)
@@ -319,11 +316,10 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
             or self.status is ConnectionStatus.SUSPENDED
         ):
             self.make_due(approved_at, Trigger.REQUESTED)
-            return
+            return False
         self._become(ConnectionStatus.VERIFIED)
         self.verified_at = self.due_since = proof.checked_at
-        self.due_at = first_after(SETTLING, proof.checked_at, approved_at) or approved_at
-        self.due_for = Trigger.SCHEDULED
+        return True
 
     def proven_until(self, max_age: int) -> datetime | None:
         """Return the time until which its latest proof allows issuing. `max_age`: PROOF_MAX_AGE."""

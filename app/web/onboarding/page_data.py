@@ -17,14 +17,16 @@ from app.onboarding.kit_scripts import filled
 from app.onboarding.page_links import Visit
 from app.permissions.difference_in_words import difference
 from app.permissions.permission_sets import PermissionSet
+from app.proofs.schedule import SEARCH_DAYS
 from app.rotation.rotations import RotationStatus
 from app.store.models import Connection, ConnectionStatus, RotationState
-from app.store.models.proof_schedule import SEARCH_DAYS
 from app.web.onboarding import statuses
 from app.web.onboarding.look import Look, look_of
 
 WAYS = ("stack", "terraform", "cli", "organization")
 _SHOWN = 25  # connections per page
+# Between two updates of an open page; True: everything is connected
+_STATUS_SECONDS = {False: 3, True: 30}
 _UPDATES = "Other permissions are asked for: see below."
 _NEW_ID = "A new External ID is to be added: see below."
 
@@ -126,7 +128,7 @@ def live_part(visit: Visit, kit: Kit) -> dict[str, Any]:
         "summary": summary,
         "body": body,
         "seen": hashlib.sha256(f"{summary}{body}".encode()).hexdigest()[:16],
-        "seconds": statuses.STATUS_SECONDS[connected and rotation is None and not tasks],
+        "seconds": _STATUS_SECONDS[connected and rotation is None and not tasks],
     }
 
 

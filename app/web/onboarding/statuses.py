@@ -24,8 +24,6 @@ Counts = dict[ConnectionStatus, int]  # connections by status
 StepState = Literal["done", "now", "failed", "unclear", "todo"]
 Step = tuple[int, StepState, str]  # the number of the current step, its state, and its note
 
-# Between two updates of an open page; True: everything is connected
-STATUS_SECONDS = {False: 3, True: 30}
 LOOKING = "looking"
 _NOT_FOUND = "not found"  # a search that has ended; on the page, its topic is LOOKING
 NOTHING_LEFT = " There is nothing left to do."

@@ -5,10 +5,18 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from app.ids import new_id
-from app.store.models.proof_schedule import SETTLING, Interval, first_after, next_search, next_slot
+from app.proofs.schedule import (
+    _SETTLING,
+    Interval,
+    first_after,
+    next_search,
+    next_slot,
+    schedule_next,
+)
+from app.store.models import Connection, ConnectionStatus, Proof, Verdict
 
 SINCE = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
-HOUR = timedelta(hours=1)
+DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 HOURLY = partial(next_slot, seconds=3600)
 
 
@@ -33,7 +41,7 @@ def test_a_search_is_quick_at_first_then_hourly_and_ends_after_14_days():
 
 
 def test_a_first_proof_is_repeated_after_2_and_15_minutes():
-    settling = partial(first_after, SETTLING)
+    settling = partial(first_after, _SETTLING)
     assert offsets(settling) == [120, 900]
     assert offsets(settling, 130) == [900]
     assert offsets(settling, 900) == []
@@ -67,3 +75,20 @@ def test_the_interval_grows_in_quarters_with_the_connections():
         (360_000, 36_000),
     ):
         assert Interval.for_connections(3600, number, 10) == (3600, seconds, number)
+
+
+def due_in(until, status=ConnectionStatus.VERIFIED, verdict=Verdict.PROVEN):
+    """The seconds until the next proof of a connection that stays as it is."""
+    it = Connection(id=new_id(), status=status, due_since=SINCE - DAY, access_until=until)
+    proof = Proof(verdict=verdict, checked_at=SINCE, checks=[])
+    schedule_next(it, proof, Interval(3600, 3600), restarts=False)
+    return (it.due_at - SINCE).total_seconds()
+
+
+def test_a_proof_is_due_just_after_an_end_that_comes_before_its_slot():
+    refused_after_the_end = (ConnectionStatus.ENDED, Verdict.UNASSUMABLE)
+    assert due_in(SINCE + timedelta(minutes=1)) == 90
+    assert due_in(SINCE - timedelta(seconds=9), *refused_after_the_end) == 21
+    last = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)  # as people write "never"
+    for seconds in (due_in(last), due_in(SINCE + DAY), due_in(SINCE - DAY, *refused_after_the_end)):
+        assert 15 * 60 <= seconds <= 80 * 60
