@@ -6,7 +6,7 @@ from uuid import UUID
 from marshmallow import fields, validate
 
 from app.api.kit.blueprint import Blueprint, JsonObject, changing, paged, principal, services
-from app.api.kit.pages import PageQuery, page_of
+from app.api.kit.pagination import PageQuery, page_of
 from app.api.kit.schemas import (
     Answer,
     Strict,

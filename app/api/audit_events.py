@@ -6,7 +6,7 @@ from typing import Any
 from marshmallow import fields
 
 from app.api.kit.blueprint import Blueprint, JsonObject, filters_of, paged, principal, services
-from app.api.kit.pages import PageQuery, page_of
+from app.api.kit.pagination import PageQuery, page_of
 from app.api.kit.schemas import (
     UUID_EXAMPLE,
     Answer,

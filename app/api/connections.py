@@ -15,7 +15,7 @@ from app.api.kit.blueprint import (
     principal,
     services,
 )
-from app.api.kit.pages import PageQuery, page_of
+from app.api.kit.pagination import PageQuery, page_of
 from app.api.kit.schemas import (
     ACCOUNT,
     EXTERNAL_ID,

@@ -19,7 +19,7 @@ from app.api.kit import error_answers, idempotency, openapi
 from app.api.kit.authentication import Guard, requires
 from app.api.kit.idempotency import Again
 from app.api.kit.openapi import View
-from app.api.kit.pages import filters_of, paged  # noqa: F401  for resources
+from app.api.kit.pagination import filters_of, paged  # noqa: F401  for resources
 from app.config import Config
 from app.http.current_request import changing, principal, services, whole_body  # noqa: F401  for resources
 from app.identity.scopes import Scope
