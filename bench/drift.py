@@ -22,9 +22,8 @@ _CONNECTIONS = 60_000
 _BUDGET = 100  # calls a second, of which routine proofs get half
 _CALLS = 3  # calls to AWS for a routine proof
 _CALL = 0.05  # seconds
-_PLACE = (
-    1 + _CALL
-)  # seconds that a call counts against the budget (app/limits/counting_in_memory.py)
+# Seconds that a call counts against the budget (app/limits/counting_in_memory.py)
+_PLACE = 1 + _CALL
 
 
 def measure(stage: Stage) -> None:

@@ -1,7 +1,7 @@
-"""Housekeeping: what is deleted when it is old, every 15 minutes in each background worker.
+"""Housekeeping, every 15 minutes in each background worker: old rows go, and rotations advance.
 
 Old registrations, heartbeats, deliveries of webhooks and requests with an Idempotency-Key are
-deleted. Audit events older than AUDIT_RETENTION_DAYS leave the log. Rotations are advanced.
+deleted. Audit events older than AUDIT_RETENTION_DAYS leave the log.
 """
 
 import time

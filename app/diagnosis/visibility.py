@@ -1,4 +1,4 @@
-"""What a tenant's own keys do not see of a diagnosis: the vendor's steps, and other tenants."""
+"""What a diagnosis hides: the vendor's steps from a tenant's keys, other tenants from everybody."""
 
 import json
 import re

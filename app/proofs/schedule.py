@@ -160,7 +160,10 @@ def next_slot(connection_id: UUID, checked_at: datetime, seconds: int) -> dateti
 def schedule_next(
     connection: Connection, proof: Proof, interval: Interval, *, restarts: bool
 ) -> None:
-    """Schedule the proof that follows this one. `restarts`: the schedule starts again."""
+    """Schedule the proof that follows this one. `restarts`: the schedule starts again.
+
+    A verified role that has got its first three proofs has outlived its stack: `stack` is cleared.
+    """
     checked_at, status = proof.checked_at, connection.status
     if restarts or connection.due_since is None:
         connection.due_since = checked_at
@@ -172,10 +175,8 @@ def schedule_next(
     verified = status is ConnectionStatus.VERIFIED
     if verified and not settling:
         connection.stack = None  # the role still exists, whatever the stack's last message said
-    due_at, access_until = (
-        next_slot(connection.id, checked_at, interval.seconds),
-        connection.access_until,
-    )
+    due_at = next_slot(connection.id, checked_at, interval.seconds)
+    access_until = connection.access_until
     # A sum would overflow if access_until is the last possible date, so subtract instead.
     if access_until and checked_at - _LATE < access_until < due_at:
         due_at = access_until + _LATE

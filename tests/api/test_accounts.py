@@ -1,6 +1,6 @@
 """Declared accounts, and the vendor's word for roles that may write."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -142,6 +142,10 @@ def test_a_role_that_may_write_is_proven_and_waits_for_the_vendor(world, acme, w
         assert shown["awaiting_approval"] is True
     assert world.audit(connection_id=waiting["id"], action="connection.verified") == []
     assert approve(world, waiting) == ("verified", False)
+    approved = world.admin("GET", path_of(waiting))
+    checked_at = datetime.fromisoformat(approved["verification"]["checked_at"])
+    due_at = datetime.fromisoformat(approved["next_proof_at"])
+    assert due_at - checked_at == timedelta(minutes=2), "as after any first proof"
     world.admin("POST", path_of(waiting, "/credentials"))
     assert world.audit(connection_id=waiting["id"], action="connection.approved")
     world.admin.refused("POST", path_of(waiting, "/approve"), expect=409, code="conflict")

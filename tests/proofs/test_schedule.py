@@ -11,9 +11,10 @@ from app.proofs.schedule import (
     first_after,
     next_search,
     next_slot,
+    schedule_after_approval,
     schedule_next,
 )
-from app.store.models import Connection, ConnectionStatus, Proof, Verdict
+from app.store.models import Connection, ConnectionStatus, Proof, Trigger, Verdict
 
 SINCE = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
@@ -92,3 +93,11 @@ def test_a_proof_is_due_just_after_an_end_that_comes_before_its_slot():
     last = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)  # as people write "never"
     for seconds in (due_in(last), due_in(SINCE + DAY), due_in(SINCE - DAY, *refused_after_the_end)):
         assert 15 * 60 <= seconds <= 80 * 60
+
+
+def test_an_approval_goes_on_with_the_schedule_of_the_proof_that_waited_for_it():
+    for minutes, due in ((0, 2), (2, 15), (15, 15), (60, 60)):
+        it = Connection(id=new_id(), status=ConnectionStatus.VERIFIED, due_since=SINCE)
+        schedule_after_approval(it, SINCE + timedelta(minutes=minutes))
+        assert it.due_at - SINCE == timedelta(minutes=due), minutes
+        assert it.due_for is Trigger.SCHEDULED

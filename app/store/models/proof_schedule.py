@@ -1,4 +1,4 @@
-"""The columns of a connection that its schedule of proofs uses (app/proofs/schedule.py)."""
+"""The columns of a connection for its proofs' times. app/proofs/schedule.py computes them."""
 
 from datetime import datetime
 
@@ -10,7 +10,7 @@ from app.store.models.proof import Trigger
 
 
 class ProofSchedule(Identified):
-    """The columns, for the class of connections."""
+    """When a connection is due, was tried, and when its access ends."""
 
     # The time of the next proof; None: no proof is scheduled
     due_at: Mapped[datetime | None] = mapped_column(default=now)

@@ -1,4 +1,4 @@
-"""Data for the templates of the onboarding page: a kit, the connections, and updates of roles.
+"""The onboarding page and its live part, from their data: a kit, connections, updates of roles.
 
 An update leads to a newer version of a role's permission set, or to another set.
 """
