@@ -76,7 +76,7 @@ check: $(INSTALLED)
 
 # ARGS: --yes, --region <region>, --clean-up <run>.
 aws-check: $(INSTALLED)
-	@exec $(BIN)/python -m dev.aws_check --vendor "$(VENDOR)" --customer "$(CUSTOMER)" $(if $(CANARY),--canary "$(CANARY)") $(ARGS)
+	@exec $(BIN)/python -m dev.aws_check $(if $(VENDOR),--vendor "$(VENDOR)") $(if $(CUSTOMER),--customer "$(CUSTOMER)") $(if $(CANARY),--canary "$(CANARY)") $(ARGS)
 
 format: $(INSTALLED)
 	$(BIN)/ruff format .

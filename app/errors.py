@@ -150,6 +150,12 @@ class TryLaterError(AppError):
 class StoreUnavailableError(TryLaterError):
     code = "unavailable"
 
+    @property
+    def words_of_driver(self) -> str:
+        """What the database's driver says, for operators: it may name the host. It may be empty."""
+        first_line, _, _ = str(getattr(self.__cause__, "orig", None) or "").partition("\n")
+        return first_line
+
 
 class AwsUnavailableError(TryLaterError):
     code = "aws_unavailable"

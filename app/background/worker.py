@@ -223,8 +223,11 @@ def guarded(stop: Event, work: Callable[[], object]) -> bool:
     """
     try:
         return bool(work())
-    except (StoreUnavailableError, AwsUnavailableError):
-        logger.warning("worker.waiting", seconds=_AFTER_FAILURE)
+    except StoreUnavailableError as error:
+        cause = error.words_of_driver or str(error)
+        logger.warning("worker.waiting", seconds=_AFTER_FAILURE, cause=cause)
+    except AwsUnavailableError as error:
+        logger.warning("worker.waiting", seconds=_AFTER_FAILURE, cause=str(error))
     except Exception as error:  # noqa: BLE001  due rows and queued messages are retried
         logger.error("worker.failed", exc_info=error)
     stop.wait(_AFTER_FAILURE)

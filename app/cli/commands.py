@@ -190,6 +190,7 @@ class Noun(AppGroup):
                     for param in params:
                         if isinstance(param.type, Lookup) and options[param.name] is not None:
                             options[param.name] = param.type.find(options[param.name])
+                    _ensure_in_order(options.get("since"), options.get("until"))
                     show(function(**options), text, as_json=as_json)
 
             run.epilog = example_of(self.name, run.name, example)
@@ -210,6 +211,12 @@ def _ensure_text(params: list[click.Parameter], options: dict[str, Any]) -> None
             raise click.BadParameter("must be text in UTF-8, without NUL.", param=param)
 
 
+def _ensure_in_order(since: datetime | None, until: datetime | None) -> None:
+    """Raise UsageError for a period that ends before it begins, in which nothing would be found."""
+    if since is not None and until is not None and until <= since:
+        raise click.UsageError("--until must be later than --since.")
+
+
 def example_of(*words: str | None) -> str:
     return f"\b\nExample:\n  flask --app wsgi {' '.join(filter(None, words))}"
 
@@ -225,18 +232,18 @@ def _in_one_line(noun: str) -> Iterator[None]:
         problems = [f"{field}: {' '.join(texts)}" for field, texts in error.errors.items()]
         raise click.ClickException("\n".join(problems)) from error
     except StoreUnavailableError as error:
-        raise click.ClickException(str(error) + _words_of_driver(error)) from error
+        raise click.ClickException(_with_words_of_driver(error)) from error
     except (AppError, ConfigError) as error:
         raise click.ClickException(str(error)) from error
 
 
-def _words_of_driver(error: StoreUnavailableError) -> str:
-    """Return what the database's driver says. It may name the host, which the operator knows."""
-    cause = getattr(error.__cause__, "orig", None)
-    if cause is None:
-        return ""
-    first_line, _, _ = str(cause).partition("\n")  # a driver may say nothing
-    return f" The driver says: {first_line}. An empty database needs: flask --app wsgi migrate"
+def _with_words_of_driver(error: StoreUnavailableError) -> str:
+    if error.__cause__ is None:
+        return str(error)
+    return (
+        f"{error} The driver says: {error.words_of_driver}. An empty database needs: flask --app"
+        " wsgi migrate"
+    )
 
 
 def confirm(about: Row, question: str) -> None:

@@ -88,7 +88,12 @@ def show(connection: Connection) -> Row:
     return _whole(connection)
 
 
-@noun.verb("--tenant acme --status broken", columns=_COLUMNS)
+def _proven(connection: Connection) -> Row:
+    proof = connection.proof
+    return _row(connection) | {"verdict": proof.verdict if proof else None}
+
+
+@noun.verb("--tenant acme --status broken", columns="id tenant account_id status verdict why")
 @click.argument("connection", required=False, type=_ONE_CONNECTION)
 @_TENANT
 @_STATUS
@@ -105,7 +110,7 @@ def verify(
 
     def prove(selected: Connection) -> Row:
         try:
-            return _row(
+            return _proven(
                 verification.verify(
                     operator, selected.tenant_id, selected.id, trigger=Trigger.REQUESTED
                 )
@@ -113,7 +118,7 @@ def verify(
         except AppError as error:
             if connection:
                 raise
-            return _row(selected) | {"why": error.detail}
+            return _row(selected) | {"verdict": None, "why": error.detail}
 
     connections = [connection] if connection else [*_selected(tenant_id, statuses)]
     number = len(connections)

@@ -48,9 +48,9 @@ def generate() -> str:
 
 @noun.verb()
 def bootstrap() -> str:
-    """Install DEPUTY_BOOTSTRAP_KEY (or …_FILE) with every scope.
+    """Install DEPUTY_BOOTSTRAP_KEY (or …_FILE).
 
-    Safe to repeat.
+    The key gets every scope but keys:delegate. Safe to repeat.
     """
     key = services.config.service.bootstrap_key
     if key is None:

@@ -10,6 +10,10 @@ from app.config import ConfigError, TemplateConfig
 from app.onboarding.publication import Publication
 from app.permissions import permission_sets, set_files
 
+_WHO_PUBLISHES = (
+    "Publishing takes the pipeline's credentials, with the policy in broker.yaml's output"
+    " TemplatePublisherPolicyArn. Beside make run: make publish"
+)
 noun = Noun("templates", help="The CloudFormation templates that customers launch.")
 
 
@@ -67,7 +71,7 @@ def _settings() -> TemplateConfig:
     help="Publish nothing; list what is missing or differs, and fail if anything does.",
 )
 def publish(*, check: bool) -> list[Row]:
-    """Upload each permission set's templates to TEMPLATE_BUCKET.
+    """Upload the permission sets' templates to the bucket.
 
     Run it before the release that links to them, with credentials that may list the bucket and put
     objects there. It needs AWS_REGION, DEPUTY_BROKER_PRINCIPAL_ARN, DEPUTY_VENDOR_NAME and
@@ -92,9 +96,10 @@ def publish(*, check: bool) -> list[Row]:
     try:
         states = publication.published() if check else publication.publish()
     except Unavailable as error:
-        raise click.ClickException(
-            f"The bucket can't be {'read' if check else 'written to'}: {error}"
-        ) from error
+        problem = f"The bucket can't be read: {error}"
+        if not check:
+            problem = f"The bucket can't be written to: {error}\n{_WHO_PUBLISHES}"
+        raise click.ClickException(problem) from error
     finally:
         for sentence in sorted(publication.ignored):
             click.echo(f"Warning: {sentence}", err=True)

@@ -46,7 +46,7 @@ def show(tenant_id: UUID) -> Row:
     """Show a tenant, and its connections by status."""
     tenant = services.tenants.get(operator, tenant_id)
     connections = services.listing.summary(operator, tenant_id)
-    return _row(tenant) | {"accounts": tenant.accounts, "connections": connections}
+    return _row(tenant) | _allowed(tenant) | {"connections": connections}
 
 
 @noun.verb("--name 'Acme Ltd' --reference customer-42")

@@ -75,8 +75,12 @@ def deliveries(endpoint_id: UUID, limit: int) -> list[Row]:
         every(services.redelivery.deliveries, operator, endpoint_id), limit
     ):
         last = {"at": None, "status_code": None, "ms": None, "error": None}
+        if delivery.attempts:
+            last = delivery.attempts[-1] | {
+                "at": datetime.fromisoformat(delivery.attempts[-1]["at"])
+            }
         row = row_of(delivery, "id event_id status tries next_attempt_at attempts")
-        rows.append(row | {"type": event_type} | (delivery.attempts or [last])[-1])
+        rows.append(row | {"type": event_type} | last)
     return rows
 
 

@@ -29,11 +29,14 @@ def allowed_role(config: Config, text: str, *, imported: bool = False) -> RoleAr
         raise ValidationFailedError(role_arn=str(error)) from error
     if role.partition != config.aws.broker.partition:
         raise RoleNotAllowedError(
-            f"This deployment serves the partition {config.aws.broker.partition}; a role can't be"
-            " assumed across partitions."
+            f"The role is in the partition {role.partition}. This deployment serves the partition"
+            f" {config.aws.broker.partition}, and no role can be assumed across partitions."
         )
     if role.account_id in config.own_accounts:
-        raise RoleNotAllowedError("A role in one of the vendor's own accounts is never assumed.")
+        raise RoleNotAllowedError(
+            "A role in one of the vendor's own accounts is never assumed. It must be in the"
+            " customer's account."
+        )
     if role.path.startswith(_RESERVED_PATHS):
         raise RoleNotAllowedError("Service-linked and AWS-reserved roles are never assumed.")
     if imported and role.name in config.aws.imported_role_names:

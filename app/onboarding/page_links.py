@@ -360,9 +360,10 @@ class Links:
         principal, tenant_id = visit.principal, visit.tenant.id
         given, permission_set = {"role_arn": text}, visit.link.permission_set
         role_arn = text
-        if ACCOUNT_ID.fullmatch(text):
-            given = {"account_id": text}
-            role_arn = self._connections.kit_role_arn(tenant_id, text, permission_set)
+        account_id = text.replace("-", "")  # AWS's console shows 1234-5678-9012
+        if ACCOUNT_ID.fullmatch(account_id):
+            given = {"account_id": account_id}
+            role_arn = self._connections.kit_role_arn(tenant_id, account_id, permission_set)
         if not role_arn.startswith("arn:"):
             raise ValidationFailedError(role_arn="Enter a role ARN or a 12-digit account ID.")
         # Checked before the database, because PostgreSQL refuses some characters as text

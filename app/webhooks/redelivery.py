@@ -88,10 +88,12 @@ class Redelivery:
         """Send the events between these times that were not delivered. Return their number.
 
         Raises NotFoundError, RateLimitedError, ConflictError for a disabled endpoint, and
-        ValidationFailedError if the times are too long ago or have too many events.
+        ValidationFailedError if the times are too long ago, out of order, or have too many events.
         """
         if since < now() - RECOVERABLE:
             raise ValidationFailedError(since="Events can be sent again for 30 days.")
+        if until is not None and until <= since:
+            raise ValidationFailedError(until="Must be later than since.")
         with self._db.write(principal) as db:  # before the search, which costs most
             _to_repeat(db, principal, endpoint_id, limits.RECOVERIES)
         with self._db.read(long=True) as db:

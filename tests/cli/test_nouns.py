@@ -228,6 +228,11 @@ def test_many_connections_are_proven_by_one_command_and_one_that_refuses_stops_n
         other["id"]: "verified",
         acme["connection"]["id"]: "verified",
     }
+    assert {row_id: row["verdict"] for row_id, row in rows.items()} == {
+        suspended["id"]: None,
+        other["id"]: "proven",
+        acme["connection"]["id"]: "proven",
+    }
     assert "suspended" in rows[suspended["id"]]["why"]
     assert world.audit(connection_id=other["id"])[0]["actor"]["kind"] == "operator"
     assert "suspended" in cli.refused(f"connections verify {suspended['id']}")
@@ -384,6 +389,13 @@ def test_times_are_given_as_people_say_them_and_a_search_says_when_there_is_more
     assert "more than" not in cli.text(f"{search} 200")
     for since in ("", "soon", "7", "99999999d", "٣d", "2026-13-01"):
         assert "yesterday, today" in cli.text(f"audit search --since '{since}'", fails=2)
+    backwards = "--since 1h --until 2h"
+    for words in (
+        "audit search",
+        f"audit issued '{acme['name']}'",
+        f"webhooks recover {acme['id']}",
+    ):
+        assert "--until must be later" in cli.text(f"{words} {backwards}", fails=2)
 
 
 def test_tail_goes_on_until_it_is_interrupted_and_misses_and_repeats_nothing(

@@ -11,6 +11,7 @@ import pytest
 from app.audit.log import FEED_SECONDS
 from app.config import Config
 from app.http.current_request import BODY_KIB
+from app.http.error_statuses import PROBLEMS
 from app.issuing.issue import DURATION_DEFAULT
 from app.onboarding.page_links import LINK_DAYS
 from app.proofs.schedule import SEARCH_DAYS
@@ -103,6 +104,16 @@ def test_a_text_has_the_number_of_the_code(number, places):
 CALLS = re.compile(
     r"""Authorization: Bearer (\$\{?\w+|%s\\n' "?\$\{?\w+)|(\$\{?[A-Z_]+)\}?\$?\d?/v1"""
 )
+
+
+def test_the_documents_have_every_code_of_a_problem_and_every_event_of_the_log():
+    codes = (ROOT / "docs/api.md").read_text().partition("\n| code ")[2].partition("\n\n")[0]
+    assert set(re.findall(r"^\| `(\w+)`", codes, re.MULTILINE)) == {*PROBLEMS}
+    code = "".join(path.read_text() for path in (ROOT / "app").rglob("*.py"))
+    events = set(re.findall(r'logger\.\w+\(\s*"([a-z_.]+)"', code))
+    logs = (ROOT / "docs/monitoring.md").read_text().partition("\n## Logs\n")[2]
+    assert events - set(re.findall(r"`([a-z_.]+)`", logs.partition("\n## ")[0])) == set()
+    assert len(events) > 20
 
 
 def test_every_document_calls_the_address_and_the_key_alike():

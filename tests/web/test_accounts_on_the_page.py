@@ -30,7 +30,9 @@ def test_the_page_says_that_a_role_that_may_write_waits_for_the_vendor(world):
     assert made["status"] == "pending"
     assert made["awaiting_approval"] is True
     assert visitor.steps() == ["done"] * 4 + ["now"]
-    assert "the vendor must approve it" in visitor.page().get_text()
+    text = visitor.page().get_text()
+    assert "so we must approve it before use" in text
+    assert "you have nothing left to do" in text
     visitor.raw(f"/connections/{made['id']}/verify", "POST")
     assert visitor.connections()[0]["awaiting_approval"]
     world.admin("PATCH", path_of(made), {"permission_set": "inventory"})

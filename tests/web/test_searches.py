@@ -27,6 +27,11 @@ def stop(visitor, connection, **options):
     return visitor.raw(f"/connections/{connection['id']}/stop", "POST", **options).status_code
 
 
+def test_an_account_may_be_entered_as_the_console_shows_it(visitor):
+    assert visitor.paste("1234-5678-9012").status_code == 303
+    assert visitor.connections()[0]["account_id"] == "123456789012"
+
+
 def test_what_a_visitor_removes_is_gone_audited_and_may_come_again(visitor):
     made = search(visitor)
     visitor.verify(made)  # with a proof, which goes along

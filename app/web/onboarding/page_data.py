@@ -154,8 +154,9 @@ def _updates_of(visit: Visit, connections: Sequence[Connection]) -> list[SetUpda
         key = name, version, target, applied
         if key not in updates:
             before, after = versions.of(name, version), sets[target]
-            words = list(difference(before, after).words()) if before else []
             kit = kit_of(visit, visit.link.region, target)
+            words = list(difference(before, after).words()) if before else []
+            words = [sentence.replace("${AWS::Partition}", kit.partition) for sentence in words]
             updates[key] = SetUpdate(after, [], words, kit, target != name, applied)
         updates[key].connections.append(connection)
     return list(updates.values())

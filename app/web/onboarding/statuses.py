@@ -127,15 +127,16 @@ _FAILED = {
         DEMANDS: "A statement of its trust policy lets us in without your External ID.",
     },
 }
-_TO_APPROVE = (
-    "All checks passed. This role may change things, so the vendor must approve it before use."
-)
+_TO_APPROVE = "All checks passed. This role may change things, so we must approve it before use."
 
 
 class ProgressStep(NamedTuple):
     name: str
     state: StepState
     note: str
+
+
+_AWAITING_APPROVAL = ProgressStep(_LATER_STEPS[-1][0], "now", _TO_APPROVE)
 
 
 class Progress(NamedTuple):
@@ -195,7 +196,7 @@ WAITING = steps_at(
     _WITH_A_STACK,
     0,
     "now",
-    "No role has arrived yet. Create it as shown above; this page updates itself.",
+    "No role has arrived yet. Create it as shown above; it then appears here.",
 )
 
 
@@ -216,7 +217,7 @@ def progress_of(connection: Connection) -> Progress:
     if situation:
         step: Step = 0, situation.state, situation.note
     elif connection.status is ConnectionStatus.VERIFIED:
-        step = 4, "done", _proven(connection.proof)
+        step = _verified_step(connection)
     else:
         step = _tested_step(connection, outcomes)
     if connection.status is ConnectionStatus.VERIFIED:
@@ -236,6 +237,12 @@ def _topic(connection: Connection, outcomes: dict[str, str]) -> str | None:
         if outcome == "failed":
             return name
     return None
+
+
+def _verified_step(connection: Connection) -> Step:
+    if connection.external_id_row.is_withdrawn:
+        return 2, "failed", "It was withdrawn. Your role must accept the new one."
+    return 4, "done", _proven(connection.proof)
 
 
 def _tested_step(connection: Connection, outcomes: dict[str, str]) -> Step:
@@ -306,11 +313,24 @@ def _headline_of_one(progress: Progress) -> str:
     if progress.situation:
         return progress.situation.headline
     if connection.status is ConnectionStatus.PENDING and topic is None:
-        unclear = "Not connected yet: AWS gave no clear answer."
-        return unclear if progress.unclear else "Your role is being checked."
+        return _headline_of_tested(progress)
     if lets_in and (connection.verified_at or topic == STRANGER):
         return f"{lets_in} Its trust policy needs a change."
-    return _STATUSES[connection.status].headline
+    text = _STATUSES[connection.status].headline
+    is_warned = connection.proof is not None and connection.proof.warnings
+    return (
+        text.replace(NOTHING_LEFT, " There is something to look at: see below.")
+        if is_warned
+        else text
+    )
+
+
+def _headline_of_tested(progress: Progress) -> str:
+    """Return the headline of a pending connection in whose latest proof no check failed."""
+    if progress.steps[-1] == _AWAITING_APPROVAL:
+        return "Your role passed all checks. We must approve it; you have nothing left to do."
+    unclear = "Not connected yet: AWS gave no clear answer."
+    return unclear if progress.unclear else "Your role is being checked."
 
 
 def counted(counts: Counts) -> list[tuple[str, ConnectionStatus, int, ListPosition]]:
