@@ -52,7 +52,9 @@ _STEP = 64 * 1024
 # default of 5 ms, a thread that holds SQLite's write lock would wait that long after each
 # statement.
 _SWITCH_SECONDS = 0.0005
-_PIECES = 4096  # most chunks of a body; each costs some microseconds, even with one byte
+# Most chunks of a body, and for each of them more its least size in bytes. A chunk costs some
+# microseconds, even with one byte.
+_PIECES, _PIECE_BYTES = 256, 256
 _HEADER = (32 + 8) * 1024  # bytes: a header of 32 KiB, and the read of 8 KiB in which it ends
 
 
@@ -327,7 +329,7 @@ class Body(RawIOBase):
         self._is_complete = False  # True: gunicorn's search for the end must begin no wait
         if chunks := getattr(self._inner.reader, "parser", None):
             # gunicorn does not limit chunks, and many of them would starve other tenants
-            self._inner.reader.parser = _few(chunks)
+            self._inner.reader.parser = _few(chunks, process.body_bytes)
         if self._left() > process.body_bytes:
             req.force_close()  # the answer's header then says that the connection closes
 
@@ -404,13 +406,16 @@ class Body(RawIOBase):
         return data
 
 
-def _few(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield the chunks, and raise ValueError after too many.
+def _few(chunks: Iterator[bytes], body_bytes: int) -> Iterator[bytes]:
+    """Yield the chunks, and raise ValueError after too many for their size.
 
-    The process serves no other request between chunks that have already arrived.
+    The process serves no other request between chunks that have already arrived. `body_bytes`: the
+    largest body, beyond which the size allows no more chunks.
     """
+    received = 0
     for count, piece in enumerate(chunks, start=1):
-        if count > _PIECES:
+        received += len(piece)
+        if count > _PIECES + min(received, body_bytes) // _PIECE_BYTES:
             raise ValueError("a body in too many chunks")
         yield piece
 

@@ -1,11 +1,13 @@
-"""The prices of requests and of a list's rows, and how many calls to STS a proof counts as.
+"""The prices of requests, bodies and a list's rows, and how many calls to STS a proof counts as.
 
 Prices are charged to the tenant's share (app/limits/tenant_share.py). A view's price is the CPU
 time in milliseconds of the route's costliest request, as `make bench ARGS="--only costly"` measures
-it. Routes without a price of their own cost 3 to 15 ms.
+it, with a short body. Routes without a price of their own cost 3 to 15 ms.
 """
 
 MS_PER_ROW = 0.25  # price of a row in a list
+SHORT_BODY_KIB = 16  # a body up to this size has no price; a session policy has 2 KiB at most
+_MS_PER_KIB = 0.15  # ten thousand account ids, or as many escaped characters, take this time
 CALLS_PER_PROOF = 3  # calls to STS that one proof counts as, for the tenant's rate limit
 STOP = 0.0  # the view revokes, suspends or deletes
 _OTHERS = 7.0
@@ -23,6 +25,11 @@ _PRICES = {
     "suspend_tenant": STOP,
     "verify_connection": 34.0,
 }
+
+
+def price_of_body(size: int) -> float:
+    """Return the price of a request's body. `size`: in bytes."""
+    return max(0.0, size / 1024 - SHORT_BODY_KIB) * _MS_PER_KIB
 
 
 def price_of(view_name: str) -> float:

@@ -1,12 +1,12 @@
 """A tenant's share of a web process, by the cost of the tenant's requests.
 
 It applies to requests with keys that are bound to a tenant. Requests with other keys have places,
-but no price. Requests for credentials have their own limits; only refused ones are counted here. A
-share has two parts:
+but no price. Requests for credentials have their own limits; only refused ones are counted here,
+and those whose body is long or comes in chunks. A share has two parts:
 
-- CPU time: each request has a price in milliseconds, and a list costs more with each row. A request
-  beyond the share waits for a short time, and is then answered or refused with 429. So a burst is
-  spread over some seconds.
+- CPU time: each request has a price in milliseconds. A list costs more with each row, and a long
+  body with each KiB. A request beyond the share waits for a short time, and is then answered or
+  refused with 429. So a burst is spread over some seconds.
 - Places: a few requests of a tenant are processed at once, and others wait for a short time.
 
 A request that revokes, suspends or deletes is called a stop. It has no price, and is never refused.
@@ -146,8 +146,8 @@ class TenantShare:
             rest(_HOLD_SECONDS)
 
     def charge(self, tenant_scope: UUID | None, price: float) -> None:
-        """Charge a price that is known only afterwards, such as that of a list's rows."""
-        if tenant_scope is not None:
+        """Charge a price that is known only afterwards: of a body, or of a list's rows."""
+        if tenant_scope is not None and price:
             self._charge(tenant_scope, price, math.inf)
 
     def _charge(self, subject: UUID, price: float, patience: float) -> float:

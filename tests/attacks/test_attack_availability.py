@@ -37,9 +37,10 @@ from app.limits.limits import (
     REFUSED_CREDENTIALS,
     REQUESTS,
 )
-from app.limits.request_costs import MS_PER_ROW, price_of
+from app.limits.request_costs import MS_PER_ROW, price_of, price_of_body
 from app.limits.tenant_share import MS_PER_FAILED_STOP, TenantShare
 from app.store.database import Database
+from tests.attacks.chunks import chunked
 from tests.attacks.evidence import case, on_postgresql, on_sqlite
 from tests.attacks.routes import ROUTES
 from tests.support.cast import UNSET, path_of
@@ -252,6 +253,42 @@ def test_a_list_costs_more_with_each_row(world, stopped_clock):
     statuses = [mallory.raw("GET", path).status_code for _ in range(AFFORDED)]
     first, rows = price_of("list_connections"), MS_PER_ROW * 4  # which are charged afterwards
     assert statuses.count(200) == math.floor((CPU_TIME.amount * SECONDS + rows) / (first + rows))
+
+
+@on_sqlite
+@pytest.mark.usefixtures("small_share", "stopped_clock")
+def test_a_long_body_costs_more_with_each_kib(world):
+    connection = world.connection()
+    mallory = mallory_of(world, connection)
+    body = {"reason": "x" * 100 * 1024}
+    first, long = price_of("create_connection"), price_of_body(100 * 1024)
+    assert long > 10
+    path = f"{tenant_of(connection)}/connections"
+    statuses = [mallory.raw("POST", path, json=body).status_code for _ in range(AFFORDED)]
+    afforded = math.floor((CPU_TIME.amount * SECONDS + long) / (first + long))
+    assert statuses == [422] * afforded + [429] * (AFFORDED - afforded)
+
+
+@on_sqlite
+@pytest.mark.usefixtures("small_share", "stopped_clock")
+@pytest.mark.parametrize("form", ["long", "long and ignored", "in chunks"])
+def test_a_request_for_credentials_with_a_costly_body_counts_as_any_other_request(world, form):
+    """Its own limits count requests, which have a short body with a length."""
+    connection = world.connection()
+    worker = world.key("credentials:issue", tenant={"id": connection["tenant_id"]})
+    ask = partial(worker.raw, "POST", path_of(connection, "/credentials"), json={})
+    costly = partial(
+        worker.raw, "POST", path_of(connection, "/credentials"), **chunked(b"2\r\n{}\r\n0\r\n\r\n")
+    )
+    if form == "long":
+        costly = partial(ask, json={"session_policy": "x" * 17 * 1024})
+    if form == "long and ignored":
+        path = path_of(connection, "/container-credentials")
+        costly = partial(worker.raw, "GET", path, data=b" " * 17 * 1024)
+    statuses = [costly().status_code for _ in range(AFFORDED + 4)]
+    assert 429 not in statuses[: AFFORDED - 4]
+    assert statuses[-4:] == [429] * 4
+    assert ask().status_code == 200
 
 
 @on_sqlite

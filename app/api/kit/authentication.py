@@ -6,7 +6,7 @@ exists.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial, wraps
 from typing import Any
 
@@ -17,7 +17,7 @@ from app.errors import TryLaterError, UnauthenticatedError
 from app.http.current_request import services
 from app.identity import ApiKeyPrincipal
 from app.identity.scopes import Scope
-from app.limits.request_costs import STOP, price_of
+from app.limits.request_costs import SHORT_BODY_KIB, STOP, price_of
 
 # AWS's SDKs send this endpoint a key without `Bearer`, and read its refusals: Java and Go read
 # `code` and `message`, JavaScript reads `Code` and `Message`.
@@ -80,8 +80,20 @@ def from_memory() -> Iterator[ApiKeyPrincipal]:
     it returns credentials.
     """
     key = _presented_key()
-    with refusals_for_good_keys(key):
+    with _share_for_costly_body(), refusals_for_good_keys(key):
         yield services.authorization.authenticate(key, g.request_id, g.client_address)
+
+
+def _share_for_costly_body() -> AbstractContextManager[object]:
+    """Count the request against its tenant's share if its body may cost much.
+
+    The limits of requests for credentials count requests, not their cost. Clients send short bodies
+    with a Content-Length.
+    """
+    is_short = (request.content_length or 0) <= SHORT_BODY_KIB * 1024
+    if is_short and "Transfer-Encoding" not in request.headers:
+        return nullcontext()
+    return _in_tenant_share(price_of(""))
 
 
 @contextmanager

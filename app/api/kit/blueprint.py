@@ -8,7 +8,7 @@ from typing import Any
 
 import flask_smorest
 import orjson
-from flask import Flask, Request, Response
+from flask import Flask, Request, Response, g
 from marshmallow import Schema
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
@@ -23,6 +23,7 @@ from app.api.kit.pagination import filters_of, paged  # noqa: F401  for resource
 from app.config import Config
 from app.http.current_request import changing, principal, services, whole_body  # noqa: F401  for resources
 from app.identity.scopes import Scope
+from app.limits.request_costs import price_of_body
 from app.strict_json import JsonObject
 
 PUBLIC = ""  # instead of scopes: a view that needs no key
@@ -45,6 +46,8 @@ class StrictParser(FlaskParser):
             raise UnsupportedMediaType(
                 "The body must be JSON, with Content-Type: application/json."
             )
+        if caller := g.get("principal"):
+            services.tenant_share.charge(caller.tenant_scope, price_of_body(len(raw)))
         try:
             return strict_json.parse(raw)
         except ValueError as error:
