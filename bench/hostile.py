@@ -1,7 +1,8 @@
 """Row 12: a victim's rate while another tenant sends hostile bodies or keeps sockets idle.
 
 The hostile bodies have the largest accepted size, 256 KiB, and contents that are costly to parse.
-Each of eight connections sends them one after the other. The sockets, 600 at a time, send only the
+Each of eight connections sends them one after the other, to a route that counts against the
+tenant's share and to the one for credentials, whole and in chunks. The sockets, 600 at a time, send only the
 header of an allowed request with a good key. A socket that is closed is opened again.
 
 The rate is compared with the victim's rate alone. The cost of sending the attack must not count. So
@@ -86,7 +87,11 @@ def _strangers_key(stage: Stage) -> str:
     """Return a key that creates keys, of a tenant that is unrelated to the victims."""
     with contextlib.closing(stage.on_postgres.server.admin()) as admin:
         tenant = admin.must("POST", "/v1/tenants", {"name": "Hostile"}, expect=201)
-        body = {"name": "hostile", "scopes": ["keys:write"], "tenant_id": tenant["id"]}
+        body = {
+            "name": "hostile",
+            "scopes": ["keys:write", "credentials:issue"],
+            "tenant_id": tenant["id"],
+        }
         key: str = admin.must("POST", "/v1/api-keys", body, expect=201)["key"]
         return key
 

@@ -35,11 +35,33 @@ _COSTLY = (
 )
 
 
+_NOBODYS = "00000000-0000-7000-8000-000000000000"  # the body is read before anything is looked up
+_TAKE_BODIES = "/v1/api-keys", f"/v1/tenants/{_NOBODYS}/connections/{_NOBODYS}/credentials"
+_PIECE = 256  # bytes in a chunk; smaller ones are refused
+
+
 def head_of(key: str, length: int, request: str = "POST /v1/api-keys") -> bytes:
+    return _head_of(key, f"Content-Length: {length}", request)
+
+
+def _head_of(key: str, framing: str, request: str) -> bytes:
     return (
         f"{request} HTTP/1.1\r\nHost: deputy\r\nContent-Type: application/json\r\n"
-        f"Authorization: Bearer {key}\r\nContent-Length: {length}\r\n\r\n"
+        f"Authorization: Bearer {key}\r\n{framing}\r\n\r\n"
     ).encode()
+
+
+def _forms_of(key: str) -> list[bytes]:
+    """Return requests with each of the bodies, to each of the routes, whole and in chunks."""
+    forms = []
+    for path in _TAKE_BODIES:
+        for body in _COSTLY:
+            forms.append(head_of(key, len(body), f"POST {path}") + body)
+            pieces = (body[start : start + _PIECE] for start in range(0, len(body), _PIECE))
+            chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+            head = _head_of(key, "Transfer-Encoding: chunked", f"POST {path}")
+            forms.append(head + chunks + b"0\r\n\r\n")
+    return forms
 
 
 async def answer_of(reader: asyncio.StreamReader) -> tuple[int, bytes]:
@@ -54,9 +76,9 @@ async def _bodies(port: int, key: str, turn: int) -> None:
     """Send one costly body after the other, each as soon as the last was answered."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        for number in itertools.count(turn):
-            body = _COSTLY[number % len(_COSTLY)]
-            writer.write(head_of(key, len(body)) + body)
+        forms = _forms_of(key)
+        for number in itertools.count(turn * len(forms) // _BODIES):
+            writer.write(forms[number % len(forms)])
             await writer.drain()
             await answer_of(reader)
     finally:
