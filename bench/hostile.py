@@ -2,8 +2,8 @@
 
 The hostile bodies have the largest accepted size, 256 KiB, and contents that are costly to parse.
 Each of eight connections sends them one after the other, to a route that counts against the
-tenant's share and to the one for credentials, whole and in chunks. The sockets, 600 at a time, send only the
-header of an allowed request with a good key. A socket that is closed is opened again.
+tenant's share and to the one for credentials, whole and in chunks. The sockets, 600 at a time, send
+only the header of an allowed request with a good key. A socket that is closed is opened again.
 
 The rate is compared with the victim's rate alone. The cost of sending the attack must not count. So
 a separate Deputy and the database have one half of the cores, with a web process for each core. The

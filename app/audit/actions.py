@@ -233,6 +233,12 @@ ENDPOINT_DISABLED = Action(
     "failed",
     is_sent=False,
 )
+ENDPOINT_RECOVERED = Action(
+    "webhook_endpoint.recovered",
+    "A webhook endpoint is sent the events of a time that it did not get.",
+    details.EndpointRecovery,
+    is_sent=False,
+)
 ENDPOINT_DELETED = Action(
     "webhook_endpoint.deleted",
     "A webhook endpoint was deleted.",

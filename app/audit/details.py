@@ -169,6 +169,8 @@ class RevokedFamily(TypedDict):
     registrations: int
     api_key_ids: list[str]
     onboarding_link_ids: list[str]
+    webhook_endpoints_disabled: int
+    webhook_endpoint_ids: list[str]
 
 
 class KeyRevocation(KeyReference, RevokedFamily):
@@ -189,6 +191,10 @@ class EndpointDescription(EndpointReference):
     host: str
     types: list[str]
     endpoint_status: str
+
+
+class EndpointRecovery(EndpointReference):
+    events: int
 
 
 class EndpointDisabling(EndpointReference):
@@ -271,11 +277,14 @@ _MEANINGS = {
     "registrations": "How many tenants' registration tokens the key could read.",
     "api_key_ids": "The first hundred keys that were revoked with this one.",
     "onboarding_link_ids": "The first hundred links that were revoked with the key.",
+    "webhook_endpoints_disabled": "How many endpoints, whose URL or secret it set, were disabled.",
+    "webhook_endpoint_ids": "The first hundred endpoints that were disabled with the key.",
     "access": "What the permission set does: `read` or `write`.",
     "webhook_endpoint_id": "The id of the webhook endpoint.",
     "host": "The host in the URL of the webhook endpoint.",
     "types": "The types of events that are sent to the webhook endpoint, or `*`.",
     "endpoint_status": "The status of the webhook endpoint after this event.",
+    "events": "How many events are sent again.",
     "because": "Why: `gone` (it answered 410) or `failing` (no success for five days).",
     "code": "The code of the problem in the answer.",
     "method": "The method of the request.",

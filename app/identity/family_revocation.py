@@ -10,6 +10,7 @@ Tenants that a key or its family created stay when the key is revoked: they are 
 nobody can use them without another key.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -212,7 +213,7 @@ def revoke_family(db: Session, key: ApiKey) -> RevokedFamily:
     # The links are revoked first, because the query finds only links of unrevoked keys.
     revoked_links = update(OnboardingLink).where(_links_of(members)).values(revoked_at=revoked_at)
     links = db.scalars(revoked_links.returning(OnboardingLink.id), execution_options=_BLIND).all()
-    _end_endpoints(db, members, revoked_at)
+    endpoints = _end_endpoints(db, members, revoked_at)
     keys = update(ApiKey).where(ApiKey.id.in_(members)).values(revoked_at=revoked_at)
     revoked = db.execute(keys.returning(ApiKey.id, ApiKey.expires_at), execution_options=_BLIND)
     live = [row.id for row in revoked if row.id != key.id and not has_expired(row.expires_at)]
@@ -222,11 +223,16 @@ def revoke_family(db: Session, key: ApiKey) -> RevokedFamily:
         "registrations": _count(db, readable_registrations(key)),
         "api_key_ids": [*map(str, sorted(live)[:_NAMED])],
         "onboarding_link_ids": [*map(str, sorted(links)[:_NAMED])],
+        "webhook_endpoints_disabled": len(endpoints),
+        "webhook_endpoint_ids": [*map(str, sorted(endpoints)[:_NAMED])],
     }
 
 
-def _end_endpoints(db: Session, members: Select[UUID], revoked_at: datetime) -> None:
-    """Disable the endpoints whose URL or secret these keys set. Drop old secrets that they set."""
+def _end_endpoints(db: Session, members: Select[UUID], revoked_at: datetime) -> Sequence[UUID]:
+    """Disable the endpoints whose URL or secret these keys set. Drop old secrets that they set.
+
+    Return the ids of the disabled endpoints.
+    """
     by_url, by_secret, by_old_secret = (
         column.in_(members)
         for column in (
@@ -245,10 +251,11 @@ def _end_endpoints(db: Session, members: Select[UUID], revoked_at: datetime) -> 
         disabled_because=DisabledBecause.REVOKED,
         due_at=revoked_at,
     )
-    db.execute(disabled, execution_options=_BLIND)
+    ids = db.scalars(disabled.returning(WebhookEndpoint.id), execution_options=_BLIND).all()
     dropped = update(WebhookEndpoint).where(by_old_secret)
     dropped = dropped.values(old_secret=None, old_secret_ends_at=None)
     db.execute(dropped, execution_options=_BLIND)
+    return ids
 
 
 def was_revoked(db: Session, key_id: UUID | None) -> bool:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Row, case, func, insert, select, update
 
+from app.audit import actions
 from app.audit.events import note_effect
 from app.clock import now
 from app.errors import ConflictError, ValidationFailedError
@@ -107,6 +108,12 @@ class Redelivery:
                 endpoint = one_seen_by(db, principal, endpoint_id, lock=True)
                 _send(db, endpoint, events[start : start + _TOGETHER])
                 if start + _TOGETHER >= len(events):  # a retry before this point starts again
+                    actions.ENDPOINT_RECOVERED.record(
+                        db,
+                        principal.actor,
+                        {"webhook_endpoint_id": str(endpoint.id), "events": len(events)},
+                        endpoint.tenant_id,
+                    )
                     note_effect(db, endpoint.tenant_id, endpoint.id)
         return len(events)
 

@@ -128,6 +128,8 @@ def test_revoking_a_key_revokes_the_keys_and_links_that_came_of_it(world):
         "registrations": count_tenants(world),
         "api_key_ids": [child.id, grandchild.id],
         "onboarding_link_ids": [link["id"]],
+        "webhook_endpoints_disabled": 0,
+        "webhook_endpoint_ids": [],
     }
 
 

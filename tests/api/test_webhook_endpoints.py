@@ -97,6 +97,9 @@ def test_a_key_that_is_revoked_takes_its_endpoints_with_it(world):
     for endpoint in endpoints:
         found = world.admin("GET", f"{ALL}/{endpoint['id']}")
         assert (found["status"], found["disabled_because"]) == ("disabled", "revoked")
+    [event] = world.audit(action="api_key.revoked", tenant_id=tenant["id"])
+    assert event["details"]["webhook_endpoints_disabled"] == 2
+    assert event["details"]["webhook_endpoint_ids"] == sorted(one["id"] for one in endpoints)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,13 @@ from app.identity.scopes import Scope
 from app.ids import new_id
 from app.outbound.door import HttpAnswer
 from app.store.database import SYSTEM
-from app.store.models import EndpointStatus, WebhookDelivery, WebhookEndpoint, WebhookEvent
+from app.store.models import (
+    AuditEvent,
+    EndpointStatus,
+    WebhookDelivery,
+    WebhookEndpoint,
+    WebhookEvent,
+)
 from app.webhooks import delivery
 from app.webhooks.delivery import THREADS
 from app.webhooks.endpoint_secrets import Secrets, check_secrets, seal_again
@@ -191,6 +197,10 @@ def test_410_disables_at_once(services, receiver):
     assert missed == 1
     since = endpoint.created_at - timedelta(seconds=1)
     assert services.redelivery.recover(OPERATOR, endpoint.id, since=since) == 3
+    [event] = [
+        one for one in rows(services, AuditEvent) if one.action == "webhook_endpoint.recovered"
+    ]
+    assert event.details == {"webhook_endpoint_id": str(endpoint.id), "events": 3}
     deliver(services)
     assert len({headers["webhook-id"] for _, headers, _ in receiver.got}) == 3
 
@@ -516,6 +526,8 @@ def test_no_body_is_larger_than_20_kb(services, receiver):
         "registrations": 10**6,
         "api_key_ids": ["x" * 36] * 100,
         "onboarding_link_ids": ["x" * 36] * 100,
+        "webhook_endpoints_disabled": 10**6,
+        "webhook_endpoint_ids": ["x" * 36] * 100,
     }
     with services.db.write(SYSTEM) as db:
         actions.KEY_REVOKED.record(db, OPERATOR.actor, details)
