@@ -103,10 +103,16 @@ def test_a_key_that_is_revoked_takes_its_endpoints_with_it(world):
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "body"),
-    [("PATCH", "", {"url": "https://other.example.com/"}), ("POST", "/rotate-secret", {})],
+    ("method", "path", "body", "paused"),
+    [
+        ("PATCH", "", {"url": "https://other.example.com/"}, False),
+        ("POST", "/rotate-secret", {}, False),
+        ("POST", "/rotate-secret", {}, True),
+    ],
 )
-def test_a_key_that_is_revoked_disables_the_endpoints_that_it_changed(world, method, path, body):
+def test_a_key_that_is_revoked_disables_the_endpoints_that_it_changed(
+    world, method, path, body, paused
+):
     """A thief may listen at the URL, or sign events with the secret."""
     endpoint, others = made(world.admin), made(world.admin)
     one = f"{ALL}/{endpoint['id']}"
@@ -114,11 +120,11 @@ def test_a_key_that_is_revoked_disables_the_endpoints_that_it_changed(world, met
     stolen = world.admin("POST", "/v1/api-keys", wanted, expect=201)
     thief = world.admin.with_key(stolen["key"])
     thief(method, one + path, body)
-    if path:  # so that it looks as if the vendor had paused it
+    if paused:  # so that it looks as if the vendor had paused it
         thief("PATCH", one, {"status": "disabled"})
     thief("PATCH", f"{ALL}/{others['id']}", {"description": "harmless"})
     world.admin("DELETE", f"/v1/api-keys/{stolen['id']}", expect=204)
-    assert world.admin("GET", one)["disabled_because"] == ("asked" if path else "revoked")
+    assert world.admin("GET", one)["disabled_because"] == ("asked" if paused else "revoked")
     problem = world.admin.refused("PATCH", one, {"status": "enabled"}, expect=409, code="conflict")
     assert "revoked" in problem["detail"]
     world.admin("POST", f"{one}/rotate-secret", {})

@@ -130,7 +130,7 @@ def test_a_role_that_is_no_good_is_said_beside_the_field_which_keeps_it(visitor)
         ("<b>bold</b>", "Enter a role ARN or a 12-digit account ID."),
         ("arn:aws:iam::123456789012:user/x", "not the ARN of an IAM role"),
         ("arn:aws:iam::111122223333:role/deputy-x", "vendor's own accounts"),
-        ("arn:aws:iam::123456789012:role/admin", "must start with deputy-"),
+        ("arn:aws:iam::123456789012:role/admin", "must start with deputy-</small>"),
         ("arn:aws:iam::123456789012:role/" + "x" * 3000, "at most 2048"),
         ("arn:\0", "not the ARN of an IAM role"),
     ):
