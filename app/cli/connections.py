@@ -134,9 +134,14 @@ def _describe_diagnosis(diagnosis: Row) -> Iterator[str]:
     yield diagnosis["conclusion"]
     yield ""
     yield from describe_findings(diagnosis["steps"], "outcome", "detail", "fix")
+    rights = diagnosis["permissions"]
+    unseen = [right for right in rights["unknown"] if right["cause"] == "not_seen"]
+    rights = rights | {"unknown": [right for right in rights["unknown"] if right not in unseen]}
     for name in ("missing", "unknown", "beyond"):
-        if actions := diagnosis["permissions"][name]:
-            yield from ("", f"{name}:", *table(actions))
+        if rights[name]:
+            yield from ("", f"{name}:", *table(rights[name]))
+    if unseen:
+        yield from ("", f"{len(unseen)} rights were not read; --json lists them.")
 
 
 def describe_findings(rows: list[Row], status: str, observation: str, to_do: str) -> Iterator[str]:

@@ -119,6 +119,7 @@ class Diagnoses:
             allowed_role(self._config, connection.role_arn)
         except CallerFaultError as error:
             return evidence._replace(not_allowed=error.detail)
+        evidence = evidence._replace(unfit=_unfit(connection))
         try:
             if connection.role_unique_id is None:
                 self._sts.probe_again(connection.grant)
@@ -151,6 +152,16 @@ class Diagnoses:
                 {"steps": {step.name: step.outcome for step in result}},
             )
             return connection
+
+
+def _unfit(connection: Connection) -> tuple[str, str] | None:
+    """Return why a role that lets us in is not used, and what the customer has to change."""
+    if connection.external_id_row.is_withdrawn:
+        return connection.why or "", "update the role, so that it accepts the kit's External ID."
+    if connection.status is not ConnectionStatus.INSECURE or connection.proof is None:
+        return None
+    failed = (check for check in connection.proof.checks if check["outcome"] == "failed")
+    return connection.why or "", next(failed)["detail"]
 
 
 def _trust_policy(settings: RoleSettings | StsError, own_ids: Collection[str]) -> JsonObject | None:

@@ -50,6 +50,7 @@ class Evidence(NamedTuple):
     ended: str | None = None  # why the access has ended, if it has
     accepts_another: bool = False  # the role accepts another External ID of the tenant
     recreated: bool = False  # another role has the ARN of the proven role
+    unfit: tuple[str, str] | None = None  # why a role that lets us in is not used, and the change
     view: RoleView = UNREAD
     gaps: tuple[Gap, ...] = ()  # rights of the permission set that the role lacks or may lack
 
@@ -132,6 +133,21 @@ def _lets_us_try(evidence: Evidence) -> DiagnosisStep:
 
 
 def _role(evidence: Evidence) -> DiagnosisStep:
+    if evidence.error or evidence.accepts_another:
+        return _role_without_access(evidence)
+    if evidence.recreated:
+        return _problem(
+            "The role under this ARN is not the one that was proven: it was deleted and made"
+            " again.",
+            "Vendor or customer: verify the connection; a proof pins the new role.",
+        )
+    if evidence.unfit:
+        why, change = evidence.unfit
+        return _problem(why, f"Customer: {change}")
+    return _ok(check_of(OWN, "passed").detail)
+
+
+def _role_without_access(evidence: Evidence) -> DiagnosisStep:
     refused = isinstance(evidence.error, Refused)
     if refused and evidence.ended:
         fix = "Customer: to continue the access, set AccessUntil to a later time, or to none."
@@ -150,15 +166,7 @@ def _role(evidence: Evidence) -> DiagnosisStep:
             " blocks us.",
             f"Customer: {check_of(OWN, 'failed').detail}",
         )
-    if evidence.error:
-        return _unknown("AWS gave no answer about the role.")
-    if evidence.recreated:
-        return _problem(
-            "The role under this ARN is not the one that was proven: it was deleted and made"
-            " again.",
-            "Vendor or customer: verify the connection; a proof pins the new role.",
-        )
-    return _ok(check_of(OWN, "passed").detail)
+    return _unknown("AWS gave no answer about the role.")
 
 
 def _duration(evidence: Evidence) -> DiagnosisStep:

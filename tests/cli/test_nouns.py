@@ -254,6 +254,8 @@ def test_why_a_connection_is_not_verified_is_one_command(cli, world):
     shown = re.findall(r"^(ok|problem|unknown|skipped) +(\w+) ", text, re.MULTILINE)
     assert shown == [(step["outcome"], step["name"]) for step in diagnosis["steps"]]
     assert diagnosis["conclusion"] == text.splitlines()[0]
+    unread = len(diagnosis["permissions"]["unknown"])
+    assert text.splitlines()[-1] == f"{unread} rights were not read; --json lists them."
 
 
 def test_keys_are_replaced(cli, acme):

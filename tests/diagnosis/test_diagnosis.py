@@ -439,6 +439,17 @@ def test_a_role_that_no_proof_has_pinned_is_not_read(world):
         {"Effect": "Deny", "Action": "*", "Resource": "*"}
     ]
     assert found["conclusion"] == "The role accepts any External ID."
+    assert step(found, "role")["outcome"] == "problem"
+    assert step(found, "role")["fix"].startswith("Customer: The role can be assumed without any")
+
+
+def test_a_role_that_needs_the_new_external_id_has_a_fix(patient):
+    path = f"/v1/tenants/{patient.tenant['id']}/external-id/rotation"
+    patient.world.admin("POST", path, {"reason": "a leak", "emergency": True}, expect=201)
+    found = patient.diagnose()
+    assert problems(found) == ["role"]
+    assert step(found, "role")["fix"].startswith("Customer: update the role")
+    assert found["conclusion"] == step(found, "role")["detail"]
 
 
 def test_another_tenants_external_id_is_not_shown(patient):
