@@ -68,7 +68,8 @@ def owned(
     ids = _scoped(principal, tenant_id, connection_id=connection_id)
     if lock and ids["confined_to"] == tenant_id:
         # The lock depends on both ids. So a principal that sends another tenant's connection with
-        # its own tenant can't delay requests about that connection.
+        # its own tenant does not delay requests about that connection. One that computes an id for
+        # the same lock delays them by the milliseconds until its 404, within its tenant's share.
         Lock.CONNECTION.hold(db, UUID(int=tenant_id.int ^ connection_id.int))
     return one_or_not_found(db, _LOCKED if lock else _OWNED, ids)
 
