@@ -96,9 +96,9 @@ def publish(*, check: bool) -> list[Row]:
     try:
         states = publication.published() if check else publication.publish()
     except Unavailable as error:
-        problem = f"The bucket can't be read: {error}"
-        if not check:
-            problem = f"The bucket can't be written to: {error}\n{_WHO_PUBLISHES}"
+        problem = f"The bucket can't be {'read' if check else 'written to'}: {error}"
+        if "AccessDenied" in problem:  # the broker's credentials, for example
+            problem += f"\n{_WHO_PUBLISHES}"
         raise click.ClickException(problem) from error
     finally:
         for sentence in sorted(publication.ignored):

@@ -398,6 +398,13 @@ def test_without_the_bucket_the_command_says_what_is_wrong(pipeline, unpublished
     assert line.startswith("Error: The bucket can't be written to:")
 
 
+def test_the_broker_is_told_whose_credentials_publish(unpublished):
+    done = command(create_app(unpublished))
+    assert done.exit_code == 1
+    assert "AccessDenied" in done.output
+    assert "the policy in broker.yaml's output TemplatePublisherPolicyArn" in done.output
+
+
 def test_other_content_under_a_templates_name_fails_the_command(pipeline, unpublished):
     """A thief of the pipeline's credentials knew the name beforehand: it is a hash of what is in
     the repository.
