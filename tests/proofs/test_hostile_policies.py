@@ -7,6 +7,7 @@ takes some 15 ms. A count does not see the time inside one call, where a regular
 backtrack: a timer of the CPU's time ends such a call.
 """
 
+import gc
 import itertools
 import json
 import signal
@@ -156,11 +157,13 @@ def cpu_limit():
         raise AssertionError(f"More than {CPU_SECONDS} s of CPU.")
 
     before = signal.signal(signal.SIGVTALRM, end)
+    gc.disable()  # else this may pay for what all tests before it have left behind
     signal.setitimer(signal.ITIMER_VIRTUAL, CPU_SECONDS)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        gc.enable()
         signal.signal(signal.SIGVTALRM, before)
 
 

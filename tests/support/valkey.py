@@ -16,9 +16,15 @@ class Valkey:
     """Started, killed and started again on the same port, which empties it."""
 
     def __init__(self):
-        self.port = free_port()
+        for tries_left in (2, 1, 0):
+            self.port = free_port()
+            try:
+                self.start()
+                break
+            except OSError:  # another process has taken the port meanwhile
+                if not tries_left:
+                    raise
         self.url = f"redis://127.0.0.1:{self.port}/0"
-        self.start()
 
     def start(self):
         self._server = ValkeyServer(port=self.port, save="")
