@@ -88,7 +88,8 @@ class Roles:
         trust = quote(json.dumps(policy))
         return (
             f"<GetRoleResponse><GetRoleResult><Role><RoleId>{_role_id(number)}</RoleId>"
-            f"<AssumeRolePolicyDocument>{trust}</AssumeRolePolicyDocument></Role></GetRoleResult></GetRoleResponse>"
+            f"<AssumeRolePolicyDocument>{trust}</AssumeRolePolicyDocument></Role>"
+            "</GetRoleResult></GetRoleResponse>"
         ).encode()
 
     def _of_session(self, access_key: str) -> int | None:
@@ -110,7 +111,8 @@ class Roles:
             f"<SecretAccessKey>wJalrXUtnFEMIK7MDENGbPxRfiCY{given:012d}</SecretAccessKey>"
             f"<SessionToken>{_TOKEN}{given:012d}</SessionToken>"
             f"<Expiration>{expires}</Expiration></Credentials>"
-            f"</AssumeRoleResult><ResponseMetadata><RequestId>bench-{given}</RequestId></ResponseMetadata>"
+            f"</AssumeRoleResult><ResponseMetadata><RequestId>bench-{given}</RequestId>"
+            "</ResponseMetadata>"
             "</AssumeRoleResponse>"
         ).encode()
 
@@ -162,7 +164,8 @@ def _identity(account: str, arn: str, user_id: str) -> bytes:
     return (
         f'<GetCallerIdentityResponse xmlns="{_NAMESPACE}"><GetCallerIdentityResult><Arn>{arn}</Arn>'
         f"<UserId>{user_id}</UserId><Account>{account}</Account></GetCallerIdentityResult>"
-        "<ResponseMetadata><RequestId>bench</RequestId></ResponseMetadata></GetCallerIdentityResponse>"
+        "<ResponseMetadata><RequestId>bench</RequestId></ResponseMetadata>"
+        "</GetCallerIdentityResponse>"
     ).encode()
 
 

@@ -28,7 +28,8 @@ _CONTRACTS = {
     "takes away a table or a column": r"\bDROP\s+(TABLE|COLUMN|VIEW)\b",
     "gives something another name": r"\bRENAME\b",
     "demands a value that older code does not write": (
-        r"\bSET\s+NOT\s+NULL\b|\bDROP\s+DEFAULT\b|\bADD\s+(COLUMN\s+)?(?!CONSTRAINT\b)(?!.*\bDEFAULT\b).*\bNOT\s+NULL\b"
+        r"\bSET\s+NOT\s+NULL\b|\bDROP\s+DEFAULT\b"
+        r"|\bADD\s+(COLUMN\s+)?(?!CONSTRAINT\b)(?!.*\bDEFAULT\b).*\bNOT\s+NULL\b"
     ),
     "changes a type": r"\bALTER\s+(COLUMN\s+)?\S+\s+(SET\s+DATA\s+)?TYPE\b",
     "refuses rows that older code writes": (

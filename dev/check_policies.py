@@ -27,7 +27,8 @@ _NARROWING = re.compile(
     re.IGNORECASE,
 )
 _OPERATOR = re.compile(
-    r"((ForAllValues|ForAnyValue):)?(String(Not)?(Equals(IgnoreCase)?|Like)|Arn(Not)?(Equals|Like)|(Not)?IpAddress|Bool"
+    r"((ForAllValues|ForAnyValue):)?(String(Not)?(Equals(IgnoreCase)?|Like)"
+    r"|Arn(Not)?(Equals|Like)|(Not)?IpAddress|Bool"
     r"|BinaryEquals|(Numeric|Date)((Not)?Equals|(Less|Greater)Than(Equals)?))(IfExists)?|Null"
 )
 

@@ -53,7 +53,8 @@ def render(error: AwsError, service: str, *, as_json: bool) -> Response:
     else:
         fault = "Sender" if error.status < 500 else "Receiver"
         body = (
-            f'<ErrorResponse xmlns="https://{service}.amazonaws.com/doc/"><Error><Type>{fault}</Type>{detail}</Error>'
+            f'<ErrorResponse xmlns="https://{service}.amazonaws.com/doc/"><Error><Type>{fault}'
+            f"</Type>{detail}</Error>"
             f"<RequestId>{request_id}</RequestId></ErrorResponse>"
         )
     return Response(body, error.status, headers, content_type="text/xml")

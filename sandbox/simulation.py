@@ -52,8 +52,10 @@ def simulate(form: Mapping[str, str], role_of: Callable[[str], Any]) -> Response
         results += _result(policies, Request(action, resources[0], context))
     body = (
         f'<{ACTION}Response xmlns="https://iam.amazonaws.com/doc/2010-05-08/"><{ACTION}Result>'
-        f"<IsTruncated>false</IsTruncated><EvaluationResults>{results}</EvaluationResults></{ACTION}Result>"
-        f"<ResponseMetadata><RequestId>{uuid.uuid4()}</RequestId></ResponseMetadata></{ACTION}Response>"
+        f"<IsTruncated>false</IsTruncated><EvaluationResults>{results}</EvaluationResults>"
+        f"</{ACTION}Result>"
+        f"<ResponseMetadata><RequestId>{uuid.uuid4()}</RequestId></ResponseMetadata>"
+        f"</{ACTION}Response>"
     )
     return Response(body, 200, content_type="text/xml")
 

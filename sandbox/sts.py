@@ -237,7 +237,9 @@ def _answer(action: str, result: str) -> Response:
     request_id = str(uuid.uuid4())
     body = (
         f"<{action}Response"
-        f' xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><{action}Result>{result}</{action}Result>'
-        f"<ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata></{action}Response>"
+        f' xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><{action}Result>{result}'
+        f"</{action}Result>"
+        f"<ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata>"
+        f"</{action}Response>"
     )
     return Response(body, 200, {"x-amzn-RequestId": request_id}, content_type="text/xml")

@@ -26,9 +26,11 @@ _ANYTHING = re.compile(r"\*+\?{,2}|\?{1,2}\*+")
 # Condition keys with values that depend on the broker's request, session or network. Two requests
 # of the broker may have different values.
 CHOSEN = re.compile(
-    r"sts:(rolesessionname|sourceidentity|transitivetagkeys|durationseconds|requestcontext(providers|/.+))"
-    r"|aws:((request|principal)tag/.+|tagkeys|sourceidentity|currenttime|epochtime|tokenissuetime|requestedregion"
-    r"|sourceip|vpcsourceip|sourcevpc|sourcevpcarn|sourcevpce|vpceaccount|vpceorgid|vpceorgpaths|referer|useragent"
+    r"sts:(rolesessionname|sourceidentity|transitivetagkeys|durationseconds"
+    r"|requestcontext(providers|/.+))"
+    r"|aws:((request|principal)tag/.+|tagkeys|sourceidentity|currenttime|epochtime|tokenissuetime"
+    r"|requestedregion|sourceip|vpcsourceip|sourcevpc|sourcevpcarn|sourcevpce|vpceaccount"
+    r"|vpceorgid|vpceorgpaths|referer|useragent"
     r"|ec2instancesource.+)|(ec2|ssm):sourceinstancearn|ec2:roledelivery|lambda:sourcefunctionarn",
     re.DOTALL,
 )

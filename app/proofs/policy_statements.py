@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 _HEAD = 5  # colons before the last part of an ARN
 _ELEMENTS = {"Sid", "Effect", "Principal", "NotPrincipal", "Action", "NotAction", "Condition"}
 _OPERATOR = re.compile(
-    r"(?:(forallvalues|foranyvalue):)?(string(?:not)?(?:equals|equalsignorecase|like)|arn(?:not)?(?:equals|like)"
-    r"|(?:numeric|date)(?:(?:not)?equals|(?:less|greater)than(?:equals)?)|(?:not)?ipaddress|bool|null)(ifexists)?"
+    r"(?:(forallvalues|foranyvalue):)?(string(?:not)?(?:equals|equalsignorecase|like)"
+    r"|arn(?:not)?(?:equals|like)"
+    r"|(?:numeric|date)(?:(?:not)?equals|(?:less|greater)than(?:equals)?)"
+    r"|(?:not)?ipaddress|bool|null)(ifexists)?"
 )
 
 

@@ -20,7 +20,8 @@ from app.ids import ACCOUNT_ID, AccountId
 Network = IPv4Network | IPv6Network
 REGION = r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}"
 _TOPIC = re.compile(
-    rf"arn:(?P<partition>aws(?:-[a-z0-9]+)*):sns:(?P<region>{REGION}):[0-9]{{12}}:[A-Za-z0-9_-]{{1,256}}",
+    rf"arn:(?P<partition>aws(?:-[a-z0-9]+)*):sns:(?P<region>{REGION})"
+    r":[0-9]{12}:[A-Za-z0-9_-]{1,256}",
     re.ASCII,
 )
 _SQS_QUEUE = r"sqs://[A-Za-z0-9.:-]+/[0-9]{12}/[A-Za-z0-9_-]{1,80}"

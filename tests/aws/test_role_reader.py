@@ -183,15 +183,18 @@ def test_a_diagnosis_sees_all_pages(sts, http):
             decision(
                 "ec2:DescribeVpcs",
                 "implicitDeny",
-                "<OrganizationsDecisionDetail><AllowedByOrganizations>false</AllowedByOrganizations>"
-                f"</OrganizationsDecisionDetail><MissingContextValues>{names('aws:SourceIp')}</MissingContextValues>",
+                "<OrganizationsDecisionDetail><AllowedByOrganizations>false"
+                "</AllowedByOrganizations>"
+                f"</OrganizationsDecisionDetail><MissingContextValues>{names('aws:SourceIp')}"
+                "</MissingContextValues>",
             ),
         ),
         decided(
             decision(
                 "s3:GetObject",
                 "explicitDeny",
-                "<PermissionsBoundaryDecisionDetail><AllowedByPermissionsBoundary>false</AllowedByPermissionsBoundary>"
+                "<PermissionsBoundaryDecisionDetail><AllowedByPermissionsBoundary>false"
+                "</AllowedByPermissionsBoundary>"
                 "</PermissionsBoundaryDecisionDetail>",
             )
         ),

@@ -19,7 +19,8 @@ from tests.support.waiting import until
 
 _THROTTLED = (
     "<ErrorResponse"
-    ' xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type><Code>Throttling</Code><Message>Rate'
+    ' xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type>'
+    "<Code>Throttling</Code><Message>Rate"
     " exceeded</Message></Error><RequestId>front</RequestId></ErrorResponse>"
 )
 
