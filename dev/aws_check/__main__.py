@@ -67,7 +67,8 @@ def main() -> int:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="make aws-check", description=__doc__)
+    usage = "make aws-check VENDOR=<profile> CUSTOMER=<profile> [CANARY=<profile>] [ARGS=…]"
+    parser = argparse.ArgumentParser(usage=usage, prog="make aws-check", description=__doc__)
     parser.add_argument(
         "--vendor", required=True, help="a profile of the AWS CLI, with administrator's rights"
     )
