@@ -28,6 +28,7 @@ from app.concurrency.places import without_slot
 from app.http.current_request import client_address
 from app.http.plain_requests import REQUEST_ID, PlainRequest, format_answer, new_request_id
 from app.issuing.issue import DURATION_DEFAULT, Issued
+from app.limits.request_costs import SHORT_BODY_KIB
 from app.services import Services
 from app.settings.valid_values import SESSION_MAX, SESSION_MIN
 
@@ -217,6 +218,8 @@ def _terms(request: PlainRequest) -> JsonObject | None:
     if not request.body:
         return {}
     if request.method != "POST" or request.content_type != "application/json":
+        return None
+    if len(request.body) > SHORT_BODY_KIB * 1024:  # counts against the tenant's share
         return None
     parse = _parse_cached_body if len(request.body) <= _CACHED_BODY else _parse_body
     return parse(request.body)

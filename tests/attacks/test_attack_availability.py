@@ -281,10 +281,10 @@ def test_a_request_for_credentials_with_a_costly_body_counts_as_any_other_reques
         worker.raw, "POST", path_of(connection, "/credentials"), **chunked(b"2\r\n{}\r\n0\r\n\r\n")
     )
     if form == "long":
-        costly = partial(ask, json={"session_policy": "x" * 17 * 1024})
+        costly = partial(ask, json={"session_policy": "x" * 4 * 1024})
     if form == "long and ignored":
         path = path_of(connection, "/container-credentials")
-        costly = partial(worker.raw, "GET", path, data=b" " * 17 * 1024)
+        costly = partial(worker.raw, "GET", path, data=b" " * 5 * 1024)
     statuses = [costly().status_code for _ in range(AFFORDED + 4)]
     assert 429 not in statuses[: AFFORDED - 4]
     assert statuses[-4:] == [429] * 4
