@@ -23,11 +23,11 @@ from app.diagnosis.visibility import for_the_tenant, without_other_tenants
 from app.errors import CallerFaultError
 from app.identity import Principal, owned
 from app.permissions.permission_sets import PermissionSet, PermissionSets
-from app.permissions.set_rules import JsonObject
 from app.proofs.canary import Canary
 from app.rotation.switch import RotationPlan, accepts_any, plan_rotation
 from app.store.database import Database
 from app.store.models import Connection, ConnectionStatus
+from app.strict_json import JsonObject
 
 # for a permission set that is no longer configured
 _UNCONFIGURED = PermissionSet("", 0, "", "", "read", [], [], [])
@@ -155,13 +155,19 @@ class Diagnoses:
 
 
 def _unfit(connection: Connection) -> tuple[str, str] | None:
-    """Return why a role that lets us in is not used, and what the customer has to change."""
+    """Return why a role that lets us in is not used, and what the customer has to change.
+
+    Return None if it is used, or if a proof decides. The latest proof may have been inconclusive,
+    so it need not show what is wrong.
+    """
+    why = connection.why or ""
     if connection.external_id_row.is_withdrawn:
-        return connection.why or "", "update the role, so that it accepts the kit's External ID."
-    if connection.status is not ConnectionStatus.INSECURE or connection.proof is None:
-        return None
-    failed = (check for check in connection.proof.checks if check["outcome"] == "failed")
-    return connection.why or "", next(failed)["detail"]
+        return why, "update the role, so that it accepts the kit's External ID."
+    if connection.status is ConnectionStatus.INSECURE:
+        checks = connection.proof.checks if connection.proof else ()
+        details = (check["detail"] for check in checks if check["outcome"] == "failed")
+        return why, next(details, "compare the role's trust policy with the kit's.")
+    return None
 
 
 def _trust_policy(settings: RoleSettings | StsError, own_ids: Collection[str]) -> JsonObject | None:

@@ -13,8 +13,8 @@ from typing import Literal
 from app.aws.role_view import Decision, Right, RolePolicies
 from app.ids import RoleArn
 from app.permissions.permission_sets import READS_ITSELF
-from app.permissions.set_rules import JsonObject
 from app.proofs.policy_statements import Globs, comparisons, elements_of, texts
+from app.strict_json import JsonObject
 
 Cause = Literal[
     "not_granted", "denied", "organization", "boundary", "condition", "pattern", "not_seen"

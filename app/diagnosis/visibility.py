@@ -1,4 +1,4 @@
-"""What a diagnosis hides: the vendor's steps from a tenant's keys, other tenants from everybody."""
+"""Hide the vendor's steps of a diagnosis from tenants, and other tenants from everybody."""
 
 import json
 import re

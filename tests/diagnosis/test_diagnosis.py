@@ -5,6 +5,7 @@ it, and who can mend it.
 import copy
 import json
 from contextlib import closing, contextmanager
+from functools import partial
 
 import pytest
 
@@ -441,6 +442,18 @@ def test_a_role_that_no_proof_has_pinned_is_not_read(world):
     assert found["conclusion"] == "The role accepts any External ID."
     assert step(found, "role")["outcome"] == "problem"
     assert step(found, "role")["fix"].startswith("Customer: The role can be assumed without any")
+
+
+def test_an_insecure_role_whose_latest_proof_was_inconclusive_is_diagnosed(patient, faults):
+    patient.customer.retrust(patient.name, without_external_id(patient.kit["trust_policy"]))
+    verify = partial(patient.world.admin, "POST", path_of(patient.connection, "/verify"))
+    assert verify()["status"] == "insecure"
+    faults.add("throttle", role_arn=patient.connection["role_arn"])
+    assert verify()["verification"]["verdict"] == "inconclusive"
+    faults.clear()
+    found = patient.diagnose()
+    assert step(found, "role")["outcome"] == "problem"
+    assert step(found, "role")["fix"].startswith("Customer: ")
 
 
 def test_a_role_that_needs_the_new_external_id_has_a_fix(patient):
