@@ -151,10 +151,13 @@ class StoreUnavailableError(TryLaterError):
     code = "unavailable"
 
     @property
-    def words_of_driver(self) -> str:
-        """What the database's driver says, for operators: it may name the host. It may be empty."""
-        first_line, _, _ = str(getattr(self.__cause__, "orig", None) or "").partition("\n")
-        return first_line
+    def words_of_driver(self) -> str | None:
+        """Return the first line of the database driver's message; None without a driver's error.
+
+        It is for operators, because it may name the host.
+        """
+        cause = getattr(self.__cause__, "orig", None)
+        return None if cause is None else str(cause).partition("\n")[0]
 
 
 class AwsUnavailableError(TryLaterError):

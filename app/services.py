@@ -17,8 +17,9 @@ from app.identity.api_keys import ApiKeys
 from app.identity.key_uses import KeyUses
 from app.imports.imports import Imports
 from app.issuing import authorization, issue, session_cache, session_origins
-from app.limits import counting_in_memory, refusal_events, tenant_share
+from app.limits import refusal_events, tenant_share
 from app.limits.counting_in_database import Quotas
+from app.limits.counting_in_memory import Rates
 from app.limits.limits import KEYS
 from app.log import logger
 from app.onboarding import kit, page_links, publication, registrations
@@ -119,7 +120,7 @@ def _health(services: Services, door: sts.Sts, prober: canary.Canary) -> Health:
     return Health(only_doctors, checks)
 
 
-def _shared(config: Config) -> tuple[session_cache.SessionCache, counting_in_memory.Rates]:
+def _shared(config: Config) -> tuple[session_cache.SessionCache, Rates]:
     """Return the session cache and the rate limits, with a shared cache if one is configured.
 
     The shared cache's libraries are imported lazily: they take 10 % of a process's start-up time.
@@ -130,7 +131,7 @@ def _shared(config: Config) -> tuple[session_cache.SessionCache, counting_in_mem
 
         shared = SharedCache(url)
     sessions = session_cache.SessionCache(config.database.secret_keys, shared)
-    return sessions, counting_in_memory.Rates(config, shared)
+    return sessions, Rates(config, shared)
 
 
 def _registrations(

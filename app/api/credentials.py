@@ -28,7 +28,7 @@ from app.concurrency.places import without_slot
 from app.http.current_request import client_address
 from app.http.plain_requests import REQUEST_ID, PlainRequest, format_answer, new_request_id
 from app.issuing.issue import DURATION_DEFAULT, Issued
-from app.limits.request_costs import SHORT_BODY_KIB
+from app.limits.request_costs import price_of_body
 from app.services import Services
 from app.settings.valid_values import SESSION_MAX, SESSION_MIN
 
@@ -219,7 +219,7 @@ def _terms(request: PlainRequest) -> JsonObject | None:
         return {}
     if request.method != "POST" or request.content_type != "application/json":
         return None
-    if len(request.body) > SHORT_BODY_KIB * 1024:  # counts against the tenant's share
+    if price_of_body(len(request.body)):  # Flask's guard charges it to the tenant's share
         return None
     parse = _parse_cached_body if len(request.body) <= _CACHED_BODY else _parse_body
     return parse(request.body)

@@ -18,7 +18,8 @@ from botocore.exceptions import ClientError
 
 from app.aws.errors import AWS_ERRORS, Unavailable, code_of
 from app.config import Config
-from app.permissions.set_rules import JsonObject, texts
+from app.permissions.set_rules import texts
+from app.strict_json import JsonObject
 
 _PATIENT = BotoConfig(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 2})
 _NO_RIGHT = {

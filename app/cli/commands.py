@@ -238,12 +238,10 @@ def _in_one_line(noun: str) -> Iterator[None]:
 
 
 def _with_words_of_driver(error: StoreUnavailableError) -> str:
-    if error.__cause__ is None:
+    words = error.words_of_driver
+    if words is None:
         return str(error)
-    return (
-        f"{error} The driver says: {error.words_of_driver}. An empty database needs: flask --app"
-        " wsgi migrate"
-    )
+    return f"{error} The driver says: {words}. An empty database needs: flask --app wsgi migrate"
 
 
 def confirm(about: Row, question: str) -> None:

@@ -135,13 +135,14 @@ def _describe_diagnosis(diagnosis: Row) -> Iterator[str]:
     yield ""
     yield from describe_findings(diagnosis["steps"], "outcome", "detail", "fix")
     rights = diagnosis["permissions"]
-    unseen = [right for right in rights["unknown"] if right["cause"] == "not_seen"]
-    rights = rights | {"unknown": [right for right in rights["unknown"] if right not in unseen]}
+    unknown = [right for right in rights["unknown"] if right["cause"] != "not_seen"]
+    unread = len(rights["unknown"]) - len(unknown)
+    rights = rights | {"unknown": unknown}
     for name in ("missing", "unknown", "beyond"):
         if rights[name]:
             yield from ("", f"{name}:", *table(rights[name]))
-    if unseen:
-        yield from ("", f"{len(unseen)} rights were not read; --json lists them.")
+    if unread:
+        yield from ("", f"{unread} rights were not read; --json lists them.")
 
 
 def describe_findings(rows: list[Row], status: str, observation: str, to_do: str) -> Iterator[str]:

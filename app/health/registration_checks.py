@@ -26,8 +26,9 @@ from app.health.checks import (
     skipped,
     warning,
 )
-from app.permissions.set_rules import JsonObject, texts
+from app.permissions.set_rules import texts
 from app.store.database import Database, database_now
+from app.strict_json import JsonObject
 
 STACK = (
     "Launch or update the stack of cloudformation/broker.yaml; its outputs are the values of these"

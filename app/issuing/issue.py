@@ -27,8 +27,9 @@ from app.identity import ApiKeyPrincipal, owned
 from app.identity.tenancy import ConnectionKey
 from app.issuing.authorization import Authorization, VerifiedConnection, refused_about
 from app.issuing.session_cache import CacheKey, SessionCache, Source
-from app.limits import counting_in_memory, limits
+from app.limits import limits
 from app.limits.counting_in_database import seconds_until_room, take
+from app.limits.counting_in_memory import Rates
 from app.settings.valid_values import SESSION_MIN
 from app.store.database import SYSTEM, Database, Session as DbSession
 from app.store.models import Connection, Trigger
@@ -81,7 +82,7 @@ class CredentialIssuer:
     _sts: Sts
     _authorization: Authorization
     _sessions: SessionCache
-    _rates: counting_in_memory.Rates
+    _rates: Rates
     _log: AuditLog
     _max_seconds: int
     # The access key ids of sessions for which this process has stored an indexed event. A session's

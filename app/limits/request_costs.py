@@ -8,11 +8,11 @@ it, with a short body. Routes without a price of their own cost 3 to 15 ms.
 MS_PER_ROW = 0.25  # price of a row in a list
 # A body up to this size has no price. A session policy has 2 KiB at most, and 4 KiB of empty lists
 # take 1.7 ms.
-SHORT_BODY_KIB = 4
+_FREE_KIB = 4
 _MS_PER_KIB = 0.15  # ten thousand account ids, or as many escaped characters, take this time
 CALLS_PER_PROOF = 3  # calls to STS that one proof counts as, for the tenant's rate limit
 STOP = 0.0  # the view revokes, suspends or deletes
-_OTHERS = 7.0
+ORDINARY = 7.0
 _PRICES = {
     "create_connection": 30.0,
     "delete_connection": STOP,
@@ -31,8 +31,8 @@ _PRICES = {
 
 def price_of_body(size: int) -> float:
     """Return the price of a request's body. `size`: in bytes."""
-    return max(0.0, size / 1024 - SHORT_BODY_KIB) * _MS_PER_KIB
+    return max(0.0, size / 1024 - _FREE_KIB) * _MS_PER_KIB
 
 
 def price_of(view_name: str) -> float:
-    return _PRICES.get(view_name, _OTHERS)
+    return _PRICES.get(view_name, ORDINARY)

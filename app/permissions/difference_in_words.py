@@ -11,7 +11,8 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from app.permissions.permission_sets import PermissionSet, compared
-from app.permissions.set_rules import JsonObject, texts
+from app.permissions.set_rules import texts
+from app.strict_json import JsonObject
 
 
 class Side(NamedTuple):

@@ -21,7 +21,8 @@ from app.config import ConfigError
 from app.errors import ValidationFailedError
 from app.ids import ROLE_NAME_MAX, TENANT_DIGITS
 from app.permissions import set_files, set_rules
-from app.permissions.set_rules import JsonObject, texts
+from app.permissions.set_rules import texts
+from app.strict_json import JsonObject
 
 FOLDER = Path(__file__).parent.parent.parent / "cloudformation" / "permission-sets"
 _DEFAULT = "inventory"  # the default permission set in FOLDER

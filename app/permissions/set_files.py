@@ -13,7 +13,7 @@ import yaml
 
 from app import strict_json
 from app.permissions import set_rules
-from app.permissions.set_rules import JsonObject
+from app.strict_json import JsonObject
 
 
 class _Loader(yaml.SafeLoader):

@@ -13,6 +13,7 @@ from typing import Any
 from app.permissions.managed_policies import ADMINISTRATORS, MANAGED_MAX, READING_POLICIES, names
 from app.permissions.wildcards import all_actions, all_resources
 from app.settings.valid_values import is_line
+from app.strict_json import JsonObject
 
 LISTS = ("statements", "managed_policies", "parameters")
 _NAME = re.compile(r"(?=.{1,50}$)[a-z][a-z0-9]*(-[a-z0-9]+)*", re.ASCII)
@@ -43,7 +44,6 @@ _PATTERN = re.compile(
     r"(?:\[(?:[a-z]-[a-z]|[A-Z]-[A-Z]|[0-9]-[0-9]|[A-Za-z0-9_.:/@=,])+-?\]|\\[.+-]"
     r"|[A-Za-z0-9_:/@=,-]|\((?!\?)|[)|?*+]|\{[0-9]+(?:,[0-9]*)?\})+"
 )
-JsonObject = dict[str, Any]
 _Check = Callable[[Any], object]
 _Rules = dict[str, tuple[_Check, str]]  # field: (check, message when it fails)
 

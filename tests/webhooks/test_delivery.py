@@ -16,7 +16,13 @@ from app.audit import actions
 from app.audit.actions import WEBHOOK_TYPES
 from app.background.housekeeping import tidy
 from app.clock import now
-from app.errors import AppError, ConflictError, RateLimitedError, ValidationFailedError
+from app.errors import (
+    AppError,
+    ConflictError,
+    RateLimitedError,
+    UnauthenticatedError,
+    ValidationFailedError,
+)
 from app.identity.scopes import Scope
 from app.ids import new_id
 from app.outbound.door import HttpAnswer
@@ -392,6 +398,8 @@ def test_a_revocation_locks_endpoints_in_the_order_of_their_ids(services):
             until(lambda: waiting_for_locks(services.db) or ending.done())
             db.execute(lock.where(WebhookEndpoint.id == second))
         ending.result(timeout=30)
+    with pytest.raises(UnauthenticatedError):
+        services.api_keys.authenticate(text)
 
 
 @pytest.mark.parametrize("services", ["sqlite"], indirect=True)

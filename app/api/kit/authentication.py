@@ -17,7 +17,7 @@ from app.errors import TryLaterError, UnauthenticatedError
 from app.http.current_request import services
 from app.identity import ApiKeyPrincipal
 from app.identity.scopes import Scope
-from app.limits.request_costs import SHORT_BODY_KIB, STOP, price_of
+from app.limits.request_costs import ORDINARY, STOP, price_of, price_of_body
 
 # AWS's SDKs send this endpoint a key without `Bearer`, and read its refusals: Java and Go read
 # `code` and `message`, JavaScript reads `Code` and `Message`.
@@ -90,10 +90,9 @@ def _share_for_costly_body() -> AbstractContextManager[object]:
     The limits of requests for credentials count requests, not their cost. Clients send short bodies
     with a Content-Length.
     """
-    is_short = (request.content_length or 0) <= SHORT_BODY_KIB * 1024
-    if is_short and "Transfer-Encoding" not in request.headers:
-        return nullcontext()
-    return _in_tenant_share(price_of(""))
+    if price_of_body(request.content_length or 0) or "Transfer-Encoding" in request.headers:
+        return _in_tenant_share(ORDINARY)
+    return nullcontext()
 
 
 @contextmanager

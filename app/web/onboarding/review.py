@@ -11,8 +11,9 @@ from app.http.current_request import services
 from app.onboarding.kit import Kit
 from app.onboarding.page_links import Visit
 from app.permissions.permission_sets import READS_ITSELF, PermissionSet
-from app.permissions.set_rules import JsonObject, texts
+from app.permissions.set_rules import texts
 from app.settings.valid_values import DAY, SESSION_MIN
+from app.strict_json import JsonObject
 from app.web.onboarding import page_data
 
 _OTHER_ROLES = 25

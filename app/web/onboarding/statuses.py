@@ -316,13 +316,17 @@ def _headline_of_one(progress: Progress) -> str:
         return _headline_of_tested(progress)
     if lets_in and (connection.verified_at or topic == STRANGER):
         return f"{lets_in} Its trust policy needs a change."
-    text = _STATUSES[connection.status].headline
-    is_warned = connection.proof is not None and connection.proof.warnings
-    return (
-        text.replace(NOTHING_LEFT, " There is something to look at: see below.")
-        if is_warned
-        else text
-    )
+    if connection.status is ConnectionStatus.VERIFIED:
+        return _headline_of_verified(connection)
+    return _STATUSES[connection.status].headline
+
+
+def _headline_of_verified(connection: Connection) -> str:
+    if connection.external_id_row.is_withdrawn:
+        return "Your External ID was withdrawn: your role must accept the new one."
+    if connection.proof and connection.proof.warnings:
+        return "Connected. There is something to look at: see below."
+    return _STATUSES[ConnectionStatus.VERIFIED].headline
 
 
 def _headline_of_tested(progress: Progress) -> str:
