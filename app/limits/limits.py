@@ -41,6 +41,7 @@ NEW_SESSIONS = Limit(
     waiting=64,
     hint=". Sessions that were handed out can be used until they expire.",
 )
+# A 429 for one of the limits above counts too. Those beyond this limit are held (HELD_REFUSALS).
 REFUSED_CREDENTIALS = Limit(
     "refused",
     "refused credential requests for this tenant",

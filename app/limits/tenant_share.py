@@ -159,9 +159,14 @@ class TenantShare:
         return max(bucket.reserve(subject, patience=patience, cost=price) for bucket in buckets)
 
     def acquire_refusal(self, principal: ApiKeyPrincipal) -> None:
-        """Count one refused request for credentials. Raises RateLimitedError."""
-        if principal.tenant_scope is not None:
+        """Count one refused request for credentials. Raises RateLimitedError after `hold`."""
+        if principal.tenant_scope is None:
+            return
+        try:
             self._spend(self._refused, REFUSED_CREDENTIALS, principal.tenant_scope, 1)
+        except RateLimitedError:
+            self.hold(principal.tenant_scope)
+            raise
 
     def _spend(self, bucket: TokenBucket, limit: Limit, tenant_id: UUID, price: float) -> None:
         wait = bucket.reserve(tenant_id, patience=limit.patience, cost=price)

@@ -10,6 +10,7 @@ import pytest
 
 from app.factory import create_app
 from app.identity.scopes import ALL_SCOPES
+from app.limits.limits import REFUSED_CREDENTIALS
 from tests.attacks.evidence import on_sqlite
 from tests.conftest import with_settings
 from tests.support.cast import Api, World, path_of
@@ -54,6 +55,26 @@ def test_a_key_that_asks_too_often_is_told_when_to_ask_again(tight, stopped_cloc
     stopped_clock.move(1)
     assert worker.raw("GET", path_of(connection, "/container-credentials")).status_code == 200
     assert tight.audit(tenant_id=connection["tenant_id"], action="credentials.refused") == []
+
+
+@on_sqlite
+@pytest.mark.parametrize("query", ["", "?plain=0"], ids=["plain", "Flask"])
+def test_requests_beyond_the_rate_of_a_key_are_held(start_limited, monkeypatch, query):
+    """Otherwise 64 connections that repeat one leave other tenants an eighth of their requests."""
+    paused, held = [], []
+    monkeypatch.setattr("app.limits.tenant_share.pause", paused.append)
+    monkeypatch.setattr("app.limits.tenant_share.rest", held.append)
+    narrow = start_limited(issue_rate=1)
+    connection = narrow.connection()
+    worker = narrow.worker({"id": connection["tenant_id"]})
+    path = path_of(connection, "/credentials") + query
+    worker("POST", path)
+    at_once = int(REFUSED_CREDENTIALS.amount * REFUSED_CREDENTIALS.burst)
+    slow = int(REFUSED_CREDENTIALS.amount * REFUSED_CREDENTIALS.patience) - 1
+    details = [worker.raw("POST", path).get_json()["detail"] for _ in range(at_once + slow + 3)]
+    assert set(details) == {"Too many credential requests with this key: at most 1 per second."}
+    assert len(paused) in {slow, slow + 1}  # as the last one rounds
+    assert held in ([1] * 3, [1] * 2)
 
 
 @on_sqlite

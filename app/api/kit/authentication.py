@@ -6,14 +6,14 @@ exists.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial, wraps
 from typing import Any
 
 from flask import g, request
 
 from app.api.kit.openapi import View
-from app.errors import TryLaterError, UnauthenticatedError
+from app.errors import RateLimitedError, TryLaterError, UnauthenticatedError
 from app.http.current_request import services
 from app.identity import ApiKeyPrincipal
 from app.identity.scopes import Scope
@@ -102,10 +102,17 @@ def refusals_for_good_keys(key: str) -> Iterator[None]:
     A refusal reveals something about the tenant, and is recorded. So this raises
     UnauthenticatedError instead when the key is no longer valid, and RateLimitedError when its
     tenant has too many refusals. UnauthenticatedError and TryLaterError pass unchanged: a bad key
-    gets the first anyway, and the second reveals nothing.
+    gets the first anyway, and the second reveals nothing. But a RateLimitedError counts as a
+    refusal, and so may be held: a client that gets it at once may repeat its request at once.
     """
     try:
         yield
+    except RateLimitedError:
+        if "principal" in g:
+            # The limit that was exceeded first is the one to name
+            with suppress(RateLimitedError):
+                services.tenant_share.acquire_refusal(g.principal)
+        raise
     except (UnauthenticatedError, TryLaterError):
         raise
     # AppError, HTTPException and bugs alike: a revoked key gets only a 401
