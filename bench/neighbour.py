@@ -5,6 +5,7 @@ without a pause, and each revocation invalidates cached rows.
 
 Row 21: four connections repeat one of the costliest requests that a tenant may send. It is a list
 of 200 connections, the onboarding page, or the proof of a role whose trust policy is slow to read.
+Or 64 connections repeat a request for credentials, far beyond the limit of their key.
 
 The victim is timed from the first second of the attack, when the attacker's burst is unused. So
 each round has a new tenant as the attacker. A Deputy of its own, with two web processes, and its
@@ -36,12 +37,15 @@ from dev.stack import ROOT, end_process, end_with_parent
 TENTH = 0.1  # seconds
 _CONNECTIONS = 16  # of the victim
 _WARM_SECONDS, _ALONE_SECONDS, _BESIDE_SECONDS = 4, 6, 12
-_LISTED, _ATTACKERS = 200, 4
+_LISTED = 200
+_ATTACKERS = {"list": 4, "page": 4, "verify": 4, "credentials": 64}  # connections
 _HELD = re.compile(r'^deputy_write_lock_seconds_bucket\{le="([^"]+)"\} (\S+)$', re.MULTILINE)
 _WORST = round(3 / TENTH)  # tenths of a second
 _SETTINGS = {
     "GUNICORN_CMD_ARGS": "--workers 2",
-    "DEPUTY_CONNECTION_RATE": "120",  # the default of this limit
+    # The defaults of these limits. The victim's requests are those of fifty tenants.
+    "DEPUTY_CONNECTION_RATE": "120",
+    "DEPUTY_ISSUE_RATE": "200",
 }
 
 
@@ -76,7 +80,7 @@ def revokes(stage: Stage) -> None:
 
 def costly(stage: Stage) -> None:
     """Measure row 21."""
-    _judge(stage, COSTLY, ["list", "page", "verify"])
+    _judge(stage, COSTLY, list(_ATTACKERS))
 
 
 def _judge(stage: Stage, goal: Goal, kinds: Sequence[str]) -> None:
@@ -198,11 +202,11 @@ def _attack(stage: Stage, populated: Populated, kind: str) -> Attack:
         if kind == "revokes":
             return Attack("revokes", key)
         request = _REQUESTS[kind](stage, populated, admin, tenant)
-        return Attack("repeat", key, (request,) * _ATTACKERS)
+        return Attack("repeat", key, (request,) * _ATTACKERS[kind])
 
 
 def _key(admin: Client, tenant_id: str) -> str:
-    scopes = ["keys:write", "connections:read", "connections:write"]
+    scopes = ["keys:write", "connections:read", "connections:write", "credentials:issue"]
     body = {"name": "hostile", "scopes": scopes, "tenant_id": tenant_id}
     key: str = admin.must("POST", "/v1/api-keys", body, expect=201)["key"]
     return key
@@ -226,12 +230,21 @@ def _page(_stage: Stage, _populated: Populated, admin: Client, tenant: dict[str,
 
 
 def _verify(stage: Stage, _populated: Populated, admin: Client, tenant: dict[str, Any]) -> str:
+    stage.sts.deny(role_arn(tenant["id"], 0), SLOW_STATEMENTS[0])
+    return f"POST {_connected(stage, admin, tenant)}/verify"
+
+
+def _credentials(stage: Stage, _populated: Populated, admin: Client, tenant: dict[str, Any]) -> str:
+    return f"POST {_connected(stage, admin, tenant)}/credentials"
+
+
+def _connected(stage: Stage, admin: Client, tenant: dict[str, Any]) -> str:
+    """Create a connection, and return its path."""
     arn = role_arn(tenant["id"], 0)
     stage.sts.register({arn: tenant["external_id"]})
-    stage.sts.deny(arn, SLOW_STATEMENTS[0])
     path = f"/v1/tenants/{tenant['id']}/connections"
     connection = admin.must("POST", path, {"role_arn": arn}, expect=201)
-    return f"POST {path}/{connection['id']}/verify"
+    return f"{path}/{connection['id']}"
 
 
-_REQUESTS = {"list": _list, "page": _page, "verify": _verify}
+_REQUESTS = {"list": _list, "page": _page, "verify": _verify, "credentials": _credentials}

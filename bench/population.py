@@ -43,7 +43,7 @@ def issuing_key(admin: Client, name: str) -> tuple[str, str]:
 
 
 def onboard(
-    deputy: Deputy, sts: InstantSts, tenants: int, connections: int, keys: int = 4
+    deputy: Deputy, sts: InstantSts, tenants: int, connections: int, keys: int = 50
 ) -> list[KeyedConnection]:
     """Create tenants, each with `connections` proven connections and one of `keys` keys."""
     admin = deputy.admin()
