@@ -87,8 +87,8 @@ class ConnectionSummary(Answer):
     total = number(3)
     reprove_every = number(
         3600,
-        "Seconds between two proofs of a connection: more than was set where STS_BUDGET is too"
-        " small.",
+        "Seconds between two proofs of a connection: more than was set where DEPUTY_STS_BUDGET is"
+        " too small.",
     )
     by_status = mapping(
         {"verified": 2, "pending": 1},

@@ -65,7 +65,7 @@ def _read(services: Services) -> list[GaugeMetricFamily]:
         ),
         GaugeMetricFamily(
             "deputy_proofs_past_half_shelf_life_ratio",
-            "Share of verified connections whose proof is past half of PROOF_MAX_AGE.",
+            "Share of verified connections whose proof is past half of DEPUTY_PROOF_MAX_AGE.",
             past_half / max(1, verified),
         ),
     ]

@@ -94,7 +94,7 @@ def _reports(
     done = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
     click.echo(f"{'Would be' if dry_run else 'Rows'}: {done or 'none'}.", err=True)
     if links.count:
-        click.echo(f"{links.count} onboarding links are in {links.path}.", err=True)
+        click.echo(f"Onboarding links in {links.path}: {links.count}.", err=True)
     if counts[RowOutcome.REFUSED]:
         click.get_current_context().exit(_REFUSED)
 

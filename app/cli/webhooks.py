@@ -91,7 +91,7 @@ def deliveries(endpoint_id: UUID, limit: int) -> list[Row]:
 def recover(endpoint_id: UUID, since: datetime, until: datetime | None) -> str:
     """Send an endpoint the events of a period that it did not get."""
     number = services.redelivery.recover(operator, endpoint_id, since=since, until=until or now())
-    return f"{number} events will be sent."
+    return f"Events that will be sent: {number}."
 
 
 @noun.verb(_EXAMPLE)

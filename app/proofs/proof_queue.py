@@ -143,7 +143,7 @@ class ProofQueue:
         """Return the finding for readiness: how often each connection is proven."""
         interval = self.interval.current()
         summary = (
-            f"Each of {interval.connections} connections is proven every {interval.seconds} s;"
+            f"Connections: {interval.connections}. Each is proven every {interval.seconds} s;"
             f" DEPUTY_REPROVE_EVERY is {interval.configured} s."
         )
         if interval.seconds > interval.configured:

@@ -58,8 +58,8 @@ def declare(db: Session, tenant: Tenant, accounts: Iterable[str] | None) -> bool
         left_out = [account_id for account_id in used if account_id not in declared]
         if left_out:
             raise ConflictError(
-                f"The tenant has {len(left_out)} connections in accounts that this list leaves out;"
-                " delete them first, or add their accounts."
+                f"Connections in accounts that this list leaves out: {len(left_out)}. Delete them"
+                " first, or add their accounts."
             )
     is_changed = tenant.declares_accounts != (accounts is not None)
     tenant.accounts = None if accounts is None else sorted(declared)

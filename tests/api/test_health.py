@@ -177,7 +177,7 @@ def test_an_interval_that_grew_degrades_readiness_and_each_tenants_summary_has_i
     assert deployment.check_of("proofs") == {
         "name": "proofs",
         "status": "warning",
-        "seen": "Each of 1000 connections is proven every 3300 s; DEPUTY_REPROVE_EVERY is 600 s.",
+        "seen": "Connections: 1000. Each is proven every 3300 s; DEPUTY_REPROVE_EVERY is 600 s.",
         "next": "Raise DEPUTY_STS_BUDGET (routine proofs get half of it) or DEPUTY_REPROVE_EVERY.",
     }
     tenant = tenant_row(deployment.services.db)
