@@ -188,7 +188,9 @@ def store_checks(
             check.accepted_at = None
         if upcoming.verdict is Verdict.PROVEN:
             check.accepted_at = check.accepted_at or checked_at
-            if check.accepted_at <= checked_at - _CONFIRMED_AFTER:
+            confirmed = check.accepted_at <= checked_at - _CONFIRMED_AFTER
+            # Nothing is issued with a withdrawn one, so to wait would only prolong the outage
+            if confirmed or connection.external_id_row.is_withdrawn:
                 finding, accepted = upcoming, plan.upcoming
     if accepted and plan.id_of(accepted) != connection.external_id_id:
         connection.pair_with(plan.id_of(accepted))

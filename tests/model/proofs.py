@@ -125,13 +125,14 @@ def _found(connection, at):
 
 def _upcoming(connection, upcoming, verdict, found, at):
     """A verified connection switches when its role has accepted the next External ID for two
-    minutes.
+    minutes, or at once if its own was withdrawn.
     """
     if verdict == UNASSUMABLE:
         connection.accepts_since.pop(upcoming, None)
         return found
     since = connection.accepts_since.setdefault(upcoming, at)
-    return Finding(PROVEN, upcoming) if since <= at - _CONFIRMED_AFTER else found
+    at_once = connection.pair in connection.tenant.withdrawn
+    return Finding(PROVEN, upcoming) if at_once or since <= at - _CONFIRMED_AFTER else found
 
 
 def _note_retiring(connection, retiring, at):

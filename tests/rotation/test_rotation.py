@@ -229,7 +229,8 @@ def test_an_emergency_stops_issuing_at_once_in_every_process(tenant, other_proce
     seen = tenant.get(waiting)
     assert (seen["status"], seen["issues"]) == ("verified", False)
     assert "withdrawn" in seen["why"]
-    tenant.switch(waiting)
+    tenant.update_role(waiting)
+    tenant.verify(waiting)
     for api in (elsewhere, tenant.world.admin):
         assert api("POST", path_of(waiting, "/credentials"))
     again = tenant.world.admin.raw("POST", tenant.path, wanted)

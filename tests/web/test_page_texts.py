@@ -165,6 +165,17 @@ def rotating(visitor, *, complete=False, emergency=False):
         visitor.world.admin("POST", path)
 
 
+def approving(visitor):
+    connected(visitor)
+    visitor.world.awaiting_approval(visitor.tenant)
+
+
+def withdrawn(visitor):
+    """Two accounts, one of which was updated."""
+    rotating(visitor, emergency=True)
+    visitor.world.proven(visitor.tenant)
+
+
 def offboarded(visitor):
     visitor.world.admin("DELETE", f"/v1/tenants/{visitor.tenant['id']}", expect=204)
 
@@ -191,6 +202,8 @@ SITUATIONS = {
     "stack-deleted": lambda v: v.change(connected(v), stack=StackState.DELETED),
     "many": many,
     "rotation-open": rotating,
+    "approving": approving,
+    "withdrawn": withdrawn,
     "rotation-emergency": lambda v: rotating(v, emergency=True),
     "rotation-complete": lambda v: rotating(v, complete=True),
 }

@@ -92,21 +92,25 @@ def start_of_list() -> ListPosition | None:
 def live_part(visit: Visit, kit: Kit) -> dict[str, Any]:
     """Return what the page's live part shows. `seen` is its hash, which the browser sends back."""
     principal, tenant_id, listing = visit.principal, visit.tenant.id, services.listing
-    counts = listing.summary(principal, tenant_id)
-    total = sum(counts.values())
+    summed = listing.summary(principal, tenant_id)
+    total = sum(summed.values())
     start = start_of_list() if total > 1 else None  # one alone shows its steps
-    listed = listing.list_by_urgency(principal, tenant_id, limit=_SHOWN, start=start, among=counts)
+    listed = listing.list_by_urgency(principal, tenant_id, limit=_SHOWN, start=start, among=summed)
     shown = [statuses.progress_of(connection) for connection in listed.items]
-    connected = set(counts) == {ConnectionStatus.VERIFIED} and not any(row.topic for row in shown)
     rotation = _rotation_under_way(visit)
+    counts = statuses.without_withdrawn(summed, rotation)
+    withdrawn = any(row.is_withdrawn for row in shown)
+    connected = set(counts) == {ConnectionStatus.VERIFIED} and not any(row.topic for row in shown)
     updates = _updates_of(visit, listed.items)
     imported = [each for each in listed.items if each.imported_id]
     tasks = [words for words, rows in ((_UPDATES, updates), (_NEW_ID, imported)) if rows]
     summary = statuses.headline(counts, shown)
     if tasks or rotation:
-        summary = " ".join((summary.removesuffix(statuses.NOTHING_LEFT), *tasks))
+        summary = summary.removesuffix(statuses.NOTHING_LEFT)
+    if not (rotation and rotation.emergency):  # an emergency's update is all that counts
+        summary = " ".join((summary, *tasks))
     if rotation:
-        summary = statuses.with_rotation(summary, rotation, connected=connected)
+        summary = statuses.with_rotation(summary, rotation)
     common = {"start": start, "total": total, "vendor": vendor_name(), "search_days": SEARCH_DAYS}
     body = render_template(
         "onboard/progress.html",
@@ -120,11 +124,11 @@ def live_part(visit: Visit, kit: Kit) -> dict[str, Any]:
         kit=kit,
         rotation=rotation,
         command=_trust_policy_command(shown, kit),
-        way_back=services.links.way_back(visit, connected=connected),
+        way_back=None if withdrawn else services.links.way_back(visit, connected=connected),
         **common,
     )
     return common | {
-        "connected": connected,
+        "connected": connected and not withdrawn,
         "summary": summary,
         "body": body,
         "seen": hashlib.sha256(f"{summary}{body}".encode()).hexdigest()[:16],

@@ -27,6 +27,7 @@ Step = tuple[int, StepState, str]  # the number of the current step, its state, 
 LOOKING = "looking"
 _NOT_FOUND = "not found"  # a search that has ended; on the page, its topic is LOOKING
 NOTHING_LEFT = " There is nothing left to do."
+_WITHDRAWN = "Your External ID was withdrawn: your role must accept the new one."
 _AT_REST = {ConnectionStatus.ENDED, ConnectionStatus.SUSPENDED}  # the page shows no steps for them
 
 
@@ -158,9 +159,19 @@ class Progress(NamedTuple):
     @property
     def status(self) -> str:
         """The status of the connection in a list."""
+        if self.is_withdrawn:
+            return _STATUSES[ConnectionStatus.INSECURE].listed
+        if self.steps and self.steps[-1] == _AWAITING_APPROVAL:
+            return "To be approved"
         if self.connection.status is not ConnectionStatus.PENDING or self.topic is None:
             return _STATUSES[self.connection.status].listed
         return self.situation.listed if self.situation else "No access yet"
+
+    @property
+    def is_withdrawn(self) -> bool:
+        """Whether nothing is issued until the role accepts the tenant's new External ID."""
+        is_verified = self.connection.status is ConnectionStatus.VERIFIED
+        return is_verified and self.connection.external_id_row.is_withdrawn
 
     @property
     def ended(self) -> str | None:
@@ -323,7 +334,7 @@ def _headline_of_one(progress: Progress) -> str:
 
 def _headline_of_verified(connection: Connection) -> str:
     if connection.external_id_row.is_withdrawn:
-        return "Your External ID was withdrawn: your role must accept the new one."
+        return _WITHDRAWN
     if connection.proof and connection.proof.warnings:
         return "Connected. There is something to look at: see below."
     return _STATUSES[ConnectionStatus.VERIFIED].headline
@@ -362,9 +373,20 @@ _ROTATION_STEPS = (
 )
 
 
-def with_rotation(summary: str, rotation: RotationStatus, *, connected: bool) -> str:
+def without_withdrawn(counts: Counts, rotation: RotationStatus | None) -> Counts:
+    """Return the counts with the connections that wait in an emergency as those to be changed."""
+    verified, insecure = ConnectionStatus.VERIFIED, ConnectionStatus.INSECURE
+    waiting = rotation.connections.waiting if rotation and rotation.emergency else 0
+    moved = {
+        verified: counts.get(verified, 0) - waiting,
+        insecure: counts.get(insecure, 0) + waiting,
+    }
+    return {status: count for status, count in (counts | moved).items() if count > 0}
+
+
+def with_rotation(summary: str, rotation: RotationStatus) -> str:
     """Return the summary of the connections' status, with a sentence about the rotation."""
-    so_far = "" if connected and rotation.emergency else summary
+    so_far = summary.removeprefix(_WITHDRAWN)
     return f"{so_far} {_rotation_headline(rotation)}".strip()
 
 
@@ -389,6 +411,8 @@ def rotation_steps(rotation: RotationStatus) -> list[ProgressStep]:
         note = "The old one is still accepted, for a day at most."
         return steps_at(_ROTATION_STEPS, 2, "now", note)
     note = "After an update we check the role twice, two minutes apart."
+    if rotation.emergency:
+        note = "We check the role after an update."
     counts = rotation.connections
     if counts.total > 1:
         note = f"{counts.switched} of {counts.total} so far. {note}"
