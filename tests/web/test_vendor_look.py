@@ -135,12 +135,14 @@ def test_the_way_back_of_a_link_with_a_return_url_is_there_if_all_that_is_listed
     many(visitor, ConnectionStatus.VERIFIED, 2)
     assert way_back(visitor)
     assert way_back(visit(visitor.world, visitor.tenant)) is None
-    visitor.rotate(reason="x", emergency=True)
-    assert way_back(visitor) is None, "nothing is issued until the roles accept the new one"
-    rotation = f"/v1/tenants/{visitor.tenant['id']}/external-id/rotation"
-    visitor.world.admin("DELETE", rotation, expect=204)
-    assert way_back(visitor)
     many(visitor, ConnectionStatus.BROKEN, 1)
+    assert way_back(visitor) is None
+
+
+def test_the_way_back_is_not_there_while_the_external_id_is_withdrawn(visiting):
+    visitor = visiting(link={"return_url": RETURN}, **RETURNS)
+    many(visitor, ConnectionStatus.VERIFIED, 1)
+    visitor.rotate(reason="x", emergency=True)
     assert way_back(visitor) is None
 
 
