@@ -116,7 +116,7 @@ def create_api_key(body: JsonObject) -> JsonObject:
     for name in ("scopes", "may_give"):
         body[name] = frozenset(body.get(name) or ())
     key, text = services.api_keys.create_key(changing(), **body)
-    return _shown(key, FamilySummary(0, 0, [], 0)) | {"key": text}
+    return _shown(key, FamilySummary(0, 0, [], 0, 0)) | {"key": text}
 
 
 @bp.operation(

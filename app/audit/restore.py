@@ -15,8 +15,10 @@ def record_restore(db: Database, actor: Actor) -> datetime | None:
 
     Return the time of the newest event in the backup. Raises StoreUnavailableError.
     """
+    of_backup = AuditEvent.action != actions.DATABASE_RESTORED  # the operator may repeat this
     with db.write(SYSTEM) as session:
-        newest = session.scalar(select(AuditEvent.at).order_by(AuditEvent.id.desc()).limit(1))
+        events = select(AuditEvent.at).where(of_backup).order_by(AuditEvent.id.desc())
+        newest = session.scalar(events.limit(1))
         # A process may have entries that were read at higher counters than the backup's. These
         # counters must not be used again, even if the same backup is restored twice. So the
         # increment is random.

@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
@@ -176,11 +177,15 @@ class RegistrationQueue:
     """
 
     def __init__(self, region: str, url: str) -> None:
-        self._url = url
+        self._region, self._url = region, url
+
+    @cached_property
+    def _sqs(self) -> Any:
+        """The client. It looks for credentials, so a process without them can start first."""
         settings = BotoConfig(
             retries={"total_max_attempts": 2}, connect_timeout=2, read_timeout=LONGEST_WAIT + 5
         )
-        self._sqs = boto3.session.Session(region_name=region).client("sqs", config=settings)
+        return boto3.session.Session(region_name=self._region).client("sqs", config=settings)
 
     def receive(self, wait_seconds: int) -> list[Message]:
         """Wait for messages, and return up to ten of them.

@@ -12,7 +12,7 @@ import click
 
 from app.approvals.approvals import request_to_approve
 from app.cli.commands import REASON, Lookup, Noun, Row, confirm, operator, row_of, services, table
-from app.cli.names import ONE_TENANT, connection_called
+from app.cli.names import ONE_TENANT, account, connection_called
 from app.connections.listing import ConnectionFilter
 from app.errors import AppError
 from app.store.keyset import every
@@ -46,12 +46,13 @@ _AT_ONCE = 8  # concurrent proofs
 
 
 _row = partial(
-    row_of, names="id tenant_id tenant.name account_id role_arn permission_set status why"
+    row_of,
+    names="id tenant_id tenant.name account_id role_arn permission_set external_id status why",
 )
 
 
 def _whole(connection: Connection) -> Row:
-    row = _row(connection) | row_of(connection, "external_id issues suspended")
+    row = _row(connection) | row_of(connection, "issues suspended")
     row |= row_of(connection, "awaiting_approval sets_to_approve created_at verified_at")
     row["proven_until"] = connection.proven_until(services.config.proofs.proof_max_age)
     row["next_proof_at"] = connection.due_at
@@ -75,7 +76,7 @@ _COLUMNS = "id tenant account_id permission_set status why"
 @noun.verb("--tenant acme --status broken", columns=_COLUMNS)
 @_TENANT
 @_STATUS
-@click.option("--account", help="In this AWS account.")
+@click.option("--account", type=account, help="In this AWS account.")
 def list_command(**conditions: Any) -> list[Row]:
     """List connections, newest first."""
     return [*map(_row, _selected(**conditions))]

@@ -148,7 +148,7 @@ def list_command(tenant_id: UUID | None) -> list[Row]:
 def show(key: ApiKey) -> Row:
     """Show an API key, and what is revoked with it."""
     family = services.api_keys.family_of(key)
-    return _row(key) | {"made": row_of(family, "keys links registrations")}
+    return _row(key) | {"made": row_of(family, "keys links endpoints registrations")}
 
 
 @noun.verb("worker --grace 3600")
@@ -182,7 +182,7 @@ def replace(key: ApiKey, grace: int) -> Row:
     ),
 )
 def revoke(key: ApiKey, *, yes: bool, void_registrations: bool) -> str:
-    """Revoke an API key, with the keys and links that it made.
+    """Revoke an API key, with the keys and links that it made, and disable its webhook endpoints.
 
     Requests with the key, or with a key or onboarding link that it made, are refused from then on.
     To renew a key, replace it instead (keys replace): its successor inherits the keys and links
@@ -196,7 +196,7 @@ def revoke(key: ApiKey, *, yes: bool, void_registrations: bool) -> str:
             return _void_registrations(key)
         raise click.ClickException("This key is revoked already.")
     family = services.api_keys.family_of(key)
-    if family.keys or family.links:
+    if family.keys or family.links or family.endpoints:
         click.echo("\n".join(_describe_family(family)), err=True)
         if not yes:
             click.confirm("Revoke all of these?", abort=True, err=True)
@@ -206,7 +206,8 @@ def revoke(key: ApiKey, *, yes: bool, void_registrations: bool) -> str:
 
 def _describe_family(family: FamilySummary) -> Iterator[str]:
     yield (
-        f"What it made goes with it: live keys {family.keys}, live onboarding links {family.links}."
+        f"What it made goes with it: live keys {family.keys}, live onboarding links {family.links},"
+        f" webhook endpoints {family.endpoints}."
     )
     if family.some:
         yield from table([row_of(key, "id name tenant_id") for key in family.some])

@@ -52,19 +52,28 @@ def tenant_id_called(text: str) -> UUID:
     return _as_id(text) or tenant_called(text)
 
 
+# An option's type. `--help` shows the function's name.
+def account(text: str) -> str:
+    """Accept an account's id, also as AWS's console shows it: 1234-5678-9012."""
+    digits = text.replace("-", "")
+    if not ACCOUNT_ID.fullmatch(digits):
+        raise ValueError("must be the 12 digits of an AWS account.")
+    return digits
+
+
 def connection_called(text: str) -> Connection:
     """Return the connection with this id or role ARN, or the only one of an account or tenant.
 
     Raises ClickException unless exactly one connection matches.
     """
-    account = ACCOUNT_ID.search(text)
-    criteria = None
+    in_arn, criteria = ACCOUNT_ID.search(text), None
     if connection_id := _as_id(text):
         criteria = ConnectionFilter(connection_id=connection_id)
-    elif account and text == account[0]:
-        criteria = ConnectionFilter(account_id=text)
-    elif account and text.startswith("arn:"):
-        criteria = ConnectionFilter(account_id=account[0], role_arn=text)
+    elif in_arn and text.startswith("arn:"):
+        criteria = ConnectionFilter(account_id=in_arn[0], role_arn=text)
+    else:
+        with suppress(ValueError):
+            criteria = ConnectionFilter(account_id=account(text))
     connections = _first(services.listing.list, criteria) if criteria else []
     if not connections:
         for tenant in _tenants(text):

@@ -7,8 +7,7 @@ from uuid import UUID
 import click
 
 from app.cli.commands import REASON, Noun, Row, confirm, operator, row_of, services, text
-from app.cli.names import TENANT
-from app.ids import ACCOUNT_ID
+from app.cli.names import TENANT, account
 from app.store.keyset import every
 from app.store.models import Tenant, TenantStatus
 from app.tenants.tenants import TenantFilter
@@ -16,12 +15,6 @@ from app.tenants.tenants import TenantFilter
 noun = Noun(
     "tenants", help="Tenants: the vendor's customers. TENANT is an id, a reference or a name."
 )
-
-
-def account(text: str) -> str:
-    if not ACCOUNT_ID.fullmatch(text):
-        raise ValueError("must be AWS account ids of 12 digits.")
-    return text
 
 
 _row = partial(row_of, names="id reference name status suspended external_id created_at")

@@ -76,13 +76,14 @@ class FamilySummary(NamedTuple):
     """The numbers of live keys and links that are revoked with a key, and some of these keys.
 
     `registrations`: the number of live tenants whose registration token the key can have read.
-    Those tokens stay valid.
+    Those tokens stay valid. `endpoints`: the number of webhook endpoints that are disabled.
     """
 
     keys: int
     links: int
     some: list[ApiKey]
     registrations: int
+    endpoints: int
 
 
 def _search_by_index(db: Session) -> None:
@@ -109,6 +110,7 @@ def summarize_family(db: Session, key: ApiKey) -> FamilySummary:
         links=_count(db, links),
         some=list(db.scalars(keys.order_by(ApiKey.id).limit(_SHOWN))),
         registrations=_count(db, readable_registrations(key)),
+        endpoints=_count(db, select(WebhookEndpoint.id).where(_endpoints_of(members))),
     )
 
 
@@ -228,28 +230,28 @@ def revoke_family(db: Session, key: ApiKey) -> RevokedFamily:
     }
 
 
+def _endpoints_of(keys: Select[UUID]) -> ColumnElement[bool]:
+    """Return the condition for enabled endpoints whose URL or secret these keys set."""
+    chosen = or_(WebhookEndpoint.url_by.in_(keys), WebhookEndpoint.secret_by.in_(keys))
+    return and_(chosen, WebhookEndpoint.status == EndpointStatus.ENABLED)
+
+
 def _end_endpoints(db: Session, members: Select[UUID], revoked_at: datetime) -> Sequence[UUID]:
     """Disable the endpoints whose URL or secret these keys set. Drop old secrets that they set.
 
     Return the ids of the disabled endpoints.
     """
-    by_url, by_secret, by_old_secret = (
-        column.in_(members)
-        for column in (
-            WebhookEndpoint.url_by,
-            WebhookEndpoint.secret_by,
-            WebhookEndpoint.old_secret_by,
+    chosen, by_old_secret = _endpoints_of(members), WebhookEndpoint.old_secret_by.in_(members)
+    db.execute(locked_endpoints(or_(chosen, by_old_secret)))
+    disabled = (
+        update(WebhookEndpoint)
+        .where(chosen)
+        .values(
+            status=EndpointStatus.DISABLED,
+            disabled_at=revoked_at,
+            disabled_because=DisabledBecause.REVOKED,
+            due_at=revoked_at,
         )
-    )
-    db.execute(locked_endpoints(or_(by_url, by_secret, by_old_secret)))
-    disabled = update(WebhookEndpoint).where(
-        or_(by_url, by_secret), WebhookEndpoint.status == EndpointStatus.ENABLED
-    )
-    disabled = disabled.values(
-        status=EndpointStatus.DISABLED,
-        disabled_at=revoked_at,
-        disabled_because=DisabledBecause.REVOKED,
-        due_at=revoked_at,
     )
     ids = db.scalars(disabled.returning(WebhookEndpoint.id), execution_options=_BLIND).all()
     dropped = update(WebhookEndpoint).where(by_old_secret)

@@ -5,6 +5,7 @@ tenant may read in the audit log, and is deleted with the tenant.
 """
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -28,6 +29,8 @@ from app.store.keyset import Page, page
 from app.store.models import DisabledBecause, EndpointStatus, Tenant, WebhookEndpoint
 from app.webhooks.endpoint_secrets import Secrets, retire_secret
 from app.webhooks.events import RECOVERED_AT_ONCE, missed_by
+
+_FIRST_ATTEMPT = timedelta(minutes=1)  # an event's first attempt is made so long after it at most
 
 
 @dataclass(eq=False)
@@ -98,7 +101,7 @@ class Endpoints:
 
         Return the endpoint, and the number of events that it missed, up to 10,000. The number is
         zero unless this enables the endpoint. It counts events of the endpoint's previous types,
-        from the time when the endpoint began to fail or was disabled.
+        from the first that failed, or from the time when the endpoint was disabled.
 
         Raises NotFoundError, ValidationFailedError for a URL that may not be called, and
         ConflictError for an endpoint that may not be enabled.
@@ -108,7 +111,11 @@ class Endpoints:
             before = one_seen_by(db, principal, endpoint_id)
             if before.disabled_at and fields.get("status") == EndpointStatus.ENABLED:
                 since = min(filter(None, (before.failing_since, before.disabled_at)))
-                events = missed_by(before, since, None).limit(RECOVERED_AT_ONCE).subquery()
+                events = (
+                    missed_by(before, since - _FIRST_ATTEMPT, None)
+                    .limit(RECOVERED_AT_ONCE)
+                    .subquery()
+                )
                 missed = db.scalars(select(func.count()).select_from(events)).one()
         if "url" in fields:
             by_vendor = before.by_vendor and principal.is_vendor

@@ -24,6 +24,7 @@ from urllib3.exceptions import ConnectTimeoutError, ProtocolError, ReadTimeoutEr
 from app.aws.breaker import Breaker
 from app.aws.errors import Misconfigured, Refused, StsError, Unavailable
 from app.aws.role_reader import session_policy
+from app.aws.stack_messages import RegistrationQueue
 from app.aws.sts import INERT_POLICY
 from app.ids import EXTERNAL_ID_PATTERN, Broker, Grant, RoleArn, new_external_id, new_id
 from dev.stack import free_port
@@ -771,6 +772,14 @@ def test_sts_is_called_again_when_the_credentials_endpoint_is_back(environment, 
     [(_, headers)] = server.requests
     assert "Credential=ASIABROKERBROKER0001/" in headers["Authorization"]
     sts._api._pool.close()
+
+
+def test_a_process_can_start_while_the_credentials_endpoint_is_away(environment):
+    """Also a command that stops something. It asks for credentials where it reads the queue."""
+    environment(AWS_CONTAINER_CREDENTIALS_FULL_URI=f"http://127.0.0.1:{free_port()}/credentials")
+    queue = RegistrationQueue("us-east-1", "http://127.0.0.1:9/queue")
+    with pytest.raises(Unavailable):
+        queue.receive(0)
 
 
 def test_threads_that_come_first_together_all_get_through(environment, server):

@@ -178,7 +178,10 @@ def test_a_connection_is_suspended_resumed_and_shown_with_its_proof(cli, acme):
     assert shown["verdict"] == "proven"
     assert shown["issues"] is True
     assert "own_external_id_accepted" in cli.text(f"connections show '{account}'")
-    [listed] = cli(f"connections list --account '{account}'")
+    as_in_the_console = f"{account[:4]}-{account[4:8]}-{account[8:]}"
+    assert cli(f"connections show {as_in_the_console}")["id"] == shown["id"]
+    assert "12 digits" in cli.text("connections list --account acme", fails=2)
+    [listed] = cli(f"connections list --account {as_in_the_console}")
     assert listed["id"] == acme["connection"]["id"]
     assert cli(f"connections list --tenant '{acme['name']}' --status broken") == []
 

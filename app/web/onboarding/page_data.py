@@ -4,6 +4,7 @@ An update leads to a newer version of a role's permission set, or to another set
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -98,19 +99,13 @@ def live_part(visit: Visit, kit: Kit) -> dict[str, Any]:
     listed = listing.list_by_urgency(principal, tenant_id, limit=_SHOWN, start=start, among=summed)
     shown = [statuses.progress_of(connection) for connection in listed.items]
     rotation = _rotation_under_way(visit)
-    counts = statuses.without_withdrawn(summed, rotation)
+    counts = _without_withdrawn(summed, rotation)
     withdrawn = any(row.is_withdrawn for row in shown)
     connected = set(counts) == {ConnectionStatus.VERIFIED} and not any(row.topic for row in shown)
     updates = _updates_of(visit, listed.items)
     imported = [each for each in listed.items if each.imported_id]
     tasks = [words for words, rows in ((_UPDATES, updates), (_NEW_ID, imported)) if rows]
-    summary = statuses.headline(counts, shown)
-    if tasks or rotation:
-        summary = summary.removesuffix(statuses.NOTHING_LEFT)
-    if not (rotation and rotation.emergency):  # an emergency's update is all that counts
-        summary = " ".join((summary, *tasks))
-    if rotation:
-        summary = statuses.with_rotation(summary, rotation)
+    summary = statuses.with_rotation(statuses.headline(counts, shown), tasks, rotation)
     common = {"start": start, "total": total, "vendor": vendor_name(), "search_days": SEARCH_DAYS}
     body = render_template(
         "onboard/progress.html",
@@ -134,6 +129,16 @@ def live_part(visit: Visit, kit: Kit) -> dict[str, Any]:
         "seen": hashlib.sha256(f"{summary}{body}".encode()).hexdigest()[:16],
         "seconds": _STATUS_SECONDS[connected and rotation is None and not tasks],
     }
+
+
+def _without_withdrawn(counts: statuses.Counts, rotation: RotationStatus | None) -> statuses.Counts:
+    """Return the counts with the connections that wait in an emergency as those to be changed."""
+    if rotation is None or not rotation.emergency:
+        return counts
+    waiting = Counter({ConnectionStatus.VERIFIED: rotation.connections.waiting})
+    left = Counter(counts) - waiting
+    left[ConnectionStatus.INSECURE] += waiting.total()
+    return +left
 
 
 def _rotation_under_way(visit: Visit) -> RotationStatus | None:

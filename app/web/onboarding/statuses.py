@@ -373,21 +373,14 @@ _ROTATION_STEPS = (
 )
 
 
-def without_withdrawn(counts: Counts, rotation: RotationStatus | None) -> Counts:
-    """Return the counts with the connections that wait in an emergency as those to be changed."""
-    verified, insecure = ConnectionStatus.VERIFIED, ConnectionStatus.INSECURE
-    waiting = rotation.connections.waiting if rotation and rotation.emergency else 0
-    moved = {
-        verified: counts.get(verified, 0) - waiting,
-        insecure: counts.get(insecure, 0) + waiting,
-    }
-    return {status: count for status, count in (counts | moved).items() if count > 0}
-
-
-def with_rotation(summary: str, rotation: RotationStatus) -> str:
-    """Return the summary of the connections' status, with a sentence about the rotation."""
-    so_far = summary.removeprefix(_WITHDRAWN)
-    return f"{so_far} {_rotation_headline(rotation)}".strip()
+def with_rotation(summary: str, tasks: Sequence[str], rotation: RotationStatus | None) -> str:
+    """Return the summary of the connections' status, with sentences about what is to be done."""
+    if rotation is None:
+        return " ".join((summary.removesuffix(NOTHING_LEFT), *tasks)) if tasks else summary
+    # In an emergency, its update is all that counts
+    so_far = summary.removesuffix(NOTHING_LEFT).removeprefix(_WITHDRAWN)
+    words = so_far, *(() if rotation.emergency else tasks), _rotation_headline(rotation)
+    return " ".join(filter(None, words))
 
 
 def _rotation_headline(rotation: RotationStatus) -> str:
@@ -410,9 +403,8 @@ def rotation_steps(rotation: RotationStatus) -> list[ProgressStep]:
     if rotation.state is RotationState.READY:
         note = "The old one is still accepted, for a day at most."
         return steps_at(_ROTATION_STEPS, 2, "now", note)
-    note = "After an update we check the role twice, two minutes apart."
-    if rotation.emergency:
-        note = "We check the role after an update."
+    twice = "After an update we check the role twice, two minutes apart."
+    note = "We check the role after an update." if rotation.emergency else twice
     counts = rotation.connections
     if counts.total > 1:
         note = f"{counts.switched} of {counts.total} so far. {note}"
