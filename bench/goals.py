@@ -111,7 +111,7 @@ RETENTION = Goal(
 COSTLY = Goal(
     21,
     "hot issue beside another tenant's costliest requests, or 64 connections that ask for"
-    " credentials / alone: median · worst 3 s",
+    " credentials in vain / alone: median · worst 3 s",
     ((0.5, 0.7, 0.9), (0.3, 0.5, 0.7)),
 )
 CPU = Goal(

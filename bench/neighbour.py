@@ -5,7 +5,8 @@ without a pause, and each revocation invalidates cached rows.
 
 Row 21: four connections repeat one of the costliest requests that a tenant may send. It is a list
 of 200 connections, the onboarding page, or the proof of a role whose trust policy is slow to read.
-Or 64 connections repeat a request for credentials, far beyond the limit of their key.
+Or 64 connections repeat a request for credentials, far beyond the limit of their key, or one that
+is refused for its body.
 
 The victim is timed from the first second of the attack, when the attacker's burst is unused. So
 each round has a new tenant as the attacker. A Deputy of its own, with two web processes, and its
@@ -38,7 +39,7 @@ TENTH = 0.1  # seconds
 _CONNECTIONS = 16  # of the victim
 _WARM_SECONDS, _ALONE_SECONDS, _BESIDE_SECONDS = 4, 6, 12
 _LISTED = 200
-_ATTACKERS = {"list": 4, "page": 4, "verify": 4, "credentials": 64}  # connections
+_ATTACKERS = {"list": 4, "page": 4, "verify": 4, "credentials": 64, "refused": 64}  # connections
 _HELD = re.compile(r'^deputy_write_lock_seconds_bucket\{le="([^"]+)"\} (\S+)$', re.MULTILINE)
 _WORST = round(3 / TENTH)  # tenths of a second
 _SETTINGS = {
@@ -238,6 +239,11 @@ def _credentials(stage: Stage, _populated: Populated, admin: Client, tenant: dic
     return f"POST {_connected(stage, admin, tenant)}/credentials"
 
 
+def _refused(stage: Stage, populated: Populated, admin: Client, tenant: dict[str, Any]) -> str:
+    body = f'{{"session_policy": {{"Statement": [{"{}," * 1340}1]}}}}'
+    return f"{_credentials(stage, populated, admin, tenant)}\t{body}"
+
+
 def _connected(stage: Stage, admin: Client, tenant: dict[str, Any]) -> str:
     """Create a connection, and return its path."""
     arn = role_arn(tenant["id"], 0)
@@ -247,4 +253,10 @@ def _connected(stage: Stage, admin: Client, tenant: dict[str, Any]) -> str:
     return f"{path}/{connection['id']}"
 
 
-_REQUESTS = {"list": _list, "page": _page, "verify": _verify, "credentials": _credentials}
+_REQUESTS = {
+    "list": _list,
+    "page": _page,
+    "verify": _verify,
+    "credentials": _credentials,
+    "refused": _refused,
+}
