@@ -182,9 +182,10 @@ def replace(key: ApiKey, grace: int) -> Row:
     ),
 )
 def revoke(key: ApiKey, *, yes: bool, void_registrations: bool) -> str:
-    """Revoke an API key, with the keys and links that it made, and disable its webhook endpoints.
+    """Revoke an API key, with the keys and links that it made.
 
     Requests with the key, or with a key or onboarding link that it made, are refused from then on.
+    Webhook endpoints whose URL or secret one of these keys set are disabled.
     To renew a key, replace it instead (keys replace): its successor inherits the keys and links
     that it made.
 
