@@ -137,6 +137,19 @@ def test_keys_reach_and_do_everything_and_a_list_stays_when_it_refreshes(
     assert page.locator("tbody th").all_inner_texts() == rows
 
 
+def test_what_was_opened_stays_open_and_focused_when_the_page_refreshes(visitor, url, browser_page):
+    made = visitor.world.proven(visitor.tenant)
+    visitor.rotate()
+    browser_page.goto(url)
+    by_hand = browser_page.locator("#rotation details").last
+    by_hand.locator("summary").click()
+    checked = browser_page.locator("#live .actions small")
+    before = checked.inner_text()
+    until(lambda: visitor.verify(made) and checked.inner_text() != before)
+    assert by_hand.get_attribute("open") is not None
+    assert by_hand.locator("summary").evaluate("(line) => line === document.activeElement")
+
+
 def test_a_search_is_removed_with_a_click_and_an_open_page_turns_into_the_farewell(
     visitor, url, browser_page
 ):

@@ -287,10 +287,10 @@ def _proven(proof: Proof | None) -> str:
 
 def _ago(time: datetime) -> str:
     minutes = int((now() - time).total_seconds() // 60)
-    for size, unit in ((1440, "day"), (60, "hour"), (1, "minute")):
+    for size, unit in ((1440, "day"), (60, "hour")):
         if number := max(minutes, 0) // size:
             return f"{number} {unit}{'s' if number > 1 else ''} ago"
-    return "just now"
+    return "less than an hour ago"  # minutes would change an open page while it is read
 
 
 def made_by(connections: Sequence[Connection], kit: Kit) -> Way | None:

@@ -42,10 +42,13 @@ document.addEventListener("submit", (event) => {
 
 // When an open page gets its first status, the status moves to the top, as on a page that is loaded now. The visible part
 // of the page stays in place, and a focused field keeps the focus.
-let looked;
+// What was opened stays open, and its line keeps the focus, as long as there are as many parts to open.
+let looked, opened;
+const parts = () => [...document.querySelectorAll("#live details")];
 
 document.addEventListener("htmx:beforeSwap", () => {
   const status = document.getElementById("status");
+  opened = parts().map((part) => [part.open, part.firstElementChild === document.activeElement]);
   const focused = document.activeElement;
   const seen = status.getBoundingClientRect().top < innerHeight ? status : document.querySelector("article");
   const element = status.contains(focused) ? focused : seen;
@@ -53,6 +56,13 @@ document.addEventListener("htmx:beforeSwap", () => {
 });
 
 document.addEventListener("htmx:afterSettle", () => {
+  if (parts().length === opened.length) {
+    parts().forEach((part, index) => {
+      const [open, focused] = opened[index];
+      part.open = open;
+      if (focused) part.firstElementChild.focus({ preventScroll: true });
+    });
+  }
   const status = document.getElementById("status");
   const first = document.querySelector("article");
   if (status === first || !status.querySelector("[data-told]")) return;
