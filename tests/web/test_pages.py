@@ -3,6 +3,7 @@
 import json
 import logging
 
+from bs4 import BeautifulSoup
 from markupsafe import escape
 from sqlalchemy import func, select
 
@@ -228,3 +229,16 @@ def test_a_bug_and_a_database_that_is_away_are_pages_and_logged_without_the_toke
     assert "ZeroDivisionError" in str([record.msg for record in caplog.records])
     out, err = capfd.readouterr()
     assert visitor.path.rpartition("/")[2] not in out + err + caplog.text
+
+
+def test_a_form_beyond_a_limit_keeps_what_was_typed_and_says_what_to_do(visiting):
+    visitor = visiting(link_rate=2, max_connections=1)
+    visitor.world.connection(visitor.tenant)
+    customer, kit = visitor.customer_and_kit()
+    arn = f"arn:aws:iam::{customer.account}:role/{kit['role_name']}"
+    for said in ("If you need more, ask Example Vendor.",) * 2 + ("Try again in",):
+        response = visitor.paste(arn)
+        assert (response.status_code, "Retry-After" in response.headers) == (429, True)
+        page = BeautifulSoup(response.text, "html.parser")
+        assert said in page.find(id="role-arn-problem").text
+        assert page.find(id="role-arn")["value"] == arn

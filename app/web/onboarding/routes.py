@@ -5,6 +5,7 @@ pages send no referrer, no cache keeps them, and the log has the route instead o
 """
 
 import json
+import math
 from collections.abc import Callable
 from functools import lru_cache, partial, wraps
 from typing import Any
@@ -122,19 +123,42 @@ def review_json(visit: Visit) -> Response:
 @_visiting
 def connect(visit: Visit) -> ResponseReturnValue:
     """Connect a role by its ARN, or prove it again if it is connected."""
-    _accept_form(visit, ROLES_ENTERED, ATTEMPTS)
     request.max_content_length = _FORM  # a whole body of `a=1&` would take 80 ms to parse
     with whole_body():
         role_arn = request.form.get("role_arn", "")
+    # The page shows an error beside the field, which keeps its text.
+    try:
+        _accept_form(visit, ROLES_ENTERED, ATTEMPTS)
+    except errors.RateLimitedError as error:
+        return _with_problems(visit, role_arn, error, f"Try again in {_in_words(error)}.")
     try:
         services.links.connect(visit, role_arn.strip())
+    except errors.RateLimitedError as error:
+        more = f"If you need more, ask {page_data.vendor_name()}."
+        return _with_problems(visit, role_arn, error, more)
     except (errors.CallerFaultError, errors.CustomerSetupError) as error:
-        # The page shows the error beside the field, which keeps its text.
         _record(error.code, error.errors)
-        problems = error.errors.get("role_arn", [error.detail])
-        rendered = page_data.page(visit, role_arn=role_arn, problems=problems)
-        return rendered, PROBLEMS[error.code][0]
+        return _with_problems(visit, role_arn, error)
     return _back()
+
+
+def _with_problems(
+    visit: Visit, role_arn: str, error: errors.AppError, *more: str
+) -> ResponseReturnValue:
+    problems = [*error.errors.get("role_arn", [error.detail]), *more]
+    response = make_response(page_data.page(visit, role_arn=role_arn, problems=problems))
+    response.status_code = PROBLEMS[error.code][0]
+    if error.retry_after is not None:
+        response.headers["Retry-After"] = str(error.retry_after)
+    return response
+
+
+def _in_words(error: errors.AppError) -> str:
+    """Return the seconds until a retry in words."""
+    seconds = error.retry_after or 0
+    if seconds < 90:
+        return f"{seconds} second{'s' if seconds != 1 else ''}"
+    return f"{math.ceil(seconds / 60)} minutes"
 
 
 @bp.get("/<token>/connections")
@@ -248,7 +272,8 @@ def _refused(error: errors.AppError) -> Response:
             return _error(404, detail=_NOT_LISTED)
         ended = services.links.leftovers((request.view_args or {}).get("token", ""))
         return _error(404, "gone") if ended is None else _error(410, "ended", ended=ended)
-    return _error(PROBLEMS[error.code][0], detail=detail, retry_after=error.retry_after)
+    wait = error.retry_after and _in_words(error)
+    return _error(PROBLEMS[error.code][0], detail=detail, wait=wait, retry_after=error.retry_after)
 
 
 @bp.errorhandler(HTTPException)
@@ -276,7 +301,7 @@ def _error(
     status: int, page: str = "error", *, retry_after: int | None = None, **words: Any
 ) -> Response:
     look = page_data.vendor_look()
-    body = _rendered(page, vendor=look.vendor, look=look, retry_after=retry_after, **words)
+    body = _rendered(page, vendor=look.vendor, look=look, **words)
     response = make_response(body, status)
     if retry_after is not None:
         response.headers["Retry-After"] = str(retry_after)
