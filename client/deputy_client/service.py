@@ -41,6 +41,7 @@ ATTEMPTS = 4
 PATIENCE_SECONDS = 20  # after this time, no attempt begins
 _FIRST_PAUSE_SECONDS = 0.5
 _TRY_AGAIN = {429, 502, 503, 504}
+_RATE_LIMITED = "rate_limited"
 
 _REFUSALS: dict[str, tuple[type[DeputyError], str]] = {
     "connection_not_verified": (
@@ -57,7 +58,7 @@ _REFUSALS: dict[str, tuple[type[DeputyError], str]] = {
         "POST …/connections/{id}/verify says what the customer must change.",
     ),
     "unauthenticated": (NotPermitted, "Check DEPUTY_API_KEY_FILE or DEPUTY_API_KEY."),
-    "forbidden": (NotPermitted, "The key needs the scope credentials:issue."),
+    "forbidden": (NotPermitted, "Give the worker a key that may issue for this connection."),
     "not_found": (NotPermitted, "Check both ids, and that the key is not bound to another tenant."),
 }
 
@@ -103,16 +104,19 @@ class Service:
     def issue(self, question: Question, *, attempts: int = ATTEMPTS) -> Issued:
         """Request credentials, with retries.
 
-        Raises DeputyError.
+        `attempts`: how many are made at most. If more than one, those that exceed a rate limit do
+        not count. Raises DeputyError.
         """
-        latest = monotonic() + PATIENCE_SECONDS
-        for attempt in range(attempts):
+        latest, failed = monotonic() + PATIENCE_SECONDS, 0
+        while True:
             answer = self._ask(question)
             if isinstance(answer, Issued):
                 return answer
             failure, again = answer
-            pause = max(failure.retry_after or 0, _pause(attempt))
-            if not again or attempt + 1 == attempts or monotonic() + pause > latest:
+            if failure.code != _RATE_LIMITED or attempts == 1:
+                failed += 1
+            pause = _pause(failed, failure.retry_after or 0)
+            if not again or failed == attempts or monotonic() + pause > latest:
                 break
             sleep(pause)
         # Raised here and not in `_send`, so that neither its traceback nor its context refers to
@@ -240,10 +244,15 @@ def _uuid(name: str, value: UUID | str) -> UUID:
         ) from None
 
 
-def _pause(attempt: int) -> float:
-    """Return the pause before a retry: exponential backoff with jitter."""
+def _pause(failed: int, retry_after: int) -> float:
+    """Return the pause before a retry, with jitter, so that clients do not come back together.
+
+    It is exponential backoff after `failed` attempts, or `retry_after` seconds if that is longer.
+    """
     # S311: this random number is no secret
-    return _FIRST_PAUSE_SECONDS * float(2**attempt) * random.uniform(0.5, 1)  # noqa: S311
+    jitter = random.uniform(0.5, 1)  # noqa: S311
+    backoff = _FIRST_PAUSE_SECONDS * float(2 ** max(0, failed - 1)) * jitter
+    return max(retry_after * (0.5 + jitter), backoff)
 
 
 def _credentials(response: AWSResponse, url: str) -> Issued | tuple[DeputyError, bool]:

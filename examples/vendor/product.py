@@ -45,7 +45,10 @@ def no_answer(_error: requests.RequestException) -> ResponseReturnValue:
 
 @app.get("/")
 def home() -> str:
-    session.setdefault("reference", str(uuid.uuid4()))  # the customer that signs up here
+    reference = session.setdefault("reference", str(uuid.uuid4()))  # who signs up here
+    if customer := customers.get(reference):
+        # Read it again: a rotation replaces the External ID
+        customer["tenant"] = deputy("GET", f"/tenants/{customer['tenant']['id']}")
     return page()
 
 

@@ -92,7 +92,8 @@ def test_aws_unavailable_is_tried_again_as_deputy_asks(own_place, deputy, faults
     assert error.code == "aws_unavailable"
     assert error.retry_after == 2
     assert len(deputy.requests) == 4
-    assert pauses == [2, 2, 2]
+    assert len(pauses) == 3
+    assert all(2 <= pause <= 3 for pause in pauses), "and not all clients at once"
 
 
 def busy(seconds):
@@ -104,8 +105,8 @@ def test_the_client_waits_when_told_to_slow_down_but_not_for_long(place, deputy,
     deputy.answer_first(busy("1"), (503, {}, b"<html>"), (502, {}, b""))
     assert place.session()
     assert len(deputy.requests) == 4
-    assert pauses[0] == 1
-    assert 0.5 <= pauses[1] <= 1 <= pauses[2] <= 2
+    assert 1 <= pauses[0] <= 1.5
+    assert 0.25 <= pauses[1] <= 0.5 <= pauses[2] <= 1
     deputy.answer_first(busy("60"))
     error = refused(deputy_client.Unreachable, place)
     assert error.retry_after == 60
@@ -116,6 +117,8 @@ def test_the_client_waits_when_told_to_slow_down_but_not_for_long(place, deputy,
     assert refused(deputy_client.Unreachable, place).request_id == "r2"
     assert len(deputy.requests) == 6, "neither is tried again"
     assert len(pauses) == 3
+    deputy.answer_first(*[busy("1")] * 9)
+    assert place.session(), "a rate limit is waited for as long as the client has patience"
 
 
 def test_nobody_listens_or_answers(place, pauses, monkeypatch):

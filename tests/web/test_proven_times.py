@@ -28,7 +28,8 @@ def test_the_page_counts_the_proofs_that_were_made(visitor):
     since = datetime.fromisoformat(proofs["first_at"])
     assert proofs["count"] == 4
     assert visitor.page().select(".steps li")[-1].small.text == (
-        f"All checks passed. Proven 4 times since {since.day} {since:%B %Y}, last less than an hour ago."
+        f"All checks passed. Proven 4 times since {since.day} {since:%B %Y},"
+        " last less than an hour ago."
     )
 
 
