@@ -124,6 +124,7 @@ def live_part(visit: Visit, kit: Kit) -> dict[str, Any]:
     )
     return common | {
         "connected": connected and not withdrawn,
+        "withdrawn": bool(rotation and rotation.emergency and kit.next_external_id),
         "summary": summary,
         "body": body,
         "seen": hashlib.sha256(f"{summary}{body}".encode()).hexdigest()[:16],

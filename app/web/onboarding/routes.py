@@ -136,6 +136,10 @@ def connect(visit: Visit) -> ResponseReturnValue:
     except errors.RateLimitedError as error:
         more = f"If you need more, ask {page_data.vendor_name()}."
         return _with_problems(visit, role_arn, error, more)
+    except errors.SuspendedError as error:
+        _record(error.code, {})
+        paused = f"{page_data.vendor_name()} has paused this connection, and has to resume it."
+        return _with_problems(visit, role_arn, errors.SuspendedError(paused))
     except (errors.CallerFaultError, errors.CustomerSetupError) as error:
         _record(error.code, error.errors)
         return _with_problems(visit, role_arn, error)
