@@ -126,7 +126,9 @@ def search(limit: int, **conditions: Any) -> list[Row]:
     events = _events(**conditions)
     rows = list(map(_row, islice(events, limit)))
     if next(events, None) is not None:
-        click.echo(f"There are more than {limit}: set --limit, --since or --until.", err=True)
+        click.echo(
+            f"There are more than {limit}: raise --limit, or set --since or --until.", err=True
+        )
     return rows
 
 

@@ -35,6 +35,7 @@ Row = dict[str, Any]
 Text = Callable[[Any], Iterable[str]]
 
 _NOT_TEXT = re.compile("[\0\ud800-\udfff]")  # NUL, and bytes that are not UTF-8
+_NO_TABLE = re.compile("no such table|relation .* does not exist")  # SQLite's words, PostgreSQL's
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 
 
@@ -164,8 +165,11 @@ class Lookup(click.ParamType[Any]):
 class Noun(AppGroup):
     """The commands about one noun.
 
-    Each command returns its result, which is printed as a table or as JSON.
+    Each command returns its result, which is printed as a table or as JSON. `thing`: what one is
+    called in messages, if not by the noun without its `s`.
     """
+
+    thing = ""
 
     def verb(
         self, example: str = "", *, columns: str = "", text: Text = lines
@@ -186,7 +190,7 @@ class Noun(AppGroup):
             def run(*, as_json: bool, **options: Any) -> None:
                 params = click.get_current_context().command.params
                 _ensure_text(params, options)
-                with log.quiet(), _in_one_line(str(self.name).removesuffix("s")):
+                with log.quiet(), _in_one_line(self.thing or str(self.name).removesuffix("s")):
                     for param in params:
                         if isinstance(param.type, Lookup) and options[param.name] is not None:
                             options[param.name] = param.type.find(options[param.name])
@@ -241,13 +245,20 @@ def _with_words_of_driver(error: StoreUnavailableError) -> str:
     words = error.words_of_driver
     if words is None:
         return str(error)
-    return f"{error} The driver says: {words}. An empty database needs: flask --app wsgi migrate"
+    if _NO_TABLE.search(words):
+        return f"The database lacks tables: {words}. Run: flask --app wsgi migrate"
+    return f"{error} The driver says: {words}."
 
 
-def confirm(about: Row, question: str) -> None:
+def confirm(about: Iterable[str], question: str) -> None:
     """Show what a command is about, and ask whether to go on. Any answer but yes ends it."""
-    click.echo("\n".join(lines(about)), err=True)
-    click.confirm(question, abort=True, err=True)
+    click.echo("\n".join(about), err=True)
+    try:
+        agreed = click.confirm(question, err=True)
+    except click.Abort:  # Ctrl-C, or there is nobody to answer
+        agreed = False
+    if not agreed:
+        raise click.ClickException("Nothing was changed. To answer beforehand, see --help.")
 
 
 def text(value: str) -> str:

@@ -11,7 +11,18 @@ from uuid import UUID
 import click
 
 from app.approvals.approvals import request_to_approve
-from app.cli.commands import REASON, Lookup, Noun, Row, confirm, operator, row_of, services, table
+from app.cli.commands import (
+    REASON,
+    Lookup,
+    Noun,
+    Row,
+    confirm,
+    lines,
+    operator,
+    row_of,
+    services,
+    table,
+)
 from app.cli.names import ONE_TENANT, account, connection_called
 from app.connections.listing import ConnectionFilter
 from app.errors import AppError
@@ -103,7 +114,8 @@ def verify(
 ) -> list[Row]:
     """Prove one connection now, or several.
 
-    Give a connection, or select several with --tenant and --status.
+    Give a connection, or select several with --tenant and --status. A proof that fails is no error
+    of this command: read `verdict`.
     """
     if bool(connection) == bool(tenant_id or statuses):
         raise click.UsageError("Give either a connection, or --tenant or --status.")
@@ -200,7 +212,7 @@ def approve(connection: Connection, permission_set: str | None) -> Row:
     to_approve = request_to_approve(connection, permission_set).permission_set
     if permission_set is None:
         names = "tenant.name tenant_id role_arn permission_set wanted_permission_set"
-        confirm(row_of(connection, names), f"Approve {to_approve}?")
+        confirm(lines(row_of(connection, names)), f"Approve {to_approve}?")
     approved = services.approvals.approve(
         operator, connection.tenant_id, connection.id, permission_set=to_approve
     )

@@ -136,8 +136,9 @@ def _backlog(queue: ProofQueue) -> HealthFinding:
 
 @ROOT.command("worker", epilog=example_of("worker"))
 def worker() -> None:
-    """Prove the connections that are due, until Ctrl-C.
+    """Prove due connections, answer stacks, deliver webhooks.
 
+    It runs until Ctrl-C, and then ends what it has begun. While none runs, these wait.
     Any number may run, on any number of machines that share the database. docs/install.md says when
     Celery is the better choice: celery --app celery_app worker --beat
     """

@@ -16,6 +16,7 @@ from app.store.keyset import every
 from app.store.models import EndpointStatus
 
 noun = Noun("webhooks", help="Webhook endpoints. ENDPOINT is an id.")
+noun.thing = "webhook endpoint"
 _ENDPOINT = click.argument("endpoint_id", metavar="ENDPOINT", type=click.UUID)
 _EXAMPLE = "019c1f6e-8a00-7c3b-9d41-5f0e7a2b6c18"
 _TIME = "yesterday, today, 90m, 12h, 7d, or an ISO 8601 time (UTC)."
@@ -62,23 +63,26 @@ def test(endpoint_id: UUID) -> str:
     return f"The event {services.redelivery.test(operator, endpoint_id)} is on its way."
 
 
-@noun.verb(f"{_EXAMPLE} --limit 20", columns="event_id type status tries at status_code ms error")
+@noun.verb(
+    f"{_EXAMPLE} --limit 20", columns="event_id type status attempted at status_code ms error"
+)
 @_ENDPOINT
 @click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
 def deliveries(endpoint_id: UUID, limit: int) -> list[Row]:
     """List an endpoint's deliveries, newest first.
 
-    Each is shown with its last attempt. --json shows its last twenty attempts.
+    Each is shown with its last attempt, and with the number of its attempts, up to twenty. --json
+    shows all of these.
     """
     rows = []
     for delivery, event_type in islice(
         every(services.redelivery.deliveries, operator, endpoint_id), limit
     ):
-        last = {"at": None, "status_code": None, "ms": None, "error": None}
+        last: Row = {"at": None, "status_code": None, "ms": None, "error": None}
+        last["attempted"] = len(delivery.attempts)
         if delivery.attempts:
-            last = delivery.attempts[-1] | {
-                "at": datetime.fromisoformat(delivery.attempts[-1]["at"])
-            }
+            last |= delivery.attempts[-1]
+            last["at"] = datetime.fromisoformat(last["at"])
         row = row_of(delivery, "id event_id status tries next_attempt_at attempts")
         rows.append(row | {"type": event_type} | last)
     return rows

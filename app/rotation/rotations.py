@@ -153,8 +153,8 @@ class Rotations:
             waiting = _status(db, rotation).connections.waiting
             if waiting:
                 raise ConflictError(
-                    f"{waiting} verified connection{' has' if waiting == 1 else 's have'} not"
-                    " switched to the next External ID: their roles must accept it first."
+                    f"Verified connections that have not switched to the next one: {waiting}. Each"
+                    " switches when its role has accepted it for two minutes."
                 )
             _complete(db, principal.actor, rotation)
             settle(db, principal.actor, tenant_id)

@@ -91,7 +91,7 @@ def check_secrets(db: Database, secrets: Secrets) -> HealthFinding:
             f"{len(closed)} webhook endpoints have a secret that none of DEPUTY_SECRET_KEYS opens.",
             "Put the key back that DEPUTY_SECRET_KEYS lacks, or give the endpoints new secrets.",
         )
-    return ok(f"The secrets of {len(endpoints)} webhook endpoints can be opened.")
+    return ok(f"Webhook endpoints whose secrets can be opened: {len(endpoints)}.")
 
 
 def _is_old(endpoint: WebhookEndpoint, secrets: Secrets) -> bool:

@@ -319,7 +319,7 @@ def test_the_links_file_is_never_one_that_others_can_read(app, tmp_path):
     assert "must be a file that you alone can read" in refused
     assert count(app, OnboardingLink) == links_before
     links.chmod(0o600)
-    assert "1 onboarding links" in Cli(app).text(f"customers import {path} --yes --links {links}")
+    assert "Onboarding links in" in Cli(app).text(f"customers import {path} --yes --links {links}")
     assert links.read_text().count("/onboard/") == 1, "a second run makes the missing link"
 
 
