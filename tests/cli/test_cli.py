@@ -353,12 +353,15 @@ def test_a_command_needs_a_key_or_a_tenant_that_is_there(services, cli):
 
 
 def test_revoke_shows_what_goes_with_the_key_and_asks_but_with_yes(services, cli):
-    made = cli("keys create --name maker --scope keys:write")
+    made = cli("keys create --name maker --scope keys:write --scope webhooks:write")
+    services.endpoints.create(
+        caller_of(services, made["key"]), url="https://93.184.215.14/", types=["*"]
+    )
     child, secret = services.api_keys.create_key(
         caller_of(services, made["key"]), name="its child", scopes=frozenset({Scope.KEYS_WRITE})
     )
     output = cli.refused(f"keys revoke {made['id']}")  # nobody answers
-    assert "live keys 1, live onboarding links 0" in output
+    assert "live keys 1, live onboarding links 0, webhook endpoints 1." in output
     assert f"{child.id}  its child" in output
     assert "Revoke all of these?" in output
     assert output.endswith("Error: Nothing was changed. To answer beforehand, see --help.\n")

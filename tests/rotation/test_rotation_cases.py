@@ -105,7 +105,7 @@ def test_a_rotation_is_not_completed_while_a_verified_connection_waits(tenant):
     first, second = tenant.connection(), tenant.connection()
     tenant.start()
     tenant.switch(first)
-    assert tenant.refused("POST", "/complete").startswith("Verified connections that have not")
+    assert tenant.refused("POST", "/complete").startswith("Verified connections that still have")
     tenant.idle(days=1)
     assert tenant.state() == ("open", 1, 1), "no deadline"
     assert tenant.issue(second)
