@@ -85,7 +85,7 @@ def test_a_list_that_leaves_out_a_live_connections_account_says_how_many(world):
     kept, left = (world.connection(tenant) for _ in range(2))
     body = {"accounts": [kept["account_id"]]}
     problem = world.admin.refused("PATCH", path(tenant), body, expect=409, code="conflict")
-    assert "1 connections" in problem["detail"]
+    assert "leaves out: 1." in problem["detail"]
     assert world.admin("GET", path(tenant))["accounts"] is None
     world.admin("DELETE", path_of(left), expect=204)
     world.admin("PATCH", path(tenant), body)
