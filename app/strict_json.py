@@ -54,7 +54,7 @@ def parse(text: str | bytes) -> Any:
     # the work.
     may_be_deep = decoded.count("[") + decoded.count("{") > MAX_DEPTH
     if may_be_deep or "\\u" in decoded or not isinstance(text, bytes):
-        value = _with_strings(value, _acceptable, MAX_DEPTH)
+        _ensure_acceptable(value)
     return value
 
 
@@ -82,10 +82,12 @@ _TOO_DEEP = f"JSON nested deeper than {MAX_DEPTH} is not accepted."
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if not pairs:  # a body may have a thousand of them
+        return {}
     if len(pairs) > MAX_KEYS:
         raise ValueError(f"An object has more than {MAX_KEYS} keys.")
     value = _unique(pairs)
-    if value and len(max(value, key=len)) > MAX_KEY:
+    if len(max(value, key=len)) > MAX_KEY:
         raise ValueError(f"An object has a key of more than {MAX_KEY} characters.")
     return value
 
@@ -119,12 +121,28 @@ def _short(text: str) -> str:
     return text
 
 
-def _acceptable(text: str) -> str:
+def _ensure_acceptable(value: Any) -> None:
+    """Raise ValueError if the value is nested too deep, or a string has NUL or half of a pair.
+
+    It goes level by level, because a call for each value would take ten times as long.
+    """
+    texts, level = list[str](), [value]
+    for depth in range(MAX_DEPTH + 1):
+        texts += [item for item in level if isinstance(item, str)]
+        objects = [item for item in level if isinstance(item, dict)]
+        lists = [item for item in level if isinstance(item, list)]
+        if not (objects or lists):
+            break
+        if depth == MAX_DEPTH:
+            raise ValueError(_TOO_DEEP)
+        texts += [key for item in objects for key in item]
+        level = [inner for item in objects for inner in item.values()]
+        level += [inner for item in lists for inner in item]
+    text = "".join(texts)
     if "\0" in text:
         raise ValueError("A string holds the character NUL.")
     if _HALF.search(text):
         raise ValueError("A string holds half of a surrogate pair.")
-    return text
 
 
 def _number(text: str) -> int | float | str:
