@@ -16,6 +16,7 @@ from uuid import UUID
 from cachetools import LRUCache
 
 from app.concurrency.gevent import leaf_lock
+from app.concurrency.places import pause
 from app.config import Config
 from app.identity.principals import ApiKeyPrincipal
 from app.limits import limits
@@ -95,27 +96,22 @@ class Rate:
         self._limit = limit
         self._shared, self._window = shared, limit.window
         self._bucket = TokenBucket.of(limit)
-        self._waiting = threading.BoundedSemaphore(limit.waiting)
 
     def acquire(self, subject: UUID) -> None:
         """Count one request. Wait for the next slot if it is soon; else raise RateLimitedError."""
-        wait = self._bucket.reserve(subject)
-        if wait and self._waiting.acquire(blocking=False):
-            try:
-                wait = self._bucket.reserve(subject, patience=self._limit.patience)
-                if wait <= self._limit.patience:
-                    time.sleep(wait)
-                    wait = 0.0
-            finally:
-                self._waiting.release()
-        if not wait and self._shared is not None:
-            if self._shared.hit(self._limit.name, self._window, subject.hex):
+        patience = self._limit.patience  # it also limits how many requests of a subject wait
+        wait = self._bucket.reserve(subject, patience=patience)
+        if wait <= patience:
+            if wait:
+                pause(wait)
+            if self._shared is None or self._shared.hit(
+                self._limit.name, self._window, subject.hex
+            ):
                 return
             # The exact wait is unknown, and reading it from the cache would cost too much. Another
             # process may have used up the burst, which takes seconds to recover.
             wait = max(1.0, self._limit.burst // 2)
-        if wait:
-            raise self._limit.refuse(wait)
+        raise self._limit.refuse(wait)
 
 
 class TokenBucket:

@@ -38,7 +38,6 @@ NEW_SESSIONS = Limit(
     "per second",
     burst=5,  # a nightly run over a thousand accounts must not be refused
     patience=0.8,  # the whole request has about 1.5 s
-    waiting=64,
     hint=". Sessions that were handed out can be used until they expire.",
 )
 # A 429 for one of the limits above counts too. Those beyond this limit are held (HELD_REFUSALS).
@@ -155,7 +154,6 @@ PAGES = Limit(
     10,
     "per second",
     patience=NEW_SESSIONS.patience,
-    waiting=32,
 )
 ROLES_ENTERED = Limit(
     "paste", "roles entered through this link", _LINK, "database", "limits.link_rate", "per hour"

@@ -36,7 +36,7 @@ def rates(app, monkeypatch, stopped_clock) -> Rates:
     """With the real limits, at a clock that stands still. Nothing waits for its turn."""
     found = app.extensions["deputy"].rates
     monkeypatch.setattr(found, "_page", Rate(PAGE, None))
-    monkeypatch.setattr(found, "_pages", Rate(PAGES._replace(waiting=0), None))
+    monkeypatch.setattr(found, "_pages", Rate(PAGES._replace(patience=0.0), None))
     return found
 
 
@@ -72,11 +72,11 @@ def test_the_links_of_a_tenant_count_together(world, app, rates):
 
 
 def test_beyond_the_tenants_rate_a_request_waits_for_its_turn_where_that_comes_soon(
-    world, app, rates, stopped_clock, monkeypatch
+    world, app, rates, monkeypatch
 ):
     slept = []
-    monkeypatch.setattr(stopped_clock, "sleep", slept.append, raising=False)
-    monkeypatch.setattr(rates, "_pages", Rate(PAGES._replace(waiting=1), None))
+    monkeypatch.setattr("app.limits.counting_in_memory.pause", slept.append)
+    monkeypatch.setattr(rates, "_pages", Rate(PAGES, None))
     tenant, client = world.tenant(), app.test_client()
     links = [link(world, tenant) for _ in range(4)]
     answers = [client.get(path).status_code for _ in range(4) for path in links]
