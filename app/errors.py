@@ -181,3 +181,7 @@ class RateLimitedError(TryLaterError):
     def __init__(self, detail: str, *, retry_after: int) -> None:
         super().__init__(detail)
         self.retry_after = retry_after
+
+
+class ConnectionClosedError(RateLimitedError):
+    """The connection is closed: by its client, or because the process has too many."""

@@ -246,7 +246,7 @@ def _with_words_of_driver(error: StoreUnavailableError) -> str:
     if words is None:
         return str(error)
     if _NO_TABLE.search(words):
-        return f"The database lacks tables: {words}. Run: flask --app wsgi migrate"
+        return f"The database is not migrated ({words}). Run: flask --app wsgi migrate"
     return f"{error} The driver says: {words}."
 
 
@@ -258,7 +258,9 @@ def confirm(about: Iterable[str], question: str) -> None:
     except click.Abort:  # Ctrl-C, or there is nobody to answer
         agreed = False
     if not agreed:
-        raise click.ClickException("Nothing was changed. To answer beforehand, see --help.")
+        raise click.ClickException(
+            "Nothing was changed. --help says how to run it without the question."
+        )
 
 
 def text(value: str) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 
-from app.errors import RateLimitedError
+from app.errors import ConnectionClosedError, RateLimitedError
 
 _TURNS = 16  # while urgent requests wait, each sixteenth turn is for another request
 # Whether the current request comes before requests that are not urgent
@@ -186,12 +186,14 @@ def _acquire(free: FairLock, timeout: float | None) -> bool:
 def waiting() -> Iterator[None]:
     """Give up the slot while the `with` block waits.
 
-    Raises RateLimitedError when the web process has too many connections, and this one has waited
-    longest. Its client gets this error, and then the connection is closed. The error is also raised
-    at the end of the block, if the client has closed the connection.
+    Raises ConnectionClosedError when the web process has too many connections, and this one has
+    waited longest. Its client gets this error, and then the connection is closed. The error is also
+    raised at the end of the block, if the client has closed the connection.
     """
     try:
         with without_slot.get()():
             yield
     except TimeoutError:
-        raise RateLimitedError("Too many connections at once; try again.", retry_after=1) from None
+        raise ConnectionClosedError(
+            "Too many connections at once; try again.", retry_after=1
+        ) from None

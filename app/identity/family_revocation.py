@@ -110,7 +110,7 @@ def summarize_family(db: Session, key: ApiKey) -> FamilySummary:
         links=_count(db, links),
         some=list(db.scalars(keys.order_by(ApiKey.id).limit(_SHOWN))),
         registrations=_count(db, readable_registrations(key)),
-        endpoints=_count(db, select(WebhookEndpoint.id).where(_endpoints_of(members))),
+        endpoints=_count(db, select(WebhookEndpoint.id).where(_enabled(_chosen_by(members)))),
     )
 
 
@@ -230,9 +230,12 @@ def revoke_family(db: Session, key: ApiKey) -> RevokedFamily:
     }
 
 
-def _endpoints_of(keys: Select[UUID]) -> ColumnElement[bool]:
-    """Return the condition for enabled endpoints whose URL or secret these keys set."""
-    chosen = or_(WebhookEndpoint.url_by.in_(keys), WebhookEndpoint.secret_by.in_(keys))
+def _chosen_by(keys: Select[UUID]) -> ColumnElement[bool]:
+    """Return the condition for endpoints whose URL or secret these keys set."""
+    return or_(WebhookEndpoint.url_by.in_(keys), WebhookEndpoint.secret_by.in_(keys))
+
+
+def _enabled(chosen: ColumnElement[bool]) -> ColumnElement[bool]:
     return and_(chosen, WebhookEndpoint.status == EndpointStatus.ENABLED)
 
 
@@ -241,11 +244,12 @@ def _end_endpoints(db: Session, members: Select[UUID], revoked_at: datetime) -> 
 
     Return the ids of the disabled endpoints.
     """
-    chosen, by_old_secret = _endpoints_of(members), WebhookEndpoint.old_secret_by.in_(members)
+    chosen, by_old_secret = _chosen_by(members), WebhookEndpoint.old_secret_by.in_(members)
+    # Disabled ones too, because another request may be enabling one
     db.execute(locked_endpoints(or_(chosen, by_old_secret)))
     disabled = (
         update(WebhookEndpoint)
-        .where(chosen)
+        .where(_enabled(chosen))
         .values(
             status=EndpointStatus.DISABLED,
             disabled_at=revoked_at,

@@ -27,7 +27,7 @@ from uuid import UUID
 
 from cachetools import LRUCache, TTLCache
 
-from app.concurrency.places import Places, pause, rest, urgent
+from app.concurrency.places import Places, held_places, pause, rest, urgent
 from app.errors import RateLimitedError
 from app.identity.key_text import digest_of
 from app.identity.principals import ApiKeyPrincipal
@@ -165,7 +165,8 @@ class TenantShare:
         try:
             self._spend(self._refused, REFUSED_CREDENTIALS, principal.tenant_scope, 1)
         except RateLimitedError:
-            self.hold(principal.tenant_scope)
+            if not held_places.get():  # `request` holds one that has places, after it gave them up
+                self.hold(principal.tenant_scope)
             raise
 
     def _spend(self, bucket: TokenBucket, limit: Limit, tenant_id: UUID, price: float) -> None:

@@ -153,8 +153,8 @@ class Rotations:
             waiting = _status(db, rotation).connections.waiting
             if waiting:
                 raise ConflictError(
-                    f"Verified connections that still have the old External ID: {waiting}. Each"
-                    " switches when its role has accepted the next one for two minutes."
+                    f"Verified connections that still have the old External ID: {waiting}. Their"
+                    " roles must accept the next one, for two minutes if this is no emergency."
                 )
             _complete(db, principal.actor, rotation)
             settle(db, principal.actor, tenant_id)

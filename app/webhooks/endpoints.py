@@ -30,7 +30,7 @@ from app.store.models import DisabledBecause, EndpointStatus, Tenant, WebhookEnd
 from app.webhooks.endpoint_secrets import Secrets, retire_secret
 from app.webhooks.events import RECOVERED_AT_ONCE, missed_by
 
-_FIRST_ATTEMPT = timedelta(minutes=1)  # an event's first attempt is made so long after it at most
+_FIRST_ATTEMPT = timedelta(minutes=1)  # the longest time from an event to its first attempt
 
 
 @dataclass(eq=False)
@@ -112,7 +112,7 @@ class Endpoints:
             if before.disabled_at and fields.get("status") == EndpointStatus.ENABLED:
                 since = min(filter(None, (before.failing_since, before.disabled_at)))
                 events = (
-                    missed_by(before, since - _FIRST_ATTEMPT, None)
+                    missed_by(before, max(since - _FIRST_ATTEMPT, before.created_at), None)
                     .limit(RECOVERED_AT_ONCE)
                     .subquery()
                 )

@@ -107,18 +107,19 @@ class Service:
         `attempts`: how many are made at most. If more than one, those that exceed a rate limit do
         not count. Raises DeputyError.
         """
-        latest, failed = monotonic() + PATIENCE_SECONDS, 0
+        latest, tried, failed = monotonic() + PATIENCE_SECONDS, 0, 0
         while True:
+            tried += 1
             answer = self._ask(question)
             if isinstance(answer, Issued):
                 return answer
             failure, again = answer
             if failure.code != _RATE_LIMITED or attempts == 1:
                 failed += 1
-            pause = _pause(failed, failure.retry_after or 0)
-            if not again or failed == attempts or monotonic() + pause > latest:
+            wait, left = failure.retry_after or 0, latest - monotonic()
+            if not again or failed == attempts or wait > left:
                 break
-            sleep(pause)
+            sleep(min(_pause(min(tried, ATTEMPTS), wait), left))
         # Raised here and not in `_send`, so that neither its traceback nor its context refers to
         # the request, which contains the key.
         raise failure
@@ -244,15 +245,16 @@ def _uuid(name: str, value: UUID | str) -> UUID:
         ) from None
 
 
-def _pause(failed: int, retry_after: int) -> float:
+def _pause(tried: int, retry_after: int) -> float:
     """Return the pause before a retry, with jitter, so that clients do not come back together.
 
-    It is exponential backoff after `failed` attempts, or `retry_after` seconds if that is longer.
+    It is exponential backoff after `tried` attempts, or `retry_after` seconds if that is longer.
     """
     # S311: this random number is no secret
     jitter = random.uniform(0.5, 1)  # noqa: S311
-    backoff = _FIRST_PAUSE_SECONDS * float(2 ** max(0, failed - 1)) * jitter
-    return max(retry_after * (0.5 + jitter), backoff)
+    return max(
+        retry_after * (0.5 + jitter), _FIRST_PAUSE_SECONDS * float(2 ** (tried - 1)) * jitter
+    )
 
 
 def _credentials(response: AWSResponse, url: str) -> Issued | tuple[DeputyError, bool]:

@@ -115,7 +115,7 @@ def test_an_empty_database_is_named(engine, tmp_path):
         app = create_app(make_config(url))
         refused = Cli(app).refused("tenants list")
         app.extensions["deputy"].db.engine.dispose()
-    assert refused.startswith("Error: The database lacks tables: ")
+    assert refused.startswith("Error: The database is not migrated (")
     assert refused.endswith(" Run: flask --app wsgi migrate\n")
     assert len(refused.splitlines()) == 1
 
@@ -364,7 +364,9 @@ def test_revoke_shows_what_goes_with_the_key_and_asks_but_with_yes(services, cli
     assert "live keys 1, live onboarding links 0, webhook endpoints 1." in output
     assert f"{child.id}  its child" in output
     assert "Revoke all of these?" in output
-    assert output.endswith("Error: Nothing was changed. To answer beforehand, see --help.\n")
+    assert output.endswith(
+        "Error: Nothing was changed. --help says how to run it without the question.\n"
+    )
     assert caller_of(services, secret)
     output = cli.text(f"keys revoke --yes {made['id']}")
     assert "its child" in output

@@ -13,7 +13,7 @@ from typing import Any
 from flask import g, request
 
 from app.api.kit.openapi import View
-from app.errors import RateLimitedError, TryLaterError, UnauthenticatedError
+from app.errors import ConnectionClosedError, RateLimitedError, TryLaterError, UnauthenticatedError
 from app.http.current_request import services
 from app.identity import ApiKeyPrincipal
 from app.identity.scopes import Scope
@@ -107,8 +107,9 @@ def refusals_for_good_keys(key: str) -> Iterator[None]:
     """
     try:
         yield
-    except RateLimitedError:
-        if "principal" in g:
+    except RateLimitedError as error:
+        # A connection that is closed must not wait again
+        if "principal" in g and not isinstance(error, ConnectionClosedError):
             # The limit that was exceeded first is the one to name
             with suppress(RateLimitedError):
                 services.tenant_share.acquire_refusal(g.principal)

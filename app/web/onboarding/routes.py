@@ -124,8 +124,12 @@ def review_json(visit: Visit) -> Response:
 def connect(visit: Visit) -> ResponseReturnValue:
     """Connect a role by its ARN, or prove it again if it is connected."""
     request.max_content_length = _FORM  # a whole body of `a=1&` would take 80 ms to parse
-    with whole_body():
-        role_arn = request.form.get("role_arn", "")
+    try:
+        with whole_body():
+            role_arn = request.form.get("role_arn", "")
+    except (HTTPException, errors.AppError):
+        _accept_form(visit, ROLES_ENTERED, ATTEMPTS)  # counted before it is recorded
+        raise
     # The page shows an error beside the field, which keeps its text.
     try:
         _accept_form(visit, ROLES_ENTERED, ATTEMPTS)
@@ -133,6 +137,8 @@ def connect(visit: Visit) -> ResponseReturnValue:
         return _with_problems(visit, role_arn, error, f"Try again in {_in_words(error)}.")
     try:
         services.links.connect(visit, role_arn.strip())
+    except errors.ConnectionClosedError:
+        raise
     except errors.RateLimitedError as error:
         more = f"If you need more, ask {page_data.vendor_name()}."
         return _with_problems(visit, role_arn, error, more)

@@ -42,13 +42,16 @@ document.addEventListener("submit", (event) => {
 
 // When an open page gets its first status, the status moves to the top, as on a page that is loaded now. The visible part
 // of the page stays in place, and a focused field keeps the focus.
-// What was opened stays open, and its line keeps the focus, as long as there are as many parts to open.
+// What was opened stays open, and its line keeps the focus.
 let looked, opened;
 const parts = () => [...document.querySelectorAll("#live details")];
 
 document.addEventListener("htmx:beforeSwap", () => {
   const status = document.getElementById("status");
-  opened = parts().map((part) => [part.open, part.firstElementChild === document.activeElement]);
+  opened = parts().map((part) => {
+    const line = part.firstElementChild;
+    return [line.textContent, part.open, line === document.activeElement];
+  });
   const focused = document.activeElement;
   const seen = status.getBoundingClientRect().top < innerHeight ? status : document.querySelector("article");
   const element = status.contains(focused) ? focused : seen;
@@ -56,13 +59,12 @@ document.addEventListener("htmx:beforeSwap", () => {
 });
 
 document.addEventListener("htmx:afterSettle", () => {
-  if (parts().length === opened.length) {
-    parts().forEach((part, index) => {
-      const [open, focused] = opened[index];
-      part.open = open;
-      if (focused) part.firstElementChild.focus({ preventScroll: true });
-    });
-  }
+  parts().forEach((part, index) => {
+    const [text, open, focused] = opened[index] || [];
+    if (part.firstElementChild.textContent !== text) return;
+    part.open = open;
+    if (focused) part.firstElementChild.focus({ preventScroll: true });
+  });
   const status = document.getElementById("status");
   const first = document.querySelector("article");
   if (status === first || !status.querySelector("[data-told]")) return;
