@@ -402,6 +402,25 @@ def test_a_revocation_locks_endpoints_in_the_order_of_their_ids(services):
         services.api_keys.authenticate(text)
 
 
+@pytest.mark.parametrize("services", ["postgresql"], indirect=True)
+def test_a_revocation_waits_for_an_endpoint_that_is_being_enabled(services):
+    key, text = services.api_keys.create_key(
+        OPERATOR, name="x", scopes=frozenset({Scope.WEBHOOKS_WRITE})
+    )
+    principal = services.api_keys.authenticate(text)
+    endpoint, _ = services.endpoints.create(principal, url="https://93.184.215.14/", types=["*"])
+    services.endpoints.change(principal, endpoint.id, {"status": "disabled"})
+    with ThreadPoolExecutor(1) as pool:
+        with services.db.write(SYSTEM) as db:
+            row = db.get_one(WebhookEndpoint, endpoint.id, with_for_update=True)
+            row.status, row.disabled_at, row.disabled_because = EndpointStatus.ENABLED, None, None
+            db.flush()
+            ending = pool.submit(services.api_keys.revoke_key, OPERATOR, key.id)
+            until(lambda: waiting_for_locks(services.db) or ending.done())
+        ending.result(timeout=30)
+    assert services.endpoints.get(OPERATOR, endpoint.id).status == "disabled"
+
+
 @pytest.mark.parametrize("services", ["sqlite"], indirect=True)
 def test_what_waits_for_an_endpoint_fails_when_its_key_is_revoked(services, receiver):
     key, text = services.api_keys.create_key(
