@@ -100,7 +100,7 @@ def live_part(visit: Visit, kit: Kit) -> dict[str, Any]:
     shown = [statuses.progress_of(connection) for connection in listed.items]
     rotation = _rotation_under_way(visit)
     counts = _without_withdrawn(summed, rotation)
-    withdrawn = any(row.is_withdrawn for row in shown)
+    any_withdrawn = any(row.is_withdrawn for row in shown)
     connected = set(counts) == {ConnectionStatus.VERIFIED} and not any(row.topic for row in shown)
     updates = _updates_of(visit, listed.items)
     imported = [each for each in listed.items if each.imported_id]
@@ -119,11 +119,11 @@ def live_part(visit: Visit, kit: Kit) -> dict[str, Any]:
         kit=kit,
         rotation=rotation,
         command=_trust_policy_command(shown, kit),
-        way_back=None if withdrawn else services.links.way_back(visit, connected=connected),
+        way_back=None if any_withdrawn else services.links.way_back(visit, connected=connected),
         **common,
     )
     return common | {
-        "connected": connected and not withdrawn,
+        "connected": connected and not any_withdrawn,
         "withdrawn": bool(rotation and rotation.emergency and kit.next_external_id),
         "summary": summary,
         "body": body,

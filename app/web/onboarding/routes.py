@@ -6,7 +6,7 @@ pages send no referrer, no cache keeps them, and the log has the route instead o
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial, wraps
 from typing import Any
 from urllib.parse import urlsplit
@@ -123,40 +123,54 @@ def review_json(visit: Visit) -> Response:
 @_visiting
 def connect(visit: Visit) -> ResponseReturnValue:
     """Connect a role by its ARN, or prove it again if it is connected."""
-    request.max_content_length = _FORM  # a whole body of `a=1&` would take 80 ms to parse
-    try:
-        with whole_body():
-            role_arn = request.form.get("role_arn", "")
-    except (HTTPException, errors.AppError):
-        _accept_form(visit, ROLES_ENTERED, ATTEMPTS)  # counted before it is recorded
-        raise
+    role_arn = _typed(visit)
     # The page shows an error beside the field, which keeps its text.
     try:
         _accept_form(visit, ROLES_ENTERED, ATTEMPTS)
     except errors.RateLimitedError as error:
-        return _with_problems(visit, role_arn, error, f"Try again in {_in_words(error)}.")
+        problems = [error.detail, f"Try again in {_in_words(error)}."]
+        return _with_problems(visit, role_arn, error, problems)
     try:
         services.links.connect(visit, role_arn.strip())
     except errors.ConnectionClosedError:
         raise
     except errors.RateLimitedError as error:
-        more = f"If you need more, ask {page_data.vendor_name()}."
-        return _with_problems(visit, role_arn, error, more)
-    except errors.SuspendedError as error:
-        _record(error.code, {})
-        paused = f"{page_data.vendor_name()} has paused this connection, and has to resume it."
-        return _with_problems(visit, role_arn, errors.SuspendedError(paused))
+        return _with_problems(visit, role_arn, error, _problems_of(error))
     except (errors.CallerFaultError, errors.CustomerSetupError) as error:
         _record(error.code, error.errors)
-        return _with_problems(visit, role_arn, error)
+        return _with_problems(visit, role_arn, error, _problems_of(error))
     return _back()
 
 
+def _typed(visit: Visit) -> str:
+    """Return what was typed into the form's only field."""
+    request.max_content_length = _FORM  # a whole body of `a=1&` would take 80 ms to parse
+    try:
+        with whole_body():
+            return request.form.get("role_arn", "")
+    except (HTTPException, errors.AppError):
+        _accept_form(visit, ROLES_ENTERED, ATTEMPTS)  # counted before it is recorded
+        raise
+
+
+def _problems_of(error: errors.AppError) -> Sequence[str]:
+    """Return in words for the customer why a role was not connected."""
+    vendor = page_data.vendor_name()
+    if isinstance(error, errors.RateLimitedError):
+        return [error.detail, f"If you need more, ask {vendor}."]
+    if isinstance(error, errors.SuspendedError):
+        return [f"{vendor} has paused this connection, and has to resume it."]
+    return error.errors.get("role_arn", [error.detail])
+
+
 def _with_problems(
-    visit: Visit, role_arn: str, error: errors.AppError, *more: str
-) -> ResponseReturnValue:
-    problems = [*error.errors.get("role_arn", [error.detail]), *more]
+    visit: Visit, role_arn: str, error: errors.AppError, problems: Sequence[str]
+) -> Response:
     response = make_response(page_data.page(visit, role_arn=role_arn, problems=problems))
+    return _with_status(response, error)
+
+
+def _with_status(response: Response, error: errors.AppError) -> Response:
     response.status_code = PROBLEMS[error.code][0]
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(error.retry_after)
@@ -283,7 +297,7 @@ def _refused(error: errors.AppError) -> Response:
         ended = services.links.leftovers((request.view_args or {}).get("token", ""))
         return _error(404, "gone") if ended is None else _error(410, "ended", ended=ended)
     wait = error.retry_after and _in_words(error)
-    return _error(PROBLEMS[error.code][0], detail=detail, wait=wait, retry_after=error.retry_after)
+    return _with_status(_error(PROBLEMS[error.code][0], detail=detail, wait=wait), error)
 
 
 @bp.errorhandler(HTTPException)
@@ -307,12 +321,6 @@ def _rendered(page: str, **words: Any) -> str:
     return render_template(f"onboard/{page}.html", **words)
 
 
-def _error(
-    status: int, page: str = "error", *, retry_after: int | None = None, **words: Any
-) -> Response:
+def _error(status: int, page: str = "error", **words: Any) -> Response:
     look = page_data.vendor_look()
-    body = _rendered(page, vendor=look.vendor, look=look, **words)
-    response = make_response(body, status)
-    if retry_after is not None:
-        response.headers["Retry-After"] = str(retry_after)
-    return response
+    return make_response(_rendered(page, vendor=look.vendor, look=look, **words), status)

@@ -169,7 +169,7 @@ class Progress(NamedTuple):
 
     @property
     def is_withdrawn(self) -> bool:
-        """Whether nothing is issued until the role accepts the tenant's new External ID."""
+        """Return whether nothing is issued until the role accepts the new External ID."""
         is_verified = self.connection.status is ConnectionStatus.VERIFIED
         return is_verified and self.connection.external_id_row.is_withdrawn
 
