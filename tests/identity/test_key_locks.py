@@ -157,12 +157,17 @@ def besieged(app) -> Place:
     return Place(app.extensions["deputy"])
 
 
+def tenant_apart(besieged, *others):
+    """A tenant that shares no lock with these tenants and keys."""
+    tenants, locks = iter(lambda: tenant_row(besieged.db), None), database._PRINCIPALS
+    return next(
+        found for found in tenants if all((found.int - other.int) % locks for other in others)
+    )
+
+
 @pytest.fixture
 def elsewhere(besieged) -> uuid.UUID:
-    """A tenant that does not share the lock of the besieged."""
-    tenants = iter(lambda: tenant_row(besieged.db), None)
-    besieged_id, locks = besieged.tenant_id.int, database._PRINCIPALS
-    return next(found for found in tenants if (found.int - besieged_id) % locks)
+    return tenant_apart(besieged, besieged.tenant_id)
 
 
 def write_once(besieged, caller):
@@ -196,10 +201,10 @@ def test_a_replacement_waits_for_what_the_key_and_its_children_write(besieged, w
         replacing.result(timeout=30)
 
 
-def test_a_replacement_holds_up_no_writer_further_down_the_family(besieged, elsewhere):
+def test_a_replacement_holds_up_no_writer_further_down_the_family(besieged):
     first, _ = besieged.key(OPERATOR)
     child, _ = besieged.key(first)
-    grandchild, _ = besieged.key(child, elsewhere)
+    grandchild, _ = besieged.key(child, tenant_apart(besieged, first.key_id, child.key_id))
     key = sqlalchemy.select(ApiKey).where(ApiKey.id == first.key_id)
     with (
         ThreadPoolExecutor(1) as pool,
