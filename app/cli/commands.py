@@ -36,6 +36,7 @@ Text = Callable[[Any], Iterable[str]]
 
 _NOT_TEXT = re.compile("[\0\ud800-\udfff]")  # NUL, and bytes that are not UTF-8
 _NO_TABLE = re.compile("no such table|relation .* does not exist")  # SQLite's words, PostgreSQL's
+_ONE_OF = {"webhooks": "webhook endpoint"}  # by noun, if not the noun without its `s`
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 
 
@@ -165,11 +166,8 @@ class Lookup(click.ParamType[Any]):
 class Noun(AppGroup):
     """The commands about one noun.
 
-    Each command returns its result, which is printed as a table or as JSON. `thing`: what one is
-    called in messages, if not by the noun without its `s`.
+    Each command returns its result, which is printed as a table or as JSON.
     """
-
-    thing = ""
 
     def verb(
         self, example: str = "", *, columns: str = "", text: Text = lines
@@ -190,7 +188,10 @@ class Noun(AppGroup):
             def run(*, as_json: bool, **options: Any) -> None:
                 params = click.get_current_context().command.params
                 _ensure_text(params, options)
-                with log.quiet(), _in_one_line(self.thing or str(self.name).removesuffix("s")):
+                with (
+                    log.quiet(),
+                    _in_one_line(_ONE_OF.get(str(self.name), str(self.name).removesuffix("s"))),
+                ):
                     for param in params:
                         if isinstance(param.type, Lookup) and options[param.name] is not None:
                             options[param.name] = param.type.find(options[param.name])
@@ -250,9 +251,14 @@ def _with_words_of_driver(error: StoreUnavailableError) -> str:
     return f"{error} The driver says: {words}."
 
 
-def confirm(about: Iterable[str], question: str) -> None:
-    """Show what a command is about, and ask whether to go on. Any answer but yes ends it."""
-    click.echo("\n".join(about), err=True)
+def confirm(about: Row, question: str) -> None:
+    """Show what a command is about, and ask whether to go on, as `ask` does."""
+    click.echo("\n".join(lines(about)), err=True)
+    ask(question)
+
+
+def ask(question: str) -> None:
+    """Ask whether to go on. Any answer but yes ends the command."""
     try:
         agreed = click.confirm(question, err=True)
     except click.Abort:  # Ctrl-C, or there is nobody to answer

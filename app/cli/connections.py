@@ -11,18 +11,7 @@ from uuid import UUID
 import click
 
 from app.approvals.approvals import request_to_approve
-from app.cli.commands import (
-    REASON,
-    Lookup,
-    Noun,
-    Row,
-    confirm,
-    lines,
-    operator,
-    row_of,
-    services,
-    table,
-)
+from app.cli.commands import REASON, Lookup, Noun, Row, confirm, operator, row_of, services, table
 from app.cli.names import ONE_TENANT, account, connection_called
 from app.connections.listing import ConnectionFilter
 from app.errors import AppError
@@ -212,7 +201,7 @@ def approve(connection: Connection, permission_set: str | None) -> Row:
     to_approve = request_to_approve(connection, permission_set).permission_set
     if permission_set is None:
         names = "tenant.name tenant_id role_arn permission_set wanted_permission_set"
-        confirm(lines(row_of(connection, names)), f"Approve {to_approve}?")
+        confirm(row_of(connection, names), f"Approve {to_approve}?")
     approved = services.approvals.approve(
         operator, connection.tenant_id, connection.id, permission_set=to_approve
     )

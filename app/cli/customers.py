@@ -12,7 +12,7 @@ from uuid import UUID
 
 import click
 
-from app.cli.commands import Noun, Row, confirm, lines, operator, services
+from app.cli.commands import Noun, Row, confirm, operator, services
 from app.imports.import_file import FileSummary, ImportFileError, ImportRow, customers_in
 from app.imports.imports import CustomerReport, RowOutcome
 from app.imports.weaknesses import weaknesses
@@ -61,7 +61,7 @@ def import_command(file: str, links: str | None, *, dry_run: bool, yes: bool) ->
         summary = FileSummary.of(content)
         if not (dry_run or yes):
             about = {"file": file, "rows": summary.rows, "customers": summary.customers}
-            confirm(lines(about), "Import these customers?")
+            confirm(about, "Import these customers?")
         if not dry_run:
             links_file.check()
     return _reports(file, summary, links_file, dry_run=dry_run)

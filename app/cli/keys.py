@@ -8,7 +8,7 @@ from uuid import UUID
 
 import click
 
-from app.cli.commands import Lookup, Noun, Row, confirm, operator, row_of, services, table, text
+from app.cli.commands import Lookup, Noun, Row, ask, operator, row_of, services, table, text
 from app.cli.names import ONE_TENANT, key_called
 from app.clock import now
 from app.errors import NotFoundError
@@ -198,10 +198,9 @@ def revoke(key: ApiKey, *, yes: bool, void_registrations: bool) -> str:
         raise click.ClickException("This key is revoked already.")
     family = services.api_keys.family_of(key)
     if family.keys or family.links or family.endpoints:
-        if yes:
-            click.echo("\n".join(_describe_family(family)), err=True)
-        else:
-            confirm(_describe_family(family), "Revoke all of these?")
+        click.echo("\n".join(_describe_family(family)), err=True)
+        if not yes:
+            ask("Revoke all of these?")
     services.api_keys.revoke_key(operator, key.id)
     return f"Revoked. {_void_registrations(key)}" if void_registrations else "Revoked."
 

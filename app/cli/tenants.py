@@ -6,7 +6,7 @@ from uuid import UUID
 
 import click
 
-from app.cli.commands import REASON, Noun, Row, confirm, lines, operator, row_of, services, text
+from app.cli.commands import REASON, Noun, Row, confirm, operator, row_of, services, text
 from app.cli.names import TENANT, account
 from app.store.keyset import every
 from app.store.models import Tenant, TenantStatus
@@ -108,6 +108,6 @@ def delete(tenant_id: UUID, *, yes: bool) -> str:
         tenant = services.tenants.get(operator, tenant_id)
         about = row_of(tenant, "id reference name")
         about["connections"] = sum(services.listing.summary(operator, tenant_id).values())
-        confirm(lines(about), "Delete this tenant? It can't be undone.")
+        confirm(about, "Delete this tenant? It can't be undone.")
     services.tenants.delete(operator, tenant_id)
     return f"Deleted: {tenant_id}"

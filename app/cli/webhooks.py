@@ -16,7 +16,6 @@ from app.store.keyset import every
 from app.store.models import EndpointStatus
 
 noun = Noun("webhooks", help="Webhook endpoints. ENDPOINT is an id.")
-noun.thing = "webhook endpoint"
 _ENDPOINT = click.argument("endpoint_id", metavar="ENDPOINT", type=click.UUID)
 _EXAMPLE = "019c1f6e-8a00-7c3b-9d41-5f0e7a2b6c18"
 _TIME = "yesterday, today, 90m, 12h, 7d, or an ISO 8601 time (UTC)."
