@@ -382,5 +382,5 @@ def patience(monkeypatch) -> None:
     """
     monkeypatch.setattr("app.issuing.issue._ANSWER_SECONDS", 60.0)
     monkeypatch.setattr("app.issuing.authorization._READ_SECONDS", 60.0)
-    for name in ("pause", "rest"):
-        monkeypatch.setattr(f"app.limits.tenant_share.{name}", lambda _: None)
+    for name in ("tenant_share.pause", "tenant_share.rest", "counting_in_memory.pause"):
+        monkeypatch.setattr(f"app.limits.{name}", lambda _: None)

@@ -99,19 +99,12 @@ class Rate:
 
     def acquire(self, subject: UUID) -> None:
         """Count one request. Wait for the next slot if it is soon; else raise RateLimitedError."""
-        patience = self._limit.patience  # it also limits how many requests of a subject wait
-        wait = self._bucket.reserve(subject, patience=patience)
-        if wait <= patience:
-            if wait:
-                pause(wait)
-            if self._shared is None or self._shared.hit(
-                self._limit.name, self._window, subject.hex
-            ):
-                return
+        limit = self._limit
+        self._bucket.acquire(subject, limit)
+        if self._shared and not self._shared.hit(limit.name, self._window, subject.hex):
             # The exact wait is unknown, and reading it from the cache would cost too much. Another
             # process may have used up the burst, which takes seconds to recover.
-            wait = max(1.0, self._limit.burst // 2)
-        raise self._limit.refuse(wait)
+            raise limit.refuse(max(1.0, limit.burst // 2))
 
 
 class TokenBucket:
@@ -134,6 +127,17 @@ class TokenBucket:
     @classmethod
     def of(cls, limit: Limit) -> Self:
         return cls(limit.amount, limit.burst)
+
+    def acquire(self, subject: UUID, limit: Limit, cost: float = 1) -> None:
+        """Reserve the next slot, and wait for it. Raises RateLimitedError if it is not soon.
+
+        The limit's patience also bounds how many requests of a subject wait.
+        """
+        wait = self.reserve(subject, patience=limit.patience, cost=cost)
+        if wait > limit.patience:
+            raise limit.refuse(wait)
+        if wait:
+            pause(wait)
 
     def reserve(self, subject: UUID, *, patience: float = 0.0, cost: float = 1) -> float:
         """Reserve the next slot, and return the seconds until then.

@@ -46,7 +46,7 @@ REFUSED_CREDENTIALS = Limit(
     "refused credential requests for this tenant",
     _TENANT,
     "process",
-    50,  # they take about 10 % of a process's time, with the costliest short bodies 25 %
+    50,  # they take about 15 % of a process's time, with the costliest short bodies 20 %
     "per second",
     burst=0.2,  # a burst of 250 would take a second of a process, and others would wait for it
     patience=1.0,

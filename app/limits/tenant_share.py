@@ -79,8 +79,8 @@ class TenantShare:
         """
         try:
             if tenant_scope is not None:
-                self._spend(self._spent, CPU_TIME, tenant_scope, price)
-                self._spend(self._peak, PEAK_CPU_TIME, tenant_scope, price)
+                self._spent.acquire(tenant_scope, CPU_TIME, price)
+                self._peak.acquire(tenant_scope, PEAK_CPU_TIME, price)
             limit = REQUESTS if tenant_scope else VENDOR_REQUESTS
             with self._place(limit, tenant_scope or _VENDOR):
                 yield
@@ -163,18 +163,11 @@ class TenantShare:
         if principal.tenant_scope is None:
             return
         try:
-            self._spend(self._refused, REFUSED_CREDENTIALS, principal.tenant_scope, 1)
+            self._refused.acquire(principal.tenant_scope, REFUSED_CREDENTIALS)
         except RateLimitedError:
             if not held_places.get():  # `request` holds one that has places, after it gave them up
                 self.hold(principal.tenant_scope)
             raise
-
-    def _spend(self, bucket: TokenBucket, limit: Limit, tenant_id: UUID, price: float) -> None:
-        wait = bucket.reserve(tenant_id, patience=limit.patience, cost=price)
-        if wait > limit.patience:
-            raise limit.refuse(wait)
-        if wait:
-            pause(wait)
 
     def _place(self, limit: Limit, subject: UUID) -> AbstractContextManager[None]:
         with self._lock:

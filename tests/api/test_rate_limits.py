@@ -61,7 +61,7 @@ def test_a_key_that_asks_too_often_is_told_when_to_ask_again(tight, stopped_cloc
 def test_requests_beyond_the_rate_of_a_key_are_held(start_limited, monkeypatch, query):
     """Otherwise 64 connections that repeat one leave other tenants an eighth of their requests."""
     paused, held = [], []
-    monkeypatch.setattr("app.limits.tenant_share.pause", paused.append)
+    monkeypatch.setattr("app.limits.counting_in_memory.pause", paused.append)
     monkeypatch.setattr("app.limits.tenant_share.rest", held.append)
     narrow = start_limited(issue_rate=1)
     connection = narrow.connection()

@@ -370,7 +370,8 @@ def test_a_tenant_has_a_share_of_the_refusals_of_credentials(world, way):
 def pauses(monkeypatch, stopped_clock) -> list[float]:
     """The seconds that requests wait for their share, in which no time passes."""
     waited = []
-    monkeypatch.setattr("app.limits.tenant_share.pause", waited.append)
+    for module in ("tenant_share", "counting_in_memory"):
+        monkeypatch.setattr(f"app.limits.{module}.pause", waited.append)
     monkeypatch.setattr("app.limits.tenant_share.rest", lambda _: None)
     return waited
 
