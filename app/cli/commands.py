@@ -58,7 +58,17 @@ def show(answer: Any, text: Text, *, as_json: bool) -> None:
     """Print a command's result.
 
     `text` formats it as lines. An iterator is printed as it goes, in JSON one line for each row.
+    Raises ClickException if the output can't be written, for example to a full disk.
     """
+    try:
+        _print(answer, text, as_json=as_json)
+    except BrokenPipeError:  # click ends silently, as other commands before `head` do
+        raise
+    except OSError as error:
+        raise click.ClickException(f"The result can't be printed: {error.strerror}.") from error
+
+
+def _print(answer: Any, text: Text, *, as_json: bool) -> None:
     if isinstance(answer, Iterator):
         for rows in answer:
             for line in map(_as_json, rows) if as_json else text(rows):

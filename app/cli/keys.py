@@ -120,7 +120,8 @@ def create(
 
 
 def _show_once(key: ApiKey, secret: str) -> Row:
-    click.echo("The key is shown this once. Deputy keeps only its hash.", err=True)
+    # With the id, so that a key that could not be printed can be revoked
+    click.echo(f"The key {key.id} is shown this once. Deputy keeps only its hash.", err=True)
     return {"id": key.id, "key": secret}
 
 

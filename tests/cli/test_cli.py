@@ -3,9 +3,11 @@ they leave on record.
 """
 
 import getpass
+import io
 import logging
 import re
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import click
 import pytest
@@ -14,6 +16,7 @@ from sqlalchemy.exc import OperationalError
 
 from app import VERSION
 from app.cli import COMMANDS
+from app.cli.commands import lines, show
 from app.clock import now
 from app.errors import StoreUnavailableError, UnauthenticatedError
 from app.factory import create_app, without_settings
@@ -243,13 +246,20 @@ def test_bootstrap_without_a_key_says_how_to_make_one(cli):
     assert "keys generate" in output
 
 
+def test_a_result_that_can_not_be_printed_is_refused_in_a_line(monkeypatch):
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        monkeypatch.setattr("sys.stdout", io.TextIOWrapper(full, write_through=True))
+        with pytest.raises(click.ClickException, match="can't be printed: No space left on device"):
+            show("Done.", lines, as_json=False)
+
+
 # --- keys create ---
 
 
 def test_create_prints_a_key_that_can_do_what_was_asked(services, cli):
     output = cli.text("keys create --name reader --scope tenants:read --scope audit:read")
     key_id, text = re.search(rf"^id   (\S{{36}})\nkey  ({KEY})$", output, re.MULTILINE).groups()
-    assert "shown this once" in output
+    assert f"The key {key_id} is shown this once" in output
     caller = caller_of(services, text)
     assert str(caller.key_id) == key_id
     assert caller.scopes == {Scope.TENANTS_READ, Scope.AUDIT_READ}
