@@ -183,7 +183,7 @@ def _compare_texts(comparison: Comparison, values: KeyValues) -> RequestAnswers:
             yes |= values.texts.get(value, 0)
             if comparison.name in LIKE and is_pattern(value):
                 patterns |= values.globs.accepting.get((value, not is_text), 0)
-                choice |= values.other
+                choice = values.other
                 if is_text and _ANYTHING.fullmatch(value):
                     yes |= values.other
     if patterns:

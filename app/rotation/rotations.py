@@ -171,7 +171,7 @@ class Rotations:
             if not (principal.is_vendor or rotation.by_bound):
                 raise ConflictError("The vendor began this rotation, and has to abandon it.")
             switched = select(Connection.id).where(live_of(tenant_id), _has_switched(rotation))
-            if db.scalar(switched.limit(1)) is not None:
+            if db.scalar(select(switched.exists())):
                 raise ConflictError(
                     "A connection has switched to the next External ID, so this rotation can only"
                     " go on."
@@ -209,7 +209,7 @@ def settle(db: Session, actor: Actor, tenant_id: UUID) -> None:
         return
     if rotation.is_open:
         waiting = select(Connection.id).where(_awaited(tenant_id), ~_has_switched(rotation))
-        if db.scalar(waiting.limit(1)) is not None:
+        if db.scalar(select(waiting.exists())):
             rotation.ready_at = None
         elif rotation.ready_at is None:
             rotation.ready_at = now()
@@ -217,7 +217,7 @@ def settle(db: Session, actor: Actor, tenant_id: UUID) -> None:
         elif rotation.ready_at <= now() - _COMPLETES_AFTER:
             _complete(db, actor, rotation)
     retiring = rotation.old.state is ExternalIdState.RETIRING
-    if retiring and db.scalar(_not_refused_twice(rotation).limit(1)) is None:
+    if retiring and not db.scalar(select(_not_refused_twice(rotation).exists())):
         _retire(db, actor, rotation)
 
 
