@@ -20,7 +20,7 @@ from app.audit.events import ACTIONS
 from app.audit.log import EventFilter
 from app.aws.session_names import key_id_in
 from app.cli.commands import Lookup, Noun, Row, lines, row_of, services, time
-from app.cli.names import connection_called, key_called, tenant_id_called
+from app.cli.names import connection_id_called, key_called, tenant_id_called
 from app.clock import now
 from app.http.current_request import address_of
 from app.ids import ACCESS_KEY_ID, RoleArn, first_id_at
@@ -63,12 +63,11 @@ _OF_TENANT = click.option(
 _OF_CONNECTION = click.option(
     "--connection",
     "connection_id",
-    type=Lookup(lambda text: connection_called(text).id),
-    help="Its id, its role's ARN or its account.",
+    type=Lookup(connection_id_called),
+    help="Its id (also of a deleted one), its role's ARN or its account.",
 )
-_SINCE = click.option(
-    "--since", type=time, help="yesterday, today, 90m, 12h, 7d, or an ISO 8601 time (UTC)."
-)
+_TIME = "yesterday, today, 90m, 12h, 7d, or an ISO 8601 time (UTC)."
+_SINCE = click.option("--since", type=time, help=_TIME)
 _UNTIL = click.option("--until", type=time, help="As --since; not included.")
 _ACTIONS = click.option(
     "--action",
@@ -156,16 +155,13 @@ def tail(since: datetime | None, **conditions: Any) -> Iterator[list[Row]]:
 
 @noun.verb("acme --since yesterday --until today")
 @_TENANT
-@_SINCE
+@click.option("--since", type=time, default="yesterday", show_default=True, help=_TIME)
 @_UNTIL
-def issued(since: datetime | None, **conditions: Any) -> list[Row]:
-    """Show who got credentials for a tenant, and how often.
-
-    The default of --since is yesterday.
-    """
+def issued(**conditions: Any) -> list[Row]:
+    """Show who got credentials for a tenant, and how often."""
     rows: dict[Any, Row] = {}
     # Newest first
-    for event in _events(since=since or time("yesterday"), actions=_HAND_OUTS, **conditions):
+    for event in _events(actions=_HAND_OUTS, **conditions):
         row = rows.setdefault(
             (event.actor_id, event.connection_id),
             {"actor": event.actor_name}

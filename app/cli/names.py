@@ -18,7 +18,7 @@ from app.cli.commands import Lookup, operator, row_of, services, table
 from app.connections.listing import ConnectionFilter
 from app.errors import NotFoundError
 from app.ids import ACCOUNT_ID
-from app.store.keyset import Page
+from app.store.keyset import Page, every
 from app.store.models import ApiKey, Connection, Tenant, folded
 from app.tenants.tenants import TenantFilter
 
@@ -47,9 +47,18 @@ def tenant_called(text: str) -> UUID:
 def tenant_id_called(text: str) -> UUID:
     """Return the id of the tenant as `tenant_called` does, or the text itself if it is an id.
 
-    An id is not looked up, because the log also has events of deleted tenants.
+    An id without a live tenant is returned too, because the log also has events of deleted tenants.
     """
-    return _as_id(text) or tenant_called(text)
+    tenant_id = _as_id(text)
+    return tenant_id if tenant_id and not _tenants(text) else tenant_called(text)
+
+
+def connection_id_called(text: str) -> UUID:
+    """Return the id of the connection as `connection_called` does, or the text itself if it is one.
+
+    An id is not looked up, because the log also has events of deleted connections.
+    """
+    return _as_id(text) or connection_called(text).id
 
 
 # An option's type. `--help` shows the function's name.
@@ -112,7 +121,8 @@ def _tenants(text: str) -> list[Tenant]:
             return [services.tenants.get(operator, tenant_id)]
     tenants = _first(services.tenants.list, TenantFilter(reference=text))
     if tenant_id is None:
-        for tenant in _first(services.tenants.list, TenantFilter(name=text)):
+        # The list has names that begin so, so a tenant of exactly this name may be on a later page
+        for tenant in every(services.tenants.list, operator, TenantFilter(name=text)):
             if tenant.name_folded == folded(text) and tenant.reference != text:
                 tenants.append(tenant)
     return tenants

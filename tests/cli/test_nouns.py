@@ -45,6 +45,21 @@ def test_a_tenant_is_found_by_id_by_reference_and_by_name_in_any_case_and_by_not
         assert cli(f"tenants show {tenant['id']}")["status"] == "active"
 
 
+def test_a_tenant_is_found_beside_more_whose_names_begin_so_than_a_list_shows(cli, world):
+    """Found by their beginning alone, a second one of the same name would be overlooked."""
+    name = f"Twin {time.time_ns()}"
+
+    def made(name):
+        return world.admin("POST", "/v1/tenants", {"name": name}, expect=201)
+
+    first = made(name)
+    for number in range(20):
+        made(f"{name} {number}")
+    assert cli(f"tenants show '{name}'")["id"] == first["id"]
+    made(name)
+    assert "could be one of these" in cli.refused(f"tenants delete '{name}' --yes")
+
+
 def test_a_connection_is_found_by_id_arn_account_and_as_the_only_one_of_its_tenant(
     cli, world, acme
 ):
@@ -373,6 +388,19 @@ def test_a_search_takes_a_key_an_address_a_session_and_several_actions_together(
     assert re.search(rf"\b{acme['id']}\b", cli.text(*by_key)), "whose it is"
 
 
+def test_the_log_is_searched_by_a_reference_that_looks_like_an_id_and_for_what_is_deleted(
+    cli, world, acme
+):
+    worker, reference = world.worker(acme), str(uuid.uuid4())
+    worker("POST", acme["path"])
+    world.admin("PATCH", f"/v1/tenants/{acme['id']}", {"reference": reference})
+    assert len(cli(f"audit alive {reference}")) == 1
+    world.admin("DELETE", path_of(acme["connection"]), expect=204)
+    assert cli(f"audit search --connection {acme['connection']['id']} --limit 1")
+    world.admin("DELETE", f"/v1/tenants/{acme['id']}", expect=204)
+    assert len(cli(f"audit issued {acme['id']}")) == 1
+
+
 def test_a_search_refuses_what_it_can_not_look_for(cli):
     for option, value, words in (
         ("--address", "203.0.113.0/24", "one IP address"),
@@ -394,6 +422,7 @@ def test_times_are_given_as_people_say_them_and_a_search_says_when_there_is_more
     assert "more than" not in cli.text(f"{search} 200")
     for since in ("", "soon", "7", "99999999d", "٣d", "2026-13-01"):
         assert "yesterday, today" in cli.text(f"audit search --since '{since}'", fails=2)
+    assert "must be later" in cli.text(f"audit issued {acme['id']} --until 2026-01-31", fails=2)
     backwards = "--since 1h --until 2h"
     for words in (
         "audit search",
