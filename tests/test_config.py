@@ -125,11 +125,14 @@ def test_every_bad_variable_is_told_at_once(read):
 # A database in memory is gone with its process
 BAD = yaml.safe_load(r"""
 DEPUTY_DATABASE_URL: ["", "mysql://x", "sqlite://", "sqlite:///", "sqlite:///:memory:",
-  "postgresql://u@h/d", "postgresql+psycopg://u:p@h:port/d"]
-DEPUTY_CACHE_URL: ["redis://h:port/0"]
+  "postgresql://u@h/d", "postgresql+psycopg://u:p@h:port/d",
+  "postgresql+psycopg://u:p@h/d?sslmod=require"]
+DEPUTY_CACHE_URL: ["redis://h:port/0", "rediss://h?ssl_cert_req=none", "redis://h?socket_timeout=x",
+  "rediss://h?ssl_cert_reqs=never"]
 DEPUTY_CELERY_URL: ["amqp://u:p@h:port//"]
 DEPUTY_SECRET_KEYS: ["", "first-secret-key-0123456789-abcdefgh,",
-  "first-secret-key-0123456789-abcdefgh,short"]
+  "first-secret-key-0123456789-abcdefgh,short",
+  "first-secret-key-0123456789-abcdefgh, second-secret-key-0123456789-abcdefg"]
 DEPUTY_BROKER_PRINCIPAL_ARN: ["", "arn:aws:iam::111122223333:root",
   "arn:aws:iam::111122223333:role/x\n", "arn:aws:iam::１１１１２２２２３３３３:role/x"]
 DEPUTY_VENDOR_NAME: ["", " ", "Vendor\"\nEvil: true",

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from psycopg import ProgrammingError
+from psycopg.conninfo import make_conninfo
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -37,6 +39,7 @@ DAY = 86_400  # seconds
 WEEK = 7 * DAY
 # Of millions of random keys of 64 hex digits, about one has fewer than 12 different digits.
 _DISTINCT = 12
+_UNREADABLE = "is not a URL that can be read; is its port a number, and each parameter known?"
 _MAKE_ONE = "Make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
 VENDOR_NAME_MAX = 64
 VENDOR_NAME_ASCII = r"[A-Za-z0-9][A-Za-z0-9 .+-]{0,63}"
@@ -139,11 +142,14 @@ def database_url(text: str) -> str:
     if not text.startswith(("sqlite:///", "postgresql+psycopg://")):
         raise ValueError("must start with sqlite:/// or postgresql+psycopg://")
     try:
-        file = make_url(text).database
-    except (ArgumentError, ValueError):
+        url = make_url(text)
+        parameters = url.get_dialect()().create_connect_args(url)[1]
+        if not text.startswith("sqlite"):
+            make_conninfo(**parameters)
+    except (ArgumentError, ValueError, ProgrammingError):
         # The error must not show the URL, which contains a password
-        raise ValueError("is not a URL that can be read; is its port a number?") from None
-    if text.startswith("sqlite") and file in {None, "", ":memory:"}:
+        raise ValueError(_UNREADABLE) from None
+    if text.startswith("sqlite") and url.database in {None, "", ":memory:"}:
         raise ValueError("must name a file: each process would have a database of its own.")
     return text
 
@@ -163,11 +169,15 @@ def looks_random(key: str) -> bool:
 
 
 def secret_keys(text: str) -> tuple[str, ...]:
-    """Accept keys of 32 characters or more, separated by commas."""
+    """Accept keys of 32 characters or more, separated by commas.
+
+    White space is refused: it would be a part of the key after a comma, which is then another key.
+    """
     keys = tuple(text.split(","))
-    if any(len(key) < 32 for key in keys):
+    if any(len(key) < 32 or re.search(r"\s", key) for key in keys):
         raise ValueError(
-            "must be one or more keys of at least 32 characters each, separated by commas."
+            "must be one or more keys of at least 32 characters each, separated by commas, without"
+            " white space."
         )
     if not looks_random(keys[0]):  # weak keys after the first, which are older, are only reported
         raise ValueError(
@@ -181,7 +191,14 @@ def cache_url(text: str) -> str:
     """Accept `redis://…`, `rediss://…` or `unix://…`."""
     if not text.startswith(("redis://", "rediss://", "unix://")):
         raise ValueError("must start with redis://, rediss:// (TLS) or unix://, for Valkey too.")
-    return _with_port(text)
+    # Imported lazily: most deployments have no cache, and it takes long
+    from redis import ConnectionPool, RedisError  # noqa: PLC0415
+
+    try:
+        ConnectionPool.from_url(text).make_connection()  # it does not connect yet
+    except (RedisError, TypeError, ValueError):
+        raise ValueError(_UNREADABLE) from None
+    return text
 
 
 def celery_url(text: str) -> str:
