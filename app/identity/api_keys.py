@@ -48,6 +48,7 @@ from app.store.models import ApiKey
 
 GRACE_SECONDS = DAY  # how long a replaced key stays valid by default
 GRACE_SECONDS_MAX = WEEK
+_LIFETIME_MAX = timedelta(days=365_000)  # of a successor, so that its expiry is a date
 
 
 @dataclass
@@ -247,7 +248,7 @@ def _reference(key: ApiKey) -> KeyReference:
 
 
 def _successor(old: ApiKey, principal: Maker) -> ApiKey:
-    expires_at = old.expires_at and now() + (old.expires_at - old.created_at)
+    expires_at = old.expires_at and now() + min(old.expires_at - old.created_at, _LIFETIME_MAX)
     return ApiKey(
         id=new_id(),
         name=old.name,

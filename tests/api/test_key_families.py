@@ -256,12 +256,14 @@ def test_a_leaked_key_takes_along_the_successors_that_it_asked_for(world):
 
 def test_a_successor_lives_as_long_as_the_old_key_was_made_to_unless_that_key_asked_itself(world):
     start = dt.datetime.now(dt.UTC)
-    later, days = start + dt.timedelta(days=80), dt.timedelta(days=90)
+    later, days = start + dt.timedelta(days=400), dt.timedelta(days=500)
     with time_machine.travel(start, tick=False):
         old, own = (program(world, expires_at=(start + days).isoformat()) for _ in range(2))
+        for_ever = program(world, expires_at="9998-12-31T00:00:00Z")
     with time_machine.travel(later, tick=False):
         assert old.replace().shown["expires_at"] == (later + days).isoformat()
         assert own.replace(own.api).shown["expires_at"] == own.shown["expires_at"]
+        assert for_ever.replace().shown["expires_at"] > "3000"
 
 
 def test_a_key_is_replaced_once(world):
