@@ -38,19 +38,19 @@ class Backup(Protocol):
 
 
 class SqliteCopy:
-    """`.backup` and `.restore` of the sqlite3 shell, which call the same function."""
+    """`VACUUM INTO`, and `.restore` of the sqlite3 shell."""
 
     def __init__(self, service, file):
         self._live, self._file = service.database_url.removeprefix("sqlite:///"), file
-        self._copy(self._live, file)
+        with closing(sqlite3.connect(self._live)) as live:
+            live.execute("VACUUM INTO ?", (str(file),))
 
     def restore(self):
-        self._copy(self._file, self._live)
-
-    @staticmethod
-    def _copy(source, target):
-        with closing(sqlite3.connect(source)) as here, closing(sqlite3.connect(target)) as there:
-            here.backup(there)
+        with (
+            closing(sqlite3.connect(self._file)) as copy,
+            closing(sqlite3.connect(self._live)) as live,
+        ):
+            copy.backup(live)
 
 
 class PostgresqlDump:
