@@ -116,22 +116,28 @@ def _attach(db: Session, name: str, values: str) -> None:
     Creating it directly as a partition would take a lock that blocks issuing.
     """
     db.execute(text(f"CREATE TABLE {name} (LIKE audit_events)"))
-    db.execute(
-        # The trigger on audit_events does not run for a TRUNCATE of a partition
-        text(
-            f"CREATE TRIGGER audit_events_refuse_truncate BEFORE TRUNCATE ON {name}"
-            " FOR EACH STATEMENT EXECUTE FUNCTION deputy_refuse('audit_events is append-only')"
-        )
-    )
+    # The trigger on audit_events does not run for a TRUNCATE of a partition
+    _refuse(db, name, "truncate", "TRUNCATE")
     db.execute(text(f"ALTER TABLE audit_events ATTACH PARTITION {name} {values}"))
 
 
 def _detach(db: Session, name: str) -> None:
     """Detach a partition, which takes some milliseconds.
 
-    PostgreSQL refuses DETACH … CONCURRENTLY for a table that has a default partition.
+    PostgreSQL refuses DETACH … CONCURRENTLY for a table that has a default partition. It removes
+    the row triggers of audit_events from the detached table, so the table gets one of its own.
     """
     db.execute(text(f"ALTER TABLE audit_events DETACH PARTITION {name}"))
+    _refuse(db, name, "change", "UPDATE OR DELETE")
+
+
+def _refuse(db: Session, name: str, trigger: str, changes: str) -> None:
+    db.execute(
+        text(
+            f"CREATE OR REPLACE TRIGGER audit_events_refuse_{trigger} BEFORE {changes} ON {name}"
+            " FOR EACH STATEMENT EXECUTE FUNCTION deputy_refuse('audit_events is append-only')"
+        )
+    )
 
 
 def _month(day: datetime) -> datetime:
