@@ -28,7 +28,7 @@ from app.errors import ConflictError
 from app.identity import Principal, lock_owned, owned
 from app.ids import Grant
 from app.permissions.permission_sets import PermissionSets
-from app.proofs.calls_and_verdict import ProofFinding, prove, prove_routinely
+from app.proofs.calls_and_verdict import ProofCheck, ProofFinding, prove, prove_routinely
 from app.proofs.canary import Canary, Sight
 from app.proofs.schedule import Interval, schedule_next
 from app.proofs.trust_checks import UNREADABLE, judge, named_external_ids, without_its_text
@@ -44,7 +44,7 @@ from app.rotation.switch import (
 )
 from app.store.database import Database, Session
 from app.store.models import Connection, ConnectionStatus, ExternalIdRow, Proof, Trigger, Verdict
-from app.store.models.proof import ROUTINE
+from app.store.models.proof import DEMANDS, ROUTINE, STRANGER
 
 PATIENCE = 5.0  # seconds for retries if a role refuses its own External ID, because it may be new
 _PAUSES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.25)
@@ -132,6 +132,8 @@ class Verification:
         is_pinned_role = pinned is not None and finding.role_unique_id == pinned
         confirmed = connection if is_confirmation and is_pinned_role else None
         finding = self._canary.discount_refusals(self._sts, finding, confirmed)
+        if finding.verdict is Verdict.PROVEN and connection.status is not ConnectionStatus.VERIFIED:
+            finding = self._with_known_failures(finding, connection)
         if finding.verdict is Verdict.PROVEN or is_pinned_role:
             return finding
         return without_its_text(finding)
@@ -157,6 +159,27 @@ class Verification:
             own_accounts=self._canary.config.own_accounts,
             of_others=of_others,
         )
+
+    def _with_known_failures(self, finding: ProofFinding, connection: Connection) -> ProofFinding:
+        """Return the finding with the failed checks of earlier that could not be made this time.
+
+        Otherwise one call that AWS leaves unanswered would make a role with a known hole verified.
+        A role that may not read itself any more is asked no more (`UNREADABLE`).
+        """
+        unseen = {check.name for check in finding.checks if check.outcome == "skipped"} & {STRANGER}
+        if connection.reads_itself and finding.reads_itself is None:
+            unseen = {STRANGER, DEMANDS}
+        if not unseen:
+            return finding
+        conclusive = Proof.verdict.in_([Verdict.PROVEN, Verdict.INSECURE])
+        latest = select(Proof).filter_by(connection_id=connection.id).where(conclusive)
+        with self._db.read() as db:
+            earlier = db.scalars(latest.order_by(Proof.id.desc()).limit(1)).first()
+        for check in earlier.checks if earlier else ():
+            if check["outcome"] == "failed" and check["name"] in unseen:
+                finding = finding.with_check(ProofCheck(**check))
+                finding = finding._replace(verdict=Verdict.INSECURE)
+        return finding
 
     def _doubt_refusal(self, answers: PlanFinding) -> PlanFinding:
         """Make a routine proof's finding inconclusive if its refusal does not count yet.

@@ -484,15 +484,47 @@ def test_what_the_answers_mean(row):
 # --- the stranger ---
 
 
+def for_everybody(policy):
+    policy = copy.deepcopy(policy)
+    policy["Statement"][0]["Principal"] = {"AWS": "*"}
+    del policy["Statement"][0]["Condition"]["ArnEquals"]
+    return policy
+
+
+def with_another_way_in(policy):
+    """No call of a proof has such a session name."""
+    policy = copy.deepcopy(policy)
+    policy["Statement"] += copy.deepcopy(policy["Statement"])
+    del policy["Statement"][-1]["Condition"]["StringEquals"]
+    policy["Statement"][-1]["Condition"]["StringLike"] = {"sts:RoleSessionName": "another-*"}
+    return policy
+
+
+@pytest.mark.parametrize("seen_by", ["stranger", "trust policy"])
+def test_a_known_hole_is_not_forgotten_while_aws_does_not_answer(
+    deployment, world, customer, canary_clock, faults, seen_by
+):
+    tenant = world.tenant()
+    kit = world.kit(tenant)
+    make, change = customer.role, for_everybody
+    silence = {"role_arn": deployment.stack.canary_role_arn, "caller": "deputy-stranger"}
+    if seen_by == "trust policy":
+        make, change, silence = customer.reading_itself, with_another_way_in, {"action": "GetRole"}
+    role_arn = make(kit["role_name"], change(kit["trust_policy"]))
+    made = world.connect(tenant, role_arn, status="insecure")
+    faults.add("throttle", **silence)
+    for _ in range(2):
+        canary_clock.move(MINUTE)
+        assert world.verify(made)["status"] == "insecure"
+    faults.clear()
+    customer.retrust(kit["role_name"], kit["trust_policy"])
+    canary_clock.move(MINUTE)
+    assert world.verify(made)["status"] == "verified"
+
+
 def test_a_role_that_trusts_everybody_who_knows_the_external_id_is_insecure(
     deployment, world, customer
 ):
-    def for_everybody(policy):
-        policy = copy.deepcopy(policy)
-        policy["Statement"][0]["Principal"] = {"AWS": "*"}
-        del policy["Statement"][0]["Condition"]["ArnEquals"]
-        return policy
-
     tenant, role_arn = kit_role(world, customer, for_everybody)
     made = world.connect(tenant, role_arn, status="insecure")
     assert outcomes(made) == dict.fromkeys(FOUR, "passed") | {"stranger_refused": "failed"}
