@@ -283,12 +283,8 @@ def _ensure_no_emergency(db: Session, tenant_id: UUID) -> None:
 
     Otherwise credentials would be issued with an imported External ID meanwhile.
     """
-    withdrawn = select(ExternalIdRow.id).where(
-        ExternalIdRow.tenant_id == tenant_id,
-        ExternalIdRow.withdrawn_at.is_not(None),
-        ExternalIdRow.state != ExternalIdState.RETIRED,
-    )
-    if db.scalar(withdrawn.limit(1)) is not None:
+    current = select(ExternalIdRow).filter_by(tenant_id=tenant_id, state=ExternalIdState.CURRENT)
+    if db.scalars(current).one().is_withdrawn:
         raise ConflictError("An emergency rotation is open: its External IDs are withdrawn.")
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, exists, func, select, update
+from sqlalchemy import ColumnElement, Select, and_, delete, exists, func, select, update
 
 from app.audit import Actor, actions
 from app.audit.details import ExternalIdRetirement, RotatedIds
@@ -20,7 +20,7 @@ from app.audit.events import Action
 from app.clock import now
 from app.errors import ConflictError, NotFoundError
 from app.identity import WORKER, Principal, SystemPrincipal, tenant_of
-from app.ids import new_external_id
+from app.ids import new_external_id, new_id
 from app.limits.counting_in_database import acquire_rotation
 from app.store.database import Database, Session
 from app.store.models import (
@@ -115,6 +115,8 @@ class Rotations:
                 )
             if emergency and not rotation.emergency:
                 _withdraw(db, rotation)
+                # A role may accept the next one already, although nobody told Deputy
+                _prove_awaited(db, tenant_id, ~_has_switched(rotation), now())
             return _status(db, rotation), action is actions.ROTATION_STARTED
 
     def get(self, principal: Principal, tenant_id: UUID) -> RotationStatus | None:
@@ -251,8 +253,14 @@ def _begin(db: Session, actor: Actor, tenant_id: UUID, earlier: Rotation | None)
     db.add(new)
     db.flush()
     rotation = Rotation(
-        tenant_id=tenant_id, external_id_id=current, next_external_id_id=new.id, emergency=False
+        id=new_id(),
+        tenant_id=tenant_id,
+        external_id_id=current,
+        next_external_id_id=new.id,
+        emergency=False,
     )
+    if earlier is not None:  # the clock of the earlier one's process may have been ahead
+        rotation.id = max(rotation.id, UUID(int=earlier.id.int + 1))
     db.add(rotation)
     db.flush()
     db.refresh(rotation)
@@ -285,7 +293,8 @@ def _withdraw(db: Session, rotation: Rotation) -> None:
         ExternalIdRow.state != ExternalIdState.RETIRED,
         ExternalIdRow.withdrawn_at.is_(None),
     )
-    db.execute(others.values(withdrawn_at=now()))
+    # `abandon` restores what was withdrawn since the start. This process's clock may be behind.
+    db.execute(others.values(withdrawn_at=max(now(), rotation.started_at)))
 
 
 def _open_rotation(db: Session, principal: Principal, tenant_id: UUID) -> Rotation:
@@ -325,7 +334,10 @@ def _retire(db: Session, actor: Actor, rotation: Rotation, unseen: int = 0) -> N
 
 def _become(db: Session, row: ExternalIdRow, state: ExternalIdState) -> None:
     row.state = state
-    row.retired_at = now() if state is ExternalIdState.RETIRED else None
+    row.retired_at = None
+    if state is ExternalIdState.RETIRED:
+        row.retired_at = now()
+        db.execute(delete(ExternalIdCheck).filter_by(external_id_id=row.id))
     db.flush()
 
 

@@ -233,8 +233,9 @@ def next_due(
     if plan.upcoming and (upcoming_id := plan.id_of(plan.upcoming)) != own_id:
         check = _check_of(db, connection, upcoming_id)
         # An imported External ID may be kept for months. Until the role accepts the next one,
-        # routine proofs try the next one often enough.
-        if check.accepted_at or connection.imported_id is None:
+        # routine proofs try the next one often enough, unless an emergency has withdrawn it.
+        withdrawn = connection.external_id_row.is_withdrawn
+        if check.accepted_at or connection.imported_id is None or withdrawn:
             times.append(_second_try(check.accepted_at, _CONFIRMED_AFTER, checked_at))
     if plan.retiring and (retiring_id := plan.id_of(plan.retiring)) != own_id:
         check = _check_of(db, connection, retiring_id)

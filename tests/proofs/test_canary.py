@@ -502,8 +502,9 @@ def with_another_way_in(policy):
 
 @pytest.mark.parametrize("seen_by", ["stranger", "trust policy"])
 def test_a_known_hole_is_not_forgotten_while_aws_does_not_answer(
-    deployment, world, customer, canary_clock, faults, seen_by
+    deployment, customer, canary_clock, faults, seen_by
 ):
+    world = deployment.world
     tenant = world.tenant()
     kit = world.kit(tenant)
     make, change = customer.role, for_everybody

@@ -3,6 +3,9 @@ replaced.
 """
 
 import copy
+import csv
+import json
+import secrets
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -17,9 +20,11 @@ from app.clock import now
 from app.factory import create_app
 from app.identity.scopes import ALL_SCOPES
 from app.ids import new_external_id
+from app.imports.import_file import COLUMNS
 from app.store.database import SYSTEM
 from app.store.models import Connection, ExternalIdRow
 from app.store.models.external_id import ROTATING, ExternalIdState
+from tests.cli.conftest import Cli
 from tests.conftest import OPERATOR, make_config
 from tests.model.stage import without_sockets
 from tests.support.cast import UNSET, Api, Customer, World, path_of
@@ -232,3 +237,39 @@ def new_tenant(deployed, world, clock) -> Callable[[], Tenant]:
 @pytest.fixture
 def tenant(new_tenant) -> Tenant:
     return new_tenant()
+
+
+def import_rows(app, path, *rows, fails=0):
+    """Import these rows; returns the report of each."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    done = Cli(app).raw(f"customers import {path} --yes --json")
+    assert done.exit_code == fails, done.output
+    return list(map(json.loads, done.stdout.splitlines()))
+
+
+@pytest.fixture
+def imported(deployed, tenant, tmp_path):
+    """Makes a connection of the tenant's with an imported External ID; returns both."""
+    reference = f"ref-{tenant.made['id']}"
+    tenant.world.admin("PATCH", f"/v1/tenants/{tenant.made['id']}", {"reference": reference})
+
+    def add(external_id=None):
+        external_id = external_id or f"acme:{secrets.token_urlsafe(16)}"
+        customer = Customer(tenant.world.aws)
+        name = tenant.kit["role_name"]
+        role_arn = customer.reading_itself(name, accepting(tenant.trust, external_id))
+        row = {"reference": reference, "name": "Acme", "role_arn": role_arn}
+        row["external_id"] = external_id
+        [report] = import_rows(deployed, tmp_path / "customers.csv", row)
+        assert (report["outcome"], report["status"]) == ("imported", "pending")
+        [connection] = tenant.world.admin(
+            "GET", f"/v1/tenants/{tenant.made['id']}/connections?limit=1"
+        )["items"]
+        tenant._customers[connection["id"]] = customer, name
+        tenant.after()
+        return connection, external_id
+
+    return add

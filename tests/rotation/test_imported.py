@@ -2,53 +2,14 @@
 
 import csv
 import json
-import secrets
 
 import pytest
 from bs4 import BeautifulSoup
 
-from app.imports.import_file import COLUMNS
-from tests.cli.conftest import Cli
-from tests.rotation.conftest import accepting
+from tests.rotation.conftest import accepting, import_rows
 from tests.support.cast import Customer
 
 on_sqlite = pytest.mark.parametrize("deployed", ["sqlite"], indirect=True)
-
-
-def import_rows(app, path, *rows, fails=0):
-    """Import these rows; returns the report of each."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
-    done = Cli(app).raw(f"customers import {path} --yes --json")
-    assert done.exit_code == fails, done.output
-    return list(map(json.loads, done.stdout.splitlines()))
-
-
-@pytest.fixture
-def imported(deployed, tenant, tmp_path):
-    """Makes a connection of the tenant's with an imported External ID; returns both."""
-    reference = f"ref-{tenant.made['id']}"
-    tenant.world.admin("PATCH", f"/v1/tenants/{tenant.made['id']}", {"reference": reference})
-
-    def add(external_id=None):
-        external_id = external_id or f"acme:{secrets.token_urlsafe(16)}"
-        customer = Customer(tenant.world.aws)
-        name = tenant.kit["role_name"]
-        role_arn = customer.reading_itself(name, accepting(tenant.trust, external_id))
-        row = {"reference": reference, "name": "Acme", "role_arn": role_arn}
-        row["external_id"] = external_id
-        [report] = import_rows(deployed, tmp_path / "customers.csv", row)
-        assert (report["outcome"], report["status"]) == ("imported", "pending")
-        [connection] = tenant.world.admin(
-            "GET", f"/v1/tenants/{tenant.made['id']}/connections?limit=1"
-        )["items"]
-        tenant._customers[connection["id"]] = customer, name
-        tenant.after()
-        return connection, external_id
-
-    return add
 
 
 def test_an_imported_connection_issues_and_switches_once_its_role_accepts_ours(tenant, imported):
@@ -183,6 +144,18 @@ def test_a_rotation_does_not_wait_for_imported_connections(tenant, imported):
 
 
 @on_sqlite
+def test_what_a_role_accepted_of_an_abandoned_rotation_is_forgotten(tenant, imported):
+    """The page would go on saying that the role accepts the new one."""
+    connection, old = imported()
+    tenant.start()
+    tenant.reprove(connection, accepting(tenant.trust, old, tenant.kit["next_external_id"]))
+    accepted = tenant.services.rotations.accepted
+    assert accepted([tenant.row(connection)])
+    tenant.abandon()
+    assert not accepted([tenant.row(connection)])
+
+
+@on_sqlite
 def test_an_emergency_stops_issuing_with_an_imported_id(tenant, imported):
     connection, _ = imported()
     tenant.start(emergency=True)
@@ -210,7 +183,7 @@ def test_a_role_that_compares_a_part_of_an_imported_id_is_insecure(tenant, impor
 @on_sqlite
 def test_an_import_during_an_emergency_is_refused(deployed, tenant, imported, tmp_path):
     """Its External ID would be issued with, though the emergency withdrew the others."""
-    imported()
+    connection, _ = imported()
     tenant.start(emergency=True)
     role_arn = Customer(tenant.world.aws).role("deputy-x", accepting(tenant.trust, "acme:late"))
     reference = tenant.world.admin("GET", f"/v1/tenants/{tenant.made['id']}")["reference"]
@@ -218,6 +191,10 @@ def test_an_import_during_an_emergency_is_refused(deployed, tenant, imported, tm
     row["external_id"] = "acme:late"
     [report] = import_rows(deployed, tmp_path / "late.csv", row, fails=1)
     assert "emergency" in report["detail"]
+    tenant.break_role(connection)
+    tenant.complete()
+    [report] = import_rows(deployed, tmp_path / "late.csv", row)
+    assert report["outcome"] == "imported", "though the one that is broken was withdrawn for good"
 
 
 @on_sqlite

@@ -3,21 +3,23 @@
 import copy
 import math
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 import sqlalchemy
 
 from app.clock import now
 from app.errors import NotFoundError
-from app.ids import new_external_id
+from app.ids import first_id_at, new_external_id
 from app.limits import limits
 from app.proofs.schedule import Interval
 from app.rotation.switch import plan_rotation
 from app.store.database import SYSTEM
-from app.store.models import Connection
+from app.store.models import Connection, Rotation
 from tests.rotation.conftest import accepting
 from tests.support.cast import path_of, without_external_id
 
+EMERGENCY = {"reason": "abused", "emergency": True}
 # test_rotation.py is for both databases
 pytestmark = pytest.mark.parametrize("deployed", ["sqlite"], indirect=True)
 
@@ -51,6 +53,40 @@ def test_a_bound_key_rotates_its_own_tenant_within_a_quota(tenant, new_tenant, m
     for _ in range(2):
         emergency = own("POST", tenant.path, {"reason": "it leaked", "emergency": True})
         assert emergency["emergency"], "of the one that is open"
+
+
+def test_a_rotation_is_the_latest_also_if_the_clock_of_an_earlier_one_was_ahead(tenant):
+    tenant.start()
+    with tenant.services.db.write(SYSTEM) as db:
+        own = sqlalchemy.update(Rotation).filter_by(tenant_id=UUID(tenant.made["id"]))
+        db.execute(own.values(id=first_id_at(now() + timedelta(hours=2))))
+    tenant.abandon()
+    following = tenant.start()["next_external_id"]
+    assert tenant.rotation()["next_external_id"] == following
+    assert tenant.complete()["state"] == "retired"
+    assert tenant.external_id == following
+
+
+def test_an_emergency_that_is_abandoned_gives_back_the_external_id_also_by_a_clock_that_is_behind(
+    tenant,
+):
+    connection = tenant.connection()
+    tenant.start()
+    tenant.clock.shift(-3)
+    tenant.world.admin("POST", tenant.path, EMERGENCY)
+    tenant.abandon()
+    assert tenant.get(connection)["issues"] is True
+
+
+def test_roles_that_accept_the_next_one_already_issue_soon_after_an_emergency(tenant):
+    connection = tenant.connection()
+    tenant.after(minutes=20)
+    tenant.start()
+    tenant.update_role(connection)  # nobody tells Deputy
+    tenant.world.admin("POST", tenant.path, EMERGENCY)
+    assert tenant.get(connection)["issues"] is False
+    tenant.after(seconds=1)
+    assert tenant.get(connection)["issues"] is True
 
 
 def test_a_role_that_goes_back_to_the_old_external_id_is_told_so_by_a_diagnosis(tenant):
@@ -372,13 +408,17 @@ def test_a_tenants_own_roles_are_tried_within_the_hour_also_in_a_fleet_with_a_lo
 
 
 def test_each_connection_is_tried_hourly_also_in_a_fleet_that_is_proven_every_ten_hours(
-    tenant, monkeypatch
+    tenant, imported, monkeypatch
 ):
     interval = tenant.services.proof_queue.interval
     monkeypatch.setattr(interval, "_interval", Interval(3600, 36_000))
     monkeypatch.setattr(interval, "_until", math.inf)
-    waiting = tenant.connection()
+    waiting, (older, _) = tenant.connection(), imported()
     tenant.after(minutes=20)
     following = tenant.start()["next_external_id"]
     tenant.after(hours=3, minutes=1)
     assert tenant.sent(waiting).count(following) == 3
+    tenant.world.admin("POST", tenant.path, EMERGENCY)
+    tenant.after(hours=3, minutes=1)
+    assert tenant.sent(waiting).count(following) == 7, "once at once"
+    assert tenant.sent(older).count(following) == 4
