@@ -19,7 +19,9 @@ from app import strict_json
 COLUMNS = ("reference", "name", "external_id", "role_arn", "permission_set")
 _NEEDED = {"reference", "name", "role_arn"}  # the other columns may be left out
 ROWS_MAX = 100_000
-CUSTOMER_ROWS_MAX = 1_000  # imported in one transaction, for which other writers wait on SQLite
+# All are imported in one transaction, which has to end within 15 seconds. Each row takes eleven
+# statements, and on SQLite other writers wait meanwhile.
+CUSTOMER_ROWS_MAX = 300
 _LINE_MAX = 16 * 1024  # bytes
 
 

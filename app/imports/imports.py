@@ -39,6 +39,7 @@ from app.store.models import (
     ExternalIdRow,
     ExternalIdState,
     Tenant,
+    TenantStatus,
 )
 from app.store.models.tenant import NAME_MAX
 from app.tenants.tenants import add_tenant
@@ -212,7 +213,10 @@ class _Customer:
             reports.append(RowReport(row.line, row.reference, outcome, status, detail, is_imported))
             if connection and _needs_new_id(connection):
                 renewed.append(connection)
-        if renewed and not db.scalars(live_links().where(Tenant.id == tenant.id).limit(1)).first():
+        # A suspended tenant gets no link. Its live links can't be opened, and are not found.
+        is_active = tenant.status is TenantStatus.ACTIVE
+        links = live_links().where(Tenant.id == tenant.id).limit(1)
+        if renewed and is_active and not db.scalars(links).first():
             return CustomerReport(reports, (tenant.id, renewed[0].permission_set))
         return CustomerReport(reports)
 
@@ -252,7 +256,7 @@ class _Customer:
         imported, unusable = None, checked.unusable
         if not unusable:
             _ensure_no_emergency(db, tenant.id)
-            imported = _imported_id(db, tenant.id, checked.row.external_id)
+            imported = _imported_id(db, tenant.id, checked)
             unusable = "" if imported else _USED
         actor = self.operator.actor
         connection = add_pending(
@@ -288,13 +292,22 @@ def _ensure_no_emergency(db: Session, tenant_id: UUID) -> None:
         raise ConflictError("An emergency rotation is open: its External IDs are withdrawn.")
 
 
-def _imported_id(db: Session, tenant_id: UUID, value: str) -> ExternalIdRow | None:
+def _imported_id(db: Session, tenant_id: UUID, checked: _CheckedRow) -> ExternalIdRow | None:
     """Return the row of the tenant's imported External ID, and add it if it is new.
 
-    Return None if the External ID is another tenant's, or retired.
+    Return None if the External ID is another tenant's, or retired. Raises ConflictError if another
+    tenant has the role with this External ID: this customer would be there twice.
     """
+    value = checked.row.external_id
     row = db.scalars(select(ExternalIdRow).filter_by(value=value)).one_or_none()
     if row is not None:
+        twin = to_role(row.tenant_id, checked.role).where(Connection.external_id_id == row.id)
+        live = twin.where(Connection.status != ConnectionStatus.DELETED)
+        if row.tenant_id != tenant_id and db.scalar(select(live.exists())):
+            raise ConflictError(
+                "This role is another tenant's already, with this External ID. Was that tenant's"
+                " reference changed?"
+            )
         is_own = row.tenant_id == tenant_id and row.state is ExternalIdState.IMPORTED
         return row if is_own else None
     row = ExternalIdRow(tenant_id=tenant_id, value=value, state=ExternalIdState.IMPORTED)

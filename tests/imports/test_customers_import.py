@@ -156,9 +156,9 @@ def test_a_row_that_may_be_a_customers_refuses_that_customer(importing, tmp_path
 @on_sqlite
 def test_a_customer_of_too_many_rows_is_refused_before_anything_is_imported(app, tmp_path):
     tenants = count(app, Tenant)
-    rows = [row_of(25), *[row_of(n, reference="one", name="One") for n in range(1001)]]
+    rows = [row_of(25), *[row_of(n, reference="one", name="One") for n in range(301)]]
     refused = Cli(app).refused(f"customers import {write(tmp_path / 'c.csv', rows)} --yes")
-    assert "From line 3 on, a customer has more than 1000 rows" in refused
+    assert "From line 3 on, a customer has more than 300 rows" in refused
     assert count(app, Tenant) == tenants
 
 
@@ -246,6 +246,28 @@ def test_an_id_of_another_tenant_is_never_paired_and_none_comes_back(
     assert report["detail"].startswith("This customer was deleted in Deputy."), "on purpose"
     anew = write(tmp_path / "anew.csv", [row_of(51, external_id="")])
     assert importing(anew)[2]["outcome"] == "new-id"
+
+
+@on_sqlite
+def test_a_customer_whose_reference_was_changed_does_not_come_twice(admin, importing, tmp_path):
+    path = write(tmp_path / "c.csv", [row_of(63), row_of(64)])
+    importing(path)
+    [tenant] = admin("GET", "/v1/tenants?reference=c-63")["items"]
+    admin("PATCH", f"/v1/tenants/{tenant['id']}", {"reference": "changed"})
+    reports = importing(path, fails=1)
+    assert reports[2]["outcome"] == "refused"
+    assert "reference changed" in reports[2]["detail"]
+    assert reports[3]["outcome"] == "known"
+    assert admin("GET", "/v1/tenants?reference=c-63")["items"] == []
+
+
+@on_sqlite
+def test_a_suspended_tenant_that_needs_a_link_holds_up_no_other(admin, importing, tmp_path):
+    path = write(tmp_path / "c.csv", [row_of(65, external_id=""), row_of(66)])
+    importing(path)
+    [tenant] = admin("GET", "/v1/tenants?reference=c-65")["items"]
+    admin("POST", f"/v1/tenants/{tenant['id']}/suspend", {"reason": "away"})
+    assert [report["outcome"] for report in importing(path).values()] == ["known", "known"]
 
 
 def test_what_was_deleted_after_an_import_does_not_come_back(admin, importing, tmp_path):
