@@ -93,6 +93,7 @@ def _ensure_few_searches(db: Session, tenant_id: UUID) -> None:
         Connection.tenant_id == tenant_id,
         Connection.found_by_account,
         Connection.status == ConnectionStatus.PENDING,
+        Connection.role_unique_id.is_(None),
         Connection.due_at.is_not(None),
     )
     ensure_room(db, searches, SEARCHES)
@@ -237,8 +238,7 @@ class Connections:
             connection.ensure_may_undo(bound=not principal.is_vendor)
             if not principal.is_vendor:
                 allowed_roles.ensure_account_open(db, tenant_id, connection.account_id)
-            never_proven = connection.found_by_account and connection.verified_at is None
-            if never_proven and connection.status is ConnectionStatus.SUSPENDED:
+            if connection.searches and connection.status is ConnectionStatus.SUSPENDED:
                 # Otherwise suspended searches could pile up, and then all be resumed together.
                 _ensure_few_searches(db, tenant_id)
             was = connection.status

@@ -3,8 +3,12 @@ are in each status.
 """
 
 from collections import Counter
+from uuid import UUID
+
+import pytest
 
 from app.connections import connections
+from app.errors import ConflictError
 from app.limits.limits import SEARCHES
 from tests.attacks.evidence import on_sqlite
 from tests.support.cast import Customer, path_of
@@ -77,6 +81,28 @@ def test_fifty_searches_are_enough_and_a_suspension_is_no_way_around_that(world,
     post(second, "/suspend")
     assert post(second, "/resume")["status"] == "verified"
     assert post(first, "/resume", expect=409)["code"] == "conflict", "it is not suspended"
+
+
+@on_sqlite
+def test_a_proven_role_that_waits_for_approval_is_no_search(world, monkeypatch):
+    monkeypatch.setattr(connections, "SEARCHES", SEARCHES._replace(most=1))
+    tenant, customer, wanted = world.tenant(), Customer(world.aws), "bucket-sync"
+    own, path = world.key("connections:write", tenant=tenant), f"/v1/tenants/{tenant['id']}"
+
+    def search(account, expect):
+        body = {"account_id": account, "permission_set": wanted}
+        return own("POST", f"{path}/connections", body, expect=expect)
+
+    made = search(customer.account, 201)
+    kit = world.admin("GET", f"{path}/onboarding?permission_set={wanted}")
+    customer.role(kit["role_name"], kit["trust_policy"])
+    assert world.verify(made)["awaiting_approval"] is True
+    search(Customer(world.aws).account, 201)
+    link = world.admin("POST", f"{path}/onboarding-links", expect=201)
+    links = world.services.links
+    visit = links.open(link["url"].rpartition("/")[2], None)
+    with pytest.raises(ConflictError):
+        links.stop_looking(visit, UUID(made["id"]))
 
 
 def test_a_summary_counts_by_status(world):

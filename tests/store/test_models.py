@@ -288,13 +288,12 @@ def test_a_verdict_moves_a_connection_and_only_a_proof_pins_the_role_and_the_tim
 
 
 @pytest.mark.parametrize(("later", "ends"), [(0, True), (1, False)])
-def test_past_its_end_a_refusal_ends_a_connection_and_a_proof_forgets_the_end(later, ends):
+def test_past_its_end_a_refusal_ends_a_connection_and_a_proof_does_not(later, ends):
     until = NOW + timedelta(seconds=later)
     for verdict, status in ((V.UNASSUMABLE, S.ENDED if ends else S.BROKEN), (V.PROVEN, S.VERIFIED)):
         it = connection(S.VERIFIED, access_until=until)
         proven(it, verdict)
         assert it.status is status
-        assert (it.access_until is None) is (ends and verdict is V.PROVEN)
 
 
 def test_only_an_end_that_has_come_is_said():

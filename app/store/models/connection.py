@@ -218,10 +218,16 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
     def is_only_an_account(self) -> bool:
         """Return whether only the role's account is known.
 
-        A verification, or a stack's message about the role, ends this state.
+        A proof of the role, or a stack's message about it, ends this state.
         """
-        never_proven = self.status is ConnectionStatus.PENDING and self.verified_at is None
-        return self.found_by_account and never_proven and self.stack is None
+        is_pending = self.status is ConnectionStatus.PENDING
+        return is_pending and self.searches and self.stack is None
+
+    @property
+    def searches(self) -> bool:
+        """Return whether an account was given, and no role in it was proven yet."""
+        never_proven = self.verified_at is None and self.role_unique_id is None
+        return self.found_by_account and never_proven
 
     def make_due(self, due_at: datetime, trigger: Trigger) -> None:
         """Restart the schedule of proofs with a proof at `due_at`.
@@ -285,8 +291,6 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
         after = after_proof(self.status, proof.verdict, ended=ended, approved=approved)
         if proof.verdict is Verdict.PROVEN:
             self.role_unique_id = role_unique_id
-            if ended:  # the role works after the end of its access, so the end was removed
-                self.access_until = None
             if approved:
                 self.verified_at = proof.checked_at
         changed = (after, self.role_unique_id) != before
