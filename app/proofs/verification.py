@@ -296,6 +296,8 @@ class _VerdictStorage:
         connection, finding = self.connection, self.finding
         if finding.reads_trust:
             connection.access_until = finding.access_until
+        elif finding.verdict is Verdict.PROVEN and connection.has_ended(self.checked_at):
+            connection.access_until = None  # the role works after its end, so that was removed
         if connection.reads_itself and finding.reads_itself is False:
             actions.CONNECTION_ROLE_UNREADABLE.record_about(self.db, self.actor, connection, {})
             self.finding = finding._replace(warnings=(*finding.warnings, UNREADABLE))

@@ -137,6 +137,17 @@ def test_a_routine_proof_does_not_doubt_an_end(access):
 
 
 @on_sqlite
+def test_an_end_that_was_read_is_kept_though_the_role_still_works_by_aws_clock(access):
+    """Deputy's clock may be ahead, and a proof takes a moment."""
+    passed = access.until - timedelta(minutes=11)
+    access.customer.retrust(access.kit["role_name"], access.trust(passed))
+    with access.world.aws.later(minutes=-5):
+        proven = access.verify()
+    assert (proven["status"], proven["access_until"]) == ("verified", passed.isoformat())
+    assert access.verify()["status"] == "ended"
+
+
+@on_sqlite
 def test_a_role_that_is_gone_before_its_end_is_broken(access):
     access.customer.remove_role(access.kit["role_name"])
     found = access.verify()
