@@ -39,11 +39,16 @@ RESERVED = names(
     """
 )
 # The language of parameters' patterns. CloudFormation, Terraform, grep and Python understand such a
-# pattern in the same way. It matches no value that contains a wildcard or a quotation mark.
+# pattern in the same way, with the limits below. It matches no value that contains a wildcard or a
+# quotation mark.
 _PATTERN = re.compile(
     r"(?:\[(?:[a-z]-[a-z]|[A-Z]-[A-Z]|[0-9]-[0-9]|[A-Za-z0-9_.:/@=,])+-?\]|\\[.+-]"
     r"|[A-Za-z0-9_:/@=,-]|\((?!\?)|[)|?*+]|\{[0-9]+(?:,[0-9]*)?\})+"
 )
+_TWICE = re.compile(r"(?<!\\)[?*+}][?*+{]")  # to Terraform an error, to grep something else
+_COUNT = re.compile("[0-9]+(?=[,}])")
+_COUNT_MAX = 255  # of grep on macOS and Alpine
+_NESTED_MAX = 1_000  # of Terraform (RE2): the product of counts that are nested in each other
 _Check = Callable[[Any], object]
 _Rules = dict[str, tuple[_Check, str]]  # field: (check, message when it fails)
 
@@ -59,11 +64,29 @@ def texts(value: Any) -> list[str]:
 
 def _compiles(pattern: Any) -> bool:
     """Return whether a parameter may have this pattern."""
-    try:
-        is_in_language = isinstance(pattern, str) and _PATTERN.fullmatch(pattern)
-        return bool(is_in_language and re.compile(pattern))
-    except re.error:
+    if not isinstance(pattern, str) or not _PATTERN.fullmatch(pattern) or _TWICE.search(pattern):
         return False
+    if any(int(count) > _COUNT_MAX for count in _COUNT.findall(pattern)):
+        return False
+    try:
+        return _nested_counts(_parser.parse(pattern)) <= _NESTED_MAX
+    except (re.error, RecursionError):
+        return False
+
+
+def _nested_counts(parsed: Any) -> int:
+    """Return the largest product of counts that are nested in each other."""
+    most = 1
+    for code, value in parsed:
+        if code is _parser.MAX_REPEAT:
+            low, high, inner = value
+            count = low if high == _parser.MAXREPEAT else high
+            most = max(most, int(count) * _nested_counts(inner))
+        elif code is _parser.SUBPATTERN:
+            most = max(most, _nested_counts(value[-1]))
+        elif code is _parser.BRANCH:
+            most = max(most, *map(_nested_counts, value[1]))
+    return most
 
 
 def _longest(pattern: str) -> int | None:
@@ -176,7 +199,8 @@ _PARAMETER: _Rules = {
         (
             "Must be a regular expression of letters, digits, _ : / @ = , - and classes such as"
             " [a-z0-9.-], with \\. for a dot, that no empty value matches. Anything wider would"
-            " let wildcards and quotes into the policy."
+            " let wildcards and quotes into the policy. A count is at most 255, counts in each"
+            " other at most 1,000 together, and no quantifier follows another."
         ),
     ),
     "description": (

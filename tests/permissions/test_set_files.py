@@ -273,16 +273,10 @@ def test_more_than_a_role_takes_is_refused_with_what_to_do(said_of):
     )
 
 
-@pytest.mark.parametrize(
-    "pattern", ["[a-z0-9.-]{3,63}", "(ab|x[a-z]{1,30}){1,2}x", "[a-z]{1,4000000000}"]
-)
+@pytest.mark.parametrize("pattern", ["[a-z0-9.-]{3,63}", "(ab|x[a-z]{1,30}){1,2}x", "[a-z]{1,255}"])
 def test_a_parameter_counts_as_the_longest_value_that_it_takes(said_of, pattern):
     """As AWS counts the policy of a role whose customer filled that in."""
-    longest = {
-        "[a-z0-9.-]{3,63}": 63,
-        "(ab|x[a-z]{1,30}){1,2}x": 63,
-        "[a-z]{1,4000000000}": 4_000_000_000,
-    }[pattern]
+    longest = {"[a-z0-9.-]{3,63}": 63, "(ab|x[a-z]{1,30}){1,2}x": 63, "[a-z]{1,255}": 255}[pattern]
     resources = [f"arn:${{AWS::Partition}}:s3:::{n}-${{Bucket}}/${{Bucket}}" for n in range(60)]
     parameters = [BUCKET | {"pattern": pattern, "example": "abx"}]
     wide = {"statements": [STATEMENT | {"Resource": resources}], "parameters": parameters}
