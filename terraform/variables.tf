@@ -116,7 +116,7 @@ variable "permissions_boundary_arn" {
   default     = ""
 
   validation {
-    condition     = can(regex("^(arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/[A-Za-z0-9_+=,.@/-]{1,512})?$", var.permissions_boundary_arn))
+    condition     = can(regex("^(arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/[A-Za-z0-9_+=,.@/-]+)?$", var.permissions_boundary_arn))
     error_message = "Must be empty, or the ARN of an IAM policy."
   }
 }

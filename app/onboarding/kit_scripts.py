@@ -54,7 +54,7 @@ _LIMITS = [
     },
     {
         "name": "PermissionsBoundaryArn",
-        "pattern": "(arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/[A-Za-z0-9_+=,.@/-]{1,512})?",
+        "pattern": "(arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/[A-Za-z0-9_+=,.@/-]+)?",
         "description": "what the role can't exceed",
         "example": "arn:aws:iam::444455556666:policy/Boundary",
     },
