@@ -4,6 +4,8 @@ name already.
 
 from urllib.parse import urlsplit
 
+from bs4 import BeautifulSoup
+
 from tests.attacks.evidence import on_sqlite
 from tests.onboarding.conftest import opened
 from tests.onboarding.test_set_versions import (
@@ -111,6 +113,23 @@ def test_a_role_that_moved_keeps_its_name_and_its_earlier_set_makes_others(shop,
     assert kit_of(world, tenant, reads)["role_name"] == own
     world.admin("DELETE", f"/v1/tenants/{tenant['id']}", expect=204)
     assert left_over(shop.app, link, own)
+
+
+def test_the_page_of_a_set_tells_how_a_role_that_moved_to_another_one_is_updated(shop, customer):
+    reads, _, world, tenant = cast_of(shop)
+    link = link_of(world, tenant)
+    made = launched(world, customer, tenant, reads)
+    other = f"t{reads}"
+    ask_for(world.admin, made, other)
+    moved(world, customer, tenant, other)
+    rotation = f"/v1/tenants/{tenant['id']}/external-id/rotation"
+    world.admin("POST", rotation, {"reason": "it leaked", "emergency": True}, expect=201)
+    page = BeautifulSoup(shop.app.test_client().get(link).text, "html.parser")
+    assert f"your stack {base_of(tenant)} in" in page.select_one("#rotation details a").text
+    done = run_as(world.aws, customer.account, page.select_one("#rotation-cli").text)
+    assert done.stdout.strip() == made["role_arn"], done.stderr
+    assert verify(world, made)["permission_set"] == other
+    assert world.admin("GET", rotation)["connections"]["waiting"] == 0
 
 
 def test_other_tenants_and_other_names_change_nothing(shop, customer):

@@ -64,6 +64,22 @@ class Launched:
         return {item["account_id"] for item in items}
 
 
+def test_a_registered_stack_is_updated_in_its_own_region(world):
+    """The customer chose it on the page; the kit is for another region."""
+    stack = Launched(world, MILAN)
+    stack.ends_as("CREATE_COMPLETE")
+    until(lambda: stack.accounts() == {stack.customer.account})
+    path = f"/v1/tenants/{stack.tenant['id']}"
+    world.admin("POST", f"{path}/external-id/rotation", {"reason": "it is old"}, expect=201)
+    kit = world.admin("GET", f"{path}/onboarding")
+    assert kit["region"] == FRANKFURT
+    update = kit["update"]["stack"]
+    assert f"region={MILAN}" in update["console_url"]
+    done = run_as(world.aws, stack.customer.account, update["aws_cli"])
+    assert done.returncode == 0, done.stderr
+    stack.ends_as("UPDATE_COMPLETE")
+
+
 @pytest.mark.parametrize("region", REGIONS)
 def test_a_stack_registers_by_itself_in_each_region_with_a_topic(world, region):
     stack = Launched(world, region)

@@ -4,7 +4,7 @@ An update leads to a newer version of a role's permission set, or to another set
 """
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -103,6 +103,9 @@ def live_part(visit: Visit, kit: Kit) -> dict[str, Any]:
     any_withdrawn = any(row.is_withdrawn for row in shown)
     connected = set(counts) == {ConnectionStatus.VERIFIED} and not any(row.topic for row in shown)
     updates = _updates_of(visit, listed.items)
+    kits = _kits_of(visit, listed.items if rotation or total == 1 else [], kit)
+    if total == 1:
+        kit = kits[0][0]
     imported = [each for each in listed.items if each.imported_id]
     tasks = [words for words, rows in ((_UPDATES, updates), (_NEW_ID, imported)) if rows]
     summary = statuses.with_rotation(statuses.headline(counts, shown), tasks, rotation)
@@ -117,6 +120,8 @@ def live_part(visit: Visit, kit: Kit) -> dict[str, Any]:
         imported=imported,
         accepted=services.rotations.accepted(imported),
         kit=kit,
+        kits=kits,
+        sets=services.onboarding.sets,
         rotation=rotation,
         command=_trust_policy_command(shown, kit),
         way_back=None if any_withdrawn else services.links.way_back(visit, connected=connected),
@@ -147,6 +152,23 @@ def _rotation_under_way(visit: Visit) -> RotationStatus | None:
     if rotation and rotation.state in {RotationState.RETIRED, RotationState.ABANDONED}:
         return None
     return rotation
+
+
+def _kits_of(
+    visit: Visit, connections: Sequence[Connection], kit: Kit
+) -> list[tuple[Kit, list[Connection]]]:
+    """Return the kits of these connections' permission sets, each with its connections.
+
+    Returns the link's kit alone if there are no connections.
+    """
+    by_set: defaultdict[str, list[Connection]] = defaultdict(list)
+    for connection in connections:
+        name = connection.permission_set
+        by_set[name if name in services.onboarding.sets else kit.permission_set].append(connection)
+    return [
+        (kit if name == kit.permission_set else kit_of(visit, visit.link.region, name), those)
+        for name, those in by_set.items()
+    ] or [(kit, [])]
 
 
 def _updates_of(visit: Visit, connections: Sequence[Connection]) -> list[SetUpdate]:
