@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from flask import render_template, request
 
 from app.connections.kit_names import is_named_by_kit
-from app.connections.listing import ListPosition
+from app.connections.listing import ByUrgency, ListPosition
 from app.http.current_request import services
 from app.onboarding.kit import Kit
 from app.onboarding.kit_scripts import filled
@@ -50,6 +50,14 @@ class SetUpdate(NamedTuple):
     @property
     def awaits_approval(self) -> bool:
         return any(self.after.name in each.sets_to_approve for each in self.connections)
+
+
+class SetKit(NamedTuple):
+    """The kit of a permission set, its parameters, and the connections that have the set."""
+
+    kit: Kit
+    parameters: Sequence[dict[str, str]]
+    connections: list[Connection]
 
 
 def page(visit: Visit, *, role_arn: str = "", problems: Sequence[str] = ()) -> str:
@@ -92,11 +100,9 @@ def start_of_list() -> ListPosition | None:
 
 def live_part(visit: Visit, kit: Kit) -> dict[str, Any]:
     """Return what the page's live part shows. `seen` is its hash, which the browser sends back."""
-    principal, tenant_id, listing = visit.principal, visit.tenant.id, services.listing
-    summed = listing.summary(principal, tenant_id)
+    summed = services.listing.summary(visit.principal, visit.tenant.id)
     total = sum(summed.values())
-    start = start_of_list() if total > 1 else None  # one alone shows its steps
-    listed = listing.list_by_urgency(principal, tenant_id, limit=_SHOWN, start=start, among=summed)
+    start, listed = _start_and_list(visit, summed)
     shown = [statuses.progress_of(connection) for connection in listed.items]
     rotation = _rotation_under_way(visit)
     counts = _without_withdrawn(summed, rotation)
@@ -104,8 +110,7 @@ def live_part(visit: Visit, kit: Kit) -> dict[str, Any]:
     connected = set(counts) == {ConnectionStatus.VERIFIED} and not any(row.topic for row in shown)
     updates = _updates_of(visit, listed.items)
     kits = _kits_of(visit, listed.items if rotation or total == 1 else [], kit)
-    if total == 1:
-        kit = kits[0][0]
+    kit = kits[0].kit if total == 1 else kit
     imported = [each for each in listed.items if each.imported_id]
     tasks = [words for words, rows in ((_UPDATES, updates), (_NEW_ID, imported)) if rows]
     summary = statuses.with_rotation(statuses.headline(counts, shown), tasks, rotation)
@@ -121,7 +126,6 @@ def live_part(visit: Visit, kit: Kit) -> dict[str, Any]:
         accepted=services.rotations.accepted(imported),
         kit=kit,
         kits=kits,
-        sets=services.onboarding.sets,
         rotation=rotation,
         command=_trust_policy_command(shown, kit),
         way_back=None if any_withdrawn else services.links.way_back(visit, connected=connected),
@@ -135,6 +139,13 @@ def live_part(visit: Visit, kit: Kit) -> dict[str, Any]:
         "seen": hashlib.sha256(f"{summary}{body}".encode()).hexdigest()[:16],
         "seconds": _STATUS_SECONDS[connected and rotation is None and not tasks],
     }
+
+
+def _start_and_list(visit: Visit, summed: statuses.Counts) -> tuple[ListPosition | None, ByUrgency]:
+    start = start_of_list() if sum(summed.values()) > 1 else None  # one alone shows its steps
+    return start, services.listing.list_by_urgency(
+        visit.principal, visit.tenant.id, limit=_SHOWN, start=start, among=summed
+    )
 
 
 def _without_withdrawn(counts: statuses.Counts, rotation: RotationStatus | None) -> statuses.Counts:
@@ -154,21 +165,18 @@ def _rotation_under_way(visit: Visit) -> RotationStatus | None:
     return rotation
 
 
-def _kits_of(
-    visit: Visit, connections: Sequence[Connection], kit: Kit
-) -> list[tuple[Kit, list[Connection]]]:
-    """Return the kits of these connections' permission sets, each with its connections.
-
-    Returns the link's kit alone if there are no connections.
-    """
+def _kits_of(visit: Visit, connections: Sequence[Connection], kit: Kit) -> list[SetKit]:
+    """Return the kits of these connections' permission sets; the link's alone if there are none."""
+    sets = services.onboarding.sets
     by_set: defaultdict[str, list[Connection]] = defaultdict(list)
     for connection in connections:
         name = connection.permission_set
-        by_set[name if name in services.onboarding.sets else kit.permission_set].append(connection)
-    return [
-        (kit if name == kit.permission_set else kit_of(visit, visit.link.region, name), those)
-        for name, those in by_set.items()
-    ] or [(kit, [])]
+        by_set[name if name in sets else kit.permission_set].append(connection)
+    kits = []
+    for name, those in (by_set or {kit.permission_set: []}).items():
+        own = kit if name == kit.permission_set else kit_of(visit, visit.link.region, name)
+        kits.append(SetKit(own, sets[name].parameters, those))
+    return kits
 
 
 def _updates_of(visit: Visit, connections: Sequence[Connection]) -> list[SetUpdate]:
