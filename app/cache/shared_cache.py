@@ -149,11 +149,13 @@ class SharedCache:
     def _take(self, limit: str, window: tuple[int, int], subject: str) -> bool:
         """Take a portion from the cache, and use one request of it.
 
-        Take a single request if a whole portion is no longer free. Return False if the limit is
-        reached.
+        Take a single request if a whole portion is no longer free, or if the window is longer than
+        portions are kept: many processes would lose what they did not use. Return False if the
+        limit is reached.
         """
         item = _item(limit, window)
-        for portion in dict.fromkeys((max(1, item.amount // _PORTIONS), 1)):
+        whole = item.amount // _PORTIONS if item.multiples == 1 else 1
+        for portion in dict.fromkeys((max(1, whole), 1)):
             hit = partial(self._limiter.hit, item, subject, cost=portion)
             taken = self.ask(hit, writes=True)
             if taken is None:  # the cache is unreachable

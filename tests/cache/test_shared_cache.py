@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis
 
+from app.cache.shared_cache import SharedCache
 from app.errors import RateLimitedError
 from app.limits.counting_in_memory import Rate, Rates
 from app.settings.setting_types import Limit
@@ -74,6 +75,12 @@ def test_processes_count_their_background_calls_together_and_routine_ones_twice(
             keys = map(bytes.decode, cache.client.scan_iter("deputy:rate:*"))
             counted.append({re.search(r"{(\w+)/", key)[1] for key in keys})
     assert counted == [{"sts"}, {"sts", "routine"}]
+
+
+def test_many_processes_lose_nothing_of_a_limit_over_several_seconds(valkey):
+    """Each would keep a portion for a second, and the cache would count it for five."""
+    processes = [SharedCache(valkey.url) for _ in range(24)]
+    assert all(each.hit("sessions", (240, 5), "one tenant") for each in processes)
 
 
 def test_a_value_ends_in_time(cache):
