@@ -68,7 +68,9 @@ class GroupCommit(Generic[Item, Outcome]):
             try:
                 spawn(self._lead, batch, patience)
             except BaseException:
-                # No thread could be started. Requests that have joined must not wait for this one.
+                # No thread could be started. Requests that have joined must not wait for this one,
+                # and the next one must lead.
+                self._close(batch)
                 batch.first_left.set()
                 raise
         if not self._wait(batch, deadline, is_first=place == 0):

@@ -5,9 +5,11 @@ fails no other.
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 
 import pytest
 
+from app.concurrency import group_commit
 from app.concurrency.group_commit import GroupCommit, _Batch
 from app.errors import StoreUnavailableError
 from tests.support.waiting import until
@@ -184,6 +186,15 @@ def test_a_commit_that_is_stopped_holds_up_nobody(disk, add_in_thread, busy):
     unavailable(follower)
     assert add_in_thread("next").result(60) == 3
     assert disk.batches == [["first"], ["leader", "follower"], ["next"]]
+
+
+def test_a_thread_that_can_not_be_started_fails_one_batch_alone(group, disk, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(group_commit, "spawn", Mock(side_effect=RuntimeError))
+        with pytest.raises(RuntimeError):
+            group.add("lost", 60)
+    group.add("next", 60)
+    assert disk.batches == [["next"]]
 
 
 def test_a_leader_that_is_stopped_while_it_waits_wakes_its_followers(group, monkeypatch):
