@@ -42,7 +42,7 @@ from app.identity.scopes import ALL_SCOPES, Scope, from_bits, to_bits
 from app.ids import new_id
 from app.settings.setting_types import Limit
 from app.settings.valid_values import DAY, WEEK
-from app.store.database import Database, Session, until_committed
+from app.store.database import Database, Lock, Session, until_committed
 from app.store.keyset import Page, page, with_values
 from app.store.models import ApiKey
 
@@ -197,6 +197,7 @@ class ApiKeys:
         """
         lookup = lookup_of_operators_key(text)
         with self._db.write(operator) as db:
+            Lock.MAKING.hold(db)  # init containers may install the same key at once
             key = db.scalar(select(ApiKey).filter_by(lookup=lookup))
             if key is None:
                 _add(db, operator, ApiKey(name=name, scope_bits=to_bits(ALL_SCOPES)), text)

@@ -7,6 +7,7 @@ import io
 import logging
 import re
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import click
@@ -32,6 +33,7 @@ from tests.attacks.evidence import on_sqlite
 from tests.cli.conftest import Cli
 from tests.conftest import OPERATOR, make_config
 from tests.support.databases import empty_database
+from tests.support.rows import at_once
 
 KEY = r"dpk_[0-9a-f]{16}_[A-Za-z0-9_-]{43}"
 
@@ -238,6 +240,12 @@ def test_bootstrap_refuses_a_weak_key_and_shows_none_of_it(services, start):
     assert output.startswith("Error: DEPUTY_BOOTSTRAP_KEY")
     assert weak[21:] not in output
     assert caller_of(services, weak) is None
+
+
+def test_containers_that_start_together_install_the_key_once(services):
+    text = generate_key()
+    install = partial(services.api_keys.install_key, OPERATOR, text, name="bootstrap")
+    assert sorted(at_once([install] * 4)) == [False, False, False, True]
 
 
 def test_bootstrap_without_a_key_says_how_to_make_one(cli):
