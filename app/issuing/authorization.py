@@ -14,6 +14,7 @@ allows issuing.
 """
 
 from collections.abc import Callable, Hashable, Iterator
+from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -25,6 +26,7 @@ from app import errors
 from app.audit import Actor
 from app.clock import now
 from app.concurrency.gevent import leaf_lock
+from app.concurrency.places import waiting
 from app.concurrency.single_flight import SingleFlight
 from app.identity.key_text import lookup_of
 from app.identity.key_uses import KeyUses
@@ -195,7 +197,9 @@ class Authorization:
         call, _ = self._proofs.join(connection_key, lambda: self._prove(connection_key))
         with refused_about(connection_key):
             try:
-                call.result(timeout=max(0.0, patience))
+                with waiting():  # while AWS is slow, other requests need the slot
+                    futures.wait([call], max(0.0, patience))
+                call.result(timeout=0)
             except TimeoutError as error:
                 raise errors.ProofExpiredError(_EXPIRED) from error
         self._connections.forget(connection_key)

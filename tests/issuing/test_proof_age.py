@@ -6,6 +6,7 @@ The clock is moved.
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from unittest.mock import Mock
 from uuid import UUID
 
 import pytest
@@ -13,6 +14,7 @@ import time_machine
 
 from app import services as composition
 from app.clock import now
+from app.concurrency.places import waiting
 from app.factory import create_app
 from app.store.models import Trigger
 from tests.conftest import make_config
@@ -161,9 +163,12 @@ def test_slow_answers_end_in_a_503_and_the_proof_goes_on(scene, faults, monkeypa
         # Then it is asked again
         faults.add("timeout", seconds=0.8, role_arn=scene.connection["role_arn"], times=1)
         monkeypatch.setattr("app.issuing.issue._ANSWER_SECONDS", 0.4)
+        waits = Mock(side_effect=waiting)
+        monkeypatch.setattr("app.issuing.authorization.waiting", waits)
         scene.world.admin.refused(
             "POST", path_of(scene.connection, "/credentials"), expect=503, code="proof_expired"
         )
+        assert waits.called, "it gives its slot to other requests meanwhile"
         monkeypatch.setattr("app.issuing.issue._ANSWER_SECONDS", 60)
         assert scene.issue() == first
     assert scene.calls - before in {PROBES, PROBES + 1}, "the dropped call may be counted"
