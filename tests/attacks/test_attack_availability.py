@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
+from unittest.mock import Mock
 from uuid import UUID
 
 import pytest
@@ -24,6 +25,7 @@ from app.audit import Event
 from app.clock import now
 from app.concurrency.places import urgent, without_places
 from app.errors import NotFoundError, RateLimitedError
+from app.identity.key_text import generate_key
 from app.identity.scopes import ALL_SCOPES
 from app.ids import new_id
 from app.limits import limits, tenant_share
@@ -499,6 +501,18 @@ def test_stops_with_keys_whose_stops_failed_come_last(pauses):
             pool.submit(stop, key)
             until(lambda number=number: len(places._waiting) + len(places._urgent) == number)
     assert order == ["the owner's", "another", *failing]
+
+
+@on_sqlite
+def test_an_unknown_key_takes_a_place_at_each_route_that_looks_it_up(world, monkeypatch):
+    looks = Mock(side_effect=world.services.tenant_share.looking_up)
+    monkeypatch.setattr(world.services.tenant_share, "looking_up", looks)
+    issue = f"/v1/tenants/{new_id()}/connections/{new_id()}/credentials"
+    for number, (method, path) in enumerate(
+        (("GET", "/v1/tenants"), ("POST", issue), ("GET", "/readyz"))
+    ):
+        world.admin.with_key(generate_key()).raw(method, path)
+        assert looks.call_count == number + 1, path
 
 
 @pytest.mark.parametrize("limit", [limits.VENDOR_STOPS, limits.UNKNOWN_KEYS])

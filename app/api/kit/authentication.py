@@ -81,7 +81,15 @@ def from_memory() -> Iterator[ApiKeyPrincipal]:
     """
     key = _presented_key()
     with _share_for_costly_body(), refusals_for_good_keys(key):
-        yield services.authorization.authenticate(key, g.request_id, g.client_address)
+        yield _authenticate_for_issuing(key)
+
+
+def _authenticate_for_issuing(key: str) -> ApiKeyPrincipal:
+    authorization, sender = services.authorization, (g.request_id, g.client_address)
+    if principal := authorization.authenticate_from_memory(key, *sender):
+        return principal
+    with services.tenant_share.looking_up():
+        return authorization.authenticate(key, *sender)
 
 
 def _share_for_costly_body() -> AbstractContextManager[object]:
@@ -131,7 +139,8 @@ def refusals_for_good_keys(key: str) -> Iterator[None]:
 def is_vendor_with(scope: Scope) -> bool:
     """Return whether the request of a public view has a valid vendor key with this scope."""
     try:
-        principal = services.api_keys.authenticate(_presented_key())
+        with services.tenant_share.looking_up():
+            principal = services.api_keys.authenticate(_presented_key())
     except (UnauthenticatedError, TryLaterError):
         return False
     return principal.is_vendor and scope in principal.scopes
