@@ -74,7 +74,10 @@ def test_a_report_takes_effect_once_a_minute_and_its_event_says_who_reported(wor
         assert due_at(world, connection)[0] == now()
         assert by_hand.counter == before[1] + 1
         assert worker("POST", path_of(connection, "/credentials")) != issued
-    assert len(reports(world, connection)) == 2
+        clock.shift(-7200)  # it was ahead
+        report(worker, connection)
+        assert due_at(world, connection)[0] == now()
+    assert len(reports(world, connection)) == 3
     for event in reports(world, connection):
         assert event["outcome"] == "ok"
         assert event["details"] == {"status": "verified"}

@@ -247,7 +247,9 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
 
         At most one report a minute takes effect, and none while the connection is suspended.
         """
-        lately = self.refused_at is not None and self.refused_at > reported_at - _REPORTS_APART
+        lately = False
+        if self.refused_at is not None:  # in the future if another process's clock was ahead
+            lately = reported_at - _REPORTS_APART < self.refused_at <= reported_at
         return self.status is not ConnectionStatus.SUSPENDED and not lately
 
     def report_refused(self, reported_at: datetime) -> None:
