@@ -58,6 +58,8 @@ _REFUSED_V6 = [
     ip_network(text)
     for text in ("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20")
 ]
+_NAT64 = ip_network("64:ff9b::/96")  # IPv4 addresses, as DNS64 gives them to hosts without IPv4
+_TRIED = 4  # addresses of a name that an attempt tries
 _URL = re.compile(r"[!-\[\]-~]+")  # printable ASCII without space and backslash
 _HOST = re.compile(
     r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*\.?"
@@ -69,7 +71,7 @@ class AddressError(Exception):
 
 
 class Destination(NamedTuple):
-    """A URL that may be requested, with the address to connect to.
+    """A URL that may be requested, with the addresses to connect to, in this order.
 
     `host`: for the Host header. `name`: the name that the server's certificate must have.
     """
@@ -77,7 +79,7 @@ class Destination(NamedTuple):
     tls: bool
     host: str
     name: str
-    address: str
+    addresses: tuple[str, ...]
     port: int
     target: str
 
@@ -99,11 +101,11 @@ def resolve(url: str, networks: Sequence[Network] = ()) -> Destination:
         raise AddressError("Its host must have public addresses, and no others.")
     if outside and (not destination.tls or destination.port != HTTPS_PORT):
         raise AddressError("It must begin with https:// and use port 443.")
-    return destination._replace(address=str(addresses[0]))
+    return destination._replace(addresses=tuple(map(str, addresses[:_TRIED])))
 
 
 def parse(url: str) -> Destination:
-    """Return the destination without its address. Raises AddressError for a URL of a wrong form."""
+    """Return the destination without its addresses. Raises AddressError for a malformed URL."""
     if len(url) > MAX_URL_LENGTH:
         raise AddressError(f"It must have {MAX_URL_LENGTH} characters at most.")
     if not _URL.fullmatch(url):
@@ -128,7 +130,7 @@ def parse(url: str) -> Destination:
         tls=tls,
         host=parts.netloc,
         name=name.removesuffix("."),
-        address="",
+        addresses=(),
         port=port if port is not None else HTTPS_PORT if tls else 80,
         target=f"{target}?{parts.query}" if parts.query else target,
     )
@@ -160,4 +162,6 @@ def resolve_name(name: str, port: int) -> list[Any]:
 def _is_public(address: IPv4Address | IPv6Address) -> bool:
     if isinstance(address, IPv4Address):
         return not any(address in network for network in _REFUSED_V4)
+    if address in _NAT64:
+        return _is_public(IPv4Address(address.packed[-4:]))
     return address in _INTERNET_V6 and not any(address in network for network in _REFUSED_V6)

@@ -40,12 +40,7 @@ def post(
     Raises AttemptError after `seconds`, and when no answer comes.
     """
     deadline = time.monotonic() + seconds
-    try:
-        connected = socket.create_connection((destination.address, destination.port), seconds)
-    except TimeoutError:
-        raise AttemptError("timeout") from None
-    except OSError:
-        raise AttemptError("connection") from None
+    connected = _connected(destination, deadline)
     # Header and body are sent apart; without this, the body would wait for the header's ACK
     connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     # A second descriptor for the timer: wrap_socket detaches the first one before the handshake.
@@ -67,6 +62,22 @@ def post(
     if time.monotonic() >= deadline:  # a header that the timer cut off looks complete
         raise AttemptError("timeout")
     return answer
+
+
+def _connected(destination: Destination, deadline: float) -> socket.socket:
+    """Connect to the first address that answers. Raises AttemptError."""
+    error, left = AttemptError("connection"), len(destination.addresses)
+    for address in destination.addresses:
+        share = max(0.001, (deadline - time.monotonic()) / left)
+        left -= 1
+        try:
+            connected = socket.create_connection((address, destination.port), share)
+        except OSError as failure:
+            error = AttemptError(_word(failure))
+            continue
+        connected.settimeout(max(0.001, deadline - time.monotonic()))
+        return connected
+    raise error
 
 
 def _exchange(

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import func, select
 
-from app import metrics
+from app import VERSION, metrics
 from app.clock import now
 from app.concurrency.gevent import spawn
 from app.config import Config
@@ -92,6 +92,7 @@ class Deliveries:
         body = claimed.body.encode()
         headers = signed_headers(claimed.event_id, attempted_at, body, secrets)
         headers["content-type"] = "application/json"
+        headers["user-agent"] = f"deputy/{VERSION}"  # without one, AWS WAF's core rules refuse it
         networks = self._config.service.webhook_allowed_networks if claimed.by_vendor else ()
         destination = spawn(resolve, claimed.url, networks).result(DNS_SECONDS)
         seconds = _ATTEMPT_SECONDS - (time.monotonic() - began)

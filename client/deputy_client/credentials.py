@@ -161,13 +161,13 @@ class DeputyCredentials(RefreshableCredentials):
             _log.warning("AWS refuses a session, and Deputy could not be told: %s", error)
 
     def report(self) -> bool:
-        """Report a refusal by AWS to Deputy, unless one was reported within the last minute.
+        """Report a refusal by AWS to Deputy, unless that was tried within the last minute.
 
-        Return True if it was reported. Raises DeputyError.
+        Return True if it was reported now. Raises DeputyError.
         """
+        self._refused = True  # also of a session of a connection that another one reported
         if not _reports.passes(self._question.connection):
             return False
-        self._refused = True
         self._service.report_refused(self._question)
         return True
 

@@ -115,3 +115,14 @@ def test_a_report_that_fails_leaves_the_program_with_awss_error(deputy, place, m
     moment[0] += 61
     with pytest.raises(deputy_client.Unreachable):
         deputy_client.report_refused(session)
+
+
+def test_every_session_of_a_connection_recovers_by_one_report(deputy, place, moment):
+    sessions = [place.session() for _ in range(3)]
+    trust = place.world.kit(place.tenant)["trust_policy"]
+    place.customer.remove_role(place.role_name)
+    place.customer.role(place.role_name, trust)
+    place.admin("/verify")
+    for session in sessions:
+        assert refusal_of(session) == "InvalidClientTokenId"
+        assert refusal_of(session) == "none"

@@ -119,7 +119,9 @@ def test_one_address_that_is_not_public_refuses_the_name(every_name):
     with pytest.raises(AddressError, match=f"^{NOT_PUBLIC}$"):
         resolve("https://hooks.example.com/")
     every_name["hooks.example.com"] = ["8.8.8.8", "2600::1"]
-    assert resolve("https://hooks.example.com/").address == "8.8.8.8"
+    assert resolve("https://hooks.example.com/").addresses == ("8.8.8.8", "2600::1")
+    every_name["hooks.example.com"] = ["64:ff9b::808:808"]  # where a network has DNS64
+    assert resolve("https://hooks.example.com/").addresses == ("64:ff9b::808:808",)
 
 
 @pytest.mark.parametrize("url", ["http://hooks.example.com/", "https://hooks.example.com:8443/"])
@@ -136,7 +138,7 @@ def test_the_vendors_own_networks_are_open_and_no_others(every_name):
         "tls": False,
         "host": "inside:8080",
         "name": "inside",
-        "address": "10.1.2.3",
+        "addresses": ("10.1.2.3",),
         "port": 8080,
         "target": "/a?b=c",
     }

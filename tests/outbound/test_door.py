@@ -177,6 +177,13 @@ def test_an_ipv6_literal_is_a_host_too(destination_of):
     assert post(destination).status == 204
 
 
+def test_an_address_that_does_not_answer_is_followed_by_the_next_one(destination_of):
+    """As of a name whose IPv6 address leads nowhere."""
+    destination = destination_of(answering(b"HTTP/1.1 204 No Content\r\n\r\n"))
+    both = destination._replace(addresses=("::1", *destination.addresses))
+    assert post(both).status == 204
+
+
 def test_nobody_listens():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
@@ -205,7 +212,7 @@ def test_the_certificate_is_checked_for_the_name(tmp_path: Path, monkeypatch):
         destination = resolve(
             f"https://localhost:{receiver.server_port}/", [*OWN, ip_network("::1")]
         )
-        destination = destination._replace(address="127.0.0.1")
+        destination = destination._replace(addresses=("127.0.0.1",))
         with pytest.raises(AttemptError, match=r"^tls$"):
             post(destination)
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))

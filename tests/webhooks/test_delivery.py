@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy
 from standardwebhooks import Webhook
 
+from app import VERSION
 from app.audit import actions
 from app.audit.actions import WEBHOOK_TYPES
 from app.background.housekeeping import tidy
@@ -66,6 +67,7 @@ def test_an_event_is_told_once_signed_as_the_specification_says(services, receiv
     [stored] = rows(services, WebhookEvent)
     assert headers["webhook-id"] == str(stored.id) == event["data"]["event_id"]
     assert headers["content-type"] == "application/json"
+    assert headers["user-agent"] == f"deputy/{VERSION}"
 
 
 def test_what_did_not_happen_is_not_told(services, receiver):
@@ -209,6 +211,55 @@ def test_410_disables_at_once(services, receiver):
     assert event.details == {"webhook_endpoint_id": str(endpoint.id), "events": 3}
     deliver(services)
     assert len({headers["webhook-id"] for _, headers, _ in receiver.got}) == 3
+
+
+def test_what_one_tenant_missed_is_counted_though_others_got_theirs(services, receiver, clock):
+    endpoint, _ = endpoint_of(services, receiver)
+    first, second = tenants(services, "Acme", "Other")
+    deliver(services)
+    receiver.refused.add(str(first.id))
+    services.tenants.suspend(OPERATOR, first.id, reason="away")
+    deliver(services)
+    clock.shift(timedelta(hours=3))
+    services.tenants.change(OPERATOR, second.id, {"name": "Another"})
+    deliver(services)
+    services.endpoints.change(OPERATOR, endpoint.id, {"url": receiver.url("/new")})
+    services.endpoints.change(OPERATOR, endpoint.id, {"status": EndpointStatus.DISABLED})
+    clock.shift(timedelta(minutes=5))
+    _, missed = services.endpoints.change(OPERATOR, endpoint.id, {"status": EndpointStatus.ENABLED})
+    assert missed == 1
+
+
+def test_a_single_failure_after_a_quiet_time_disables_nothing(services, receiver, clock):
+    endpoint_of(services, receiver)
+    first, second = tenants(services, "Acme", "Other")
+    deliver(services)
+    receiver.refused.add(str(first.id))
+    services.tenants.suspend(OPERATOR, first.id, reason="away")
+    deliver(services)
+    for seconds in RETRIES:
+        clock.shift(timedelta(seconds=seconds * 1.11))
+        deliver(services)
+    clock.shift(timedelta(days=10))
+    receiver.answers["/hook"] = 503
+    services.tenants.suspend(OPERATOR, second.id, reason="away")
+    deliver(services)
+    [row] = rows(services, WebhookEndpoint)
+    assert row.status is EndpointStatus.ENABLED
+
+
+def test_a_delivery_that_failed_meanwhile_is_not_tried_again(services, receiver):
+    endpoint, _ = endpoint_of(services, receiver)
+    receiver.answers["/hook"] = 500
+    tenants(services, "Acme")
+    [claim] = services.deliveries.advance([], 32)
+    outcome = services.deliveries.attempt(claim)
+    for status in (EndpointStatus.DISABLED, EndpointStatus.ENABLED):
+        services.endpoints.change(OPERATOR, endpoint.id, {"status": status})
+        services.deliveries.advance([], 32)
+    services.deliveries.advance([outcome], 0)
+    [row] = rows(services, WebhookDelivery)
+    assert (row.status, row.next_attempt_at) == ("failed", None)
 
 
 def test_an_endpoint_that_fails_for_five_days_is_disabled(services, receiver, clock):
