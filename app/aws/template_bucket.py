@@ -29,7 +29,13 @@ _TOO_MANY = (
     " file of the set another name."
 )
 _UNSIGNED = BotoConfig(
-    signature_version=UNSIGNED, connect_timeout=2, read_timeout=3, retries={"total_max_attempts": 1}
+    signature_version=UNSIGNED,
+    connect_timeout=2,
+    read_timeout=3,
+    retries={"total_max_attempts": 1},
+    # Customers' CloudFormation need not share our choice of endpoints
+    use_fips_endpoint=False,
+    use_dualstack_endpoint=False,
 )
 
 

@@ -316,13 +316,12 @@ class Registrations:
         cause = str(void)
         if self._void_messages.acquire((cause, request.account_id)):
             logger.info("registration.void", cause=cause, account_id=request.account_id)
-        # A stack outlives tokens and tenants, so a Delete always succeeds. An Update also succeeds
-        # if its token is void and did not change. FAILED would roll the update back, and the
-        # rollback would send the same token.
+        # A stack outlives tokens and tenants, so a Delete always succeeds. An Update with a void
+        # token also succeeds if the stack had a token before. FAILED would roll the update back.
+        # The rollback sends the earlier token, and if that is void too, the stack gets stuck.
         passes = request.kind == "Delete"
         if request.kind == "Update" and isinstance(void, VoidToken):
-            token = request.property("RegistrationToken")
-            passes = token != "" and token == request.old_properties.get("RegistrationToken")
+            passes = bool(request.old_properties.get("RegistrationToken"))
         return None if passes else REFUSAL
 
     def _check(self, request: Request) -> CheckedMessage:

@@ -15,7 +15,7 @@ from cfnlint.decode import decode_str
 
 from app.aws import templates
 from app.aws.regions import partition_of, regions
-from app.aws.template_bucket import Published, TemplateBucket
+from app.aws.template_bucket import Published, Template, TemplateBucket
 from app.aws.templates import render, render_organization
 from app.factory import create_app
 from app.ids import Broker
@@ -427,6 +427,16 @@ def test_other_content_under_a_templates_name_fails_the_command(pipeline, unpubl
         3,
         2,
     )
+
+
+def test_links_name_the_buckets_ordinary_address(monkeypatch):
+    """Whichever endpoints Deputy uses itself: CloudFormation has to open it."""
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT"):
+        monkeypatch.setenv(name, "true")
+    url = TemplateBucket(make_config("sqlite:///x")).url(Template("1", "templates/x.yaml", ""))
+    assert re.fullmatch(r"https://s3(\.us-east-1)?\.amazonaws\.com/[^/]+/templates/x\.yaml", url)
 
 
 # --- regions ---

@@ -494,21 +494,20 @@ def test_a_message_waits_for_the_revocation_of_its_link(desk, page):
     assert desk.connections() == []
 
 
-def test_an_update_that_leaves_a_void_token_as_it_was_passes_and_registers_nothing(
+def test_a_registered_stacks_update_with_a_void_token_passes_and_registers_nothing(
     desk, monkeypatch
 ):
-    """FAILED would roll the update back, and the roll-back's own Update would fail the same way.
-    No void token costs a turn at the write lock.
+    """FAILED would roll the update back, and the roll-back's own Update may fail the same way. No
+    void token costs a turn at the write lock.
     """
     stack = desk.stack()
     desk.handle(stack.message())
     desk.change(Tenant, desk.tenant_id, registration_generation=2)
     before = desk.actions()
     monkeypatch.setattr(desk.db, "write", lambda _: pytest.fail("a transaction"))
-    desk.handle(stack.message("Update", OldResourceProperties={"RegistrationToken": stack.token}))
-    desk.handle(
-        stack.message("Update", OldResourceProperties={"RegistrationToken": "another"}), "FAILED"
-    )
+    for earlier in (stack.token, "another"):
+        desk.handle(stack.message("Update", OldResourceProperties={"RegistrationToken": earlier}))
+    desk.handle(stack.message("Update", OldResourceProperties={}), "FAILED")
     desk.handle(
         stack.message("Create", OldResourceProperties={"RegistrationToken": stack.token}), "FAILED"
     )

@@ -96,6 +96,9 @@ _ANSWERS = (
         To end the sessions that live, set RevokeSessionsBefore to the present time. AWS takes some
         minutes to apply it everywhere.
 
+        In an update of a stack with either, empty RegistrationTopicArn if {vendor} may not answer:
+        CloudFormation takes an update back that gets no answer within half an hour.
+
         To end the access, delete the stack, run terraform destroy, or delete the role {role}. You
         need no consent of {vendor}, and don't have to tell it.
         """,
