@@ -77,7 +77,7 @@ class Services:
         )
         self.registrations = _registrations(db, config, sets)
         self.authorization = memory = authorization.Authorization(
-            db, self.key_uses, self.verification, self.rates, config.proofs.proof_max_age
+            db, self.key_uses, self.verification, self.rates, config
         )
         self.issuer = issue.CredentialIssuer(
             db, door, memory, sessions, self.rates, self.audit, config.aws.max_session_seconds

@@ -13,6 +13,7 @@ from app.ids import RoleArn
 from app.store.database import Session
 from app.store.models import Connection, ConnectionStatus
 
+OWN_ACCOUNT = "A role in one of the vendor's own accounts is never assumed."
 # AWS services and IAM Identity Center own the roles under these paths.
 _RESERVED_PATHS = ("/aws-service-role/", "/aws-reserved/")
 
@@ -33,10 +34,7 @@ def allowed_role(config: Config, text: str, *, imported: bool = False) -> RoleAr
             f" {config.aws.broker.partition}, and no role can be assumed across partitions."
         )
     if role.account_id in config.own_accounts:
-        raise RoleNotAllowedError(
-            "A role in one of the vendor's own accounts is never assumed. It must be in the"
-            " customer's account."
-        )
+        raise RoleNotAllowedError(f"{OWN_ACCOUNT} It must be in the customer's account.")
     if role.path.startswith(_RESERVED_PATHS):
         raise RoleNotAllowedError("Service-linked and AWS-reserved roles are never assumed.")
     if imported and role.name in config.aws.imported_role_names:

@@ -28,6 +28,8 @@ from app.clock import now
 from app.concurrency.gevent import leaf_lock
 from app.concurrency.places import waiting
 from app.concurrency.single_flight import SingleFlight
+from app.config import Config
+from app.connections.allowed_roles import OWN_ACCOUNT
 from app.identity.key_text import lookup_of
 from app.identity.key_uses import KeyUses
 from app.identity.principals import ApiKeyPrincipal, SystemPrincipal, principal_at_counter
@@ -119,7 +121,7 @@ class Authorization:
     _key_uses: KeyUses
     _verification: Verification
     _rates: Rates
-    _max_age: int  # PROOF_MAX_AGE in seconds
+    _config: Config
     _proofs: SingleFlight[ConnectionKey, None] = field(default_factory=SingleFlight)
     _history: RevocationLog = field(default_factory=RevocationLog)
     _principals: _Memory[str, ApiKeyPrincipal] = field(default_factory=lambda: _Memory(_KEYS))
@@ -229,7 +231,7 @@ class Authorization:
 
         For a connection that is not verified, issuing raises another refusal.
         """
-        until = connection.proven_until(self._max_age)
+        until = connection.proven_until(self._config.proofs.proof_max_age)
         return until is not None and until <= now()
 
     def _connection(
@@ -245,7 +247,9 @@ class Authorization:
             counter, connection, status = owned_at_counter(db, principal, *connection_key)
             with refused_about(connection_key):
                 connection.ensure_issues(status)
-            until = connection.proven_until(self._max_age)
+                if connection.account_id in self._config.own_accounts:  # since it was connected
+                    raise errors.ConnectionNotVerifiedError(OWN_ACCOUNT)
+            until = connection.proven_until(self._config.proofs.proof_max_age)
             return counter, VerifiedConnection(
                 tenant_id=connection.tenant_id,
                 connection_id=connection.id,

@@ -82,12 +82,14 @@ class Verification:
 
         `patience`: seconds for retries while the role refuses its own External ID. Raises
         NotFoundError, SuspendedError, AccountClosedError, and ConflictError if the connection
-        changes during every proof.
+        changes during every proof, or if its account is one of the vendor's by now.
         """
         for _ in range(_TRIES):
             with self._db.read() as db:
                 before = owned(db, principal, tenant_id, connection_id)
                 _ensure_open(db, principal, before)
+                if before.account_id in self._canary.config.own_accounts:  # since it was connected
+                    raise ConflictError(allowed_roles.OWN_ACCOUNT)
                 plan = plan_rotation(db, before)
             answers = self._prove_patiently(plan, trigger, patience)
             if trigger in ROUTINE:

@@ -1,5 +1,6 @@
 """What may never be assumed, or is no role at all, is refused before AWS hears of it."""
 
+from app.factory import create_app
 from tests.attacks.evidence import (
     case,
     issues_nothing,
@@ -9,7 +10,8 @@ from tests.attacks.evidence import (
     unchanged,
     untouched,
 )
-from tests.support.cast import path_of
+from tests.conftest import with_settings
+from tests.support.cast import Api, path_of
 
 pytestmark = on_sqlite  # nothing here depends on the database
 
@@ -104,3 +106,15 @@ def test_another_spelling_of_a_proven_role_proves_nothing(world):
     for spelling in (f"{head}deputy-{name.upper()}x", f"{head}path/deputy-{name}"):
         other = world.connect(tenant, spelling, status="pending")
         issues_nothing(world.admin, other)
+
+
+def test_an_account_that_became_the_vendors_own_is_neither_proven_nor_issued_for(world, config):
+    made = world.connection()
+    own = frozenset({made["account_id"]})
+    app = create_app(with_settings(config, vendor_account_ids=own))
+    admin = Api(app, world.admin.key)
+    calls = len(world.calls_for(made["role_arn"]))
+    for path, code in (("/credentials", "connection_not_verified"), ("/verify", "conflict")):
+        admin.refused("POST", path_of(made, path), expect=409, code=code)
+    assert len(world.calls_for(made["role_arn"])) == calls
+    app.extensions["deputy"].db.engine.dispose()

@@ -387,7 +387,9 @@ def test_a_process_remembers_so_many_keys_and_connections_and_no_more(
 ):
     monkeypatch.setattr("app.issuing.authorization._KEYS", 3)
     monkeypatch.setattr("app.issuing.authorization._CONNECTIONS", 4)
-    authorization = Authorization(here.db, KeyUses(here.db), here.verification, here.rates, 600)
+    authorization = Authorization(
+        here.db, KeyUses(here.db), here.verification, here.rates, here.config
+    )
     places = [place(here) for _ in range(6)]
     for _ in range(2):
         for made in places:
