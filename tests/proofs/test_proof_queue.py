@@ -159,6 +159,13 @@ def flood(scene, *, rows, **changes):
     return tenant
 
 
+def test_the_floods_of_seven_tenants_do_not_hold_up_an_eighth(scene):
+    for number in range(7):
+        flood(scene, rows=130, due_at=now() - timedelta(hours=2) + timedelta(minutes=number))
+    waiting = scene.pending(due_at=now() - timedelta(minutes=30))
+    assert waiting in {claim.connection_id for claim in scene.due.claim(16)}
+
+
 @pytest.mark.parametrize("routine", [False, True], ids=["a first proof", "a turn"])
 def test_another_tenants_flood_does_not_hold_up(scene, routine):
     """As when thousands of its roles change at once, each of which is then proven several times
