@@ -2,6 +2,7 @@
 
 import json
 import logging
+from uuid import UUID
 
 from bs4 import BeautifulSoup
 from markupsafe import escape
@@ -9,6 +10,8 @@ from sqlalchemy import func, select
 
 from app.errors import StoreUnavailableError
 from app.http.response_headers import OF_BLUEPRINT
+from app.store.database import SYSTEM
+from app.store.models import OnboardingLink
 from app.store.models.base import Base
 from tests.attacks.evidence import on_sqlite
 from tests.onboarding.conftest import set_of
@@ -50,6 +53,14 @@ def test_the_link_chooses_the_permission_set_and_the_region(world):
     assert "region=eu-west-1#" in page.select_one("a.launch")["href"]
     visitor.paste(world.role(visitor.tenant))
     assert [made["permission_set"] for made in visitor.connections()] == ["bucket-sync"]
+
+
+def test_a_link_for_a_permission_set_that_was_removed_does_not_work(visitor):
+    with visitor.services.db.write(SYSTEM) as db:
+        db.get_one(OnboardingLink, UUID(visitor.link_id)).permission_set = "removed"
+    for what in ("", "/status", "/review"):
+        response = visitor.raw(what)
+        assert (response.status_code, "This link does not work" in response.text) == (404, True)
 
 
 def test_the_region_and_the_way_are_chosen_without_javascript(visitor):
