@@ -41,7 +41,7 @@ ACT_AS_ANOTHER_ROLE = names("""
     sts:assumerole sts:assumeroot iam:acceptdelegationrequest
     rolesanywhere:createtrustanchor rolesanywhere:updatetrustanchor
     organizations:attachpolicy organizations:detachpolicy organizations:updatepolicy
-    sso:createaccountassignment identitystore:creategroupmembership
+    sso:createaccountassignment sso:putinlinepolicytopermissionset identitystore:creategroupmembership
     lambda:updatefunctioncode lambda:updatefunctionconfiguration states:updatestatemachine
     apprunner:updateservice
     glue:updatejob glue:startjobrun glue:runstatement glue:updatedevendpoint
@@ -127,6 +127,7 @@ SECRETS_AND_CREDENTIALS = names("""
     bedrock-agentcore:getresourceoauth2token license-manager:getaccesstoken
     pca-connector-scep:getchallengepassword
     snowball:getjobunlockcode storagegateway:describechapcredentials wafv2:getdecryptedapikey
+    amplifybackend:gettoken
     """)
 
 _READING = {"Read", "List"}
