@@ -41,7 +41,8 @@ ACT_AS_ANOTHER_ROLE = names("""
     sts:assumerole sts:assumeroot iam:acceptdelegationrequest
     rolesanywhere:createtrustanchor rolesanywhere:updatetrustanchor
     organizations:attachpolicy organizations:detachpolicy organizations:updatepolicy
-    sso:createaccountassignment sso:putinlinepolicytopermissionset identitystore:creategroupmembership
+    sso:createaccountassignment sso:putinlinepolicytopermissionset
+    identitystore:creategroupmembership
     lambda:updatefunctioncode lambda:updatefunctionconfiguration states:updatestatemachine
     apprunner:updateservice
     glue:updatejob glue:startjobrun glue:runstatement glue:updatedevendpoint
