@@ -95,6 +95,11 @@ def stack_name(prefix: str, name: str) -> str:
     return f"{plain}{name}" if plain[:1].isalpha() else f"deputy-{plain.lstrip('-')}{name}"
 
 
+def region_of(stack_id: str | None) -> str | None:
+    """Return the region of the stack that registered a role; None if no stack did."""
+    return stack_id.split(":")[3] if stack_id else None
+
+
 def way_of(stack_id: str | None, organization_stack: str) -> Way | None:
     """Return the way in which the stack's role was created, or None if it is unknown.
 

@@ -16,7 +16,7 @@ from sqlalchemy.orm import joinedload, lazyload
 from app.aws import templates
 from app.aws.regions import console_home, ensure_console, partition_of, regions
 from app.config import Config
-from app.connections.kit_names import KitNames, names_of, new_names, way_of
+from app.connections.kit_names import KitNames, names_of, new_names
 from app.errors import ValidationFailedError
 from app.identity import Principal, tenant_of
 from app.onboarding import kit_scripts
@@ -26,7 +26,7 @@ from app.onboarding.publication import Publication, Rendered, SetVersions
 from app.onboarding.registration_tokens import RegistrationTokens
 from app.permissions.permission_sets import PermissionSet, PermissionSets, managed_policy_arn
 from app.store.database import Database, Session
-from app.store.models import Approval, Connection, Tenant, live_of
+from app.store.models import Approval, Connection, live_of
 from app.store.models.deployment import deployment_id
 
 # Parameters that an update keeps. With another RoleName, it would create another role.
@@ -49,7 +49,6 @@ class StackUpdate:
     """
 
     name: str
-    region: str
     console_url: str
     aws_cli: str
     parameters: dict[str, str]
@@ -75,12 +74,10 @@ class KitUpdate:
 class ExistingRole(NamedTuple):
     """The newest role that has or will get a kit's permission set; without one, the kit's own role.
 
-    `region`: of its stack; the kit's if none is known. `label`: its permission set and version.
-    `imported_id`: its imported External ID, if it has one.
+    `label`: its permission set and version. `imported_id`: its imported External ID, if it has one.
     """
 
     names: KitNames
-    region: str
     label: tuple[str, int | None]
     imported_id: str | None = None
 
@@ -152,7 +149,7 @@ class Onboarding:
         Raises NotFoundError, ValidationFailedError.
         """
         region, chosen = self._region(region), self.sets.choose(permission_set)
-        values, names, existing, update = self._read(principal, tenant_id, chosen, region)
+        values, names, existing = self._read(principal, tenant_id, chosen, region)
         aws, rendered = self._config.aws, self._publication.rendered[chosen.name]
         url = self._publication.bucket.url(rendered.role)
         organization_url = self._publication.bucket.url(rendered.organization)
@@ -179,11 +176,16 @@ class Onboarding:
             trust_policy=role.trust,
             terraform=kit_scripts.terraform(role),
             aws_cli=kit_scripts.aws_cli(role),
-            update=self._update(stacks, update, role, existing),
+            update=self._update(region, stacks, values, role, existing),
         )
 
     def _update(
-        self, stacks: dict[str, str], values: dict[str, str], role: KitRole, existing: ExistingRole
+        self,
+        region: str,
+        stacks: dict[str, str],
+        values: dict[str, str],
+        role: KitRole,
+        existing: ExistingRole,
     ) -> KitUpdate:
         """Return the update of the existing role to what the kit asks for.
 
@@ -201,17 +203,16 @@ class Onboarding:
             names.append(parameter["name"])
         values = {name: f"<{name}>" for name in to_fill_in} | values
         home, parameters = (
-            console_home(self._config, existing.region),
+            console_home(self._config, region),
             kit_scripts.updated_parameters(values, kept),
         )
         stack, whole = (
             StackUpdate(
                 name=name,
-                region=existing.region,
                 console_url=f"{home}#/stacks?{urlencode({'filteringText': name})}",
                 aws_cli=kit_scripts.filled(
                     "update-stack.sh.jinja",
-                    region=existing.region,
+                    region=region,
                     stack=name,
                     template_url=url,
                     parameters=parameters,
@@ -225,13 +226,9 @@ class Onboarding:
         return KitUpdate(stack, whole, *texts, trust)
 
     def _existing(
-        self, db: Session, tenant_id: UUID, chosen: PermissionSet, kits: ExistingRole
+        self, db: Session, tenant_id: UUID, chosen: PermissionSet, new: KitNames
     ) -> ExistingRole:
-        """Return the newest role that is to move to the chosen set, or else the newest with it.
-
-        `kits`: the kit's own role, which is returned if there is none. A stack that registered
-        itself may be in another region than the kit's, and have another name.
-        """
+        """Return the newest role that is to move to the chosen set, or else the newest with it."""
         role = select(Connection).options(lazyload("*"), joinedload(Connection.external_id_row))
         newest = role.where(live_of(tenant_id)).order_by(Connection.id.desc()).limit(1)
         moving = newest.join(Approval, Approval.id == Connection.move_id)
@@ -239,49 +236,35 @@ class Onboarding:
         settled = newest.where(Connection.permission_set == chosen.name)
         connection = db.scalars(moving).one_or_none() or db.scalars(settled).one_or_none()
         if connection is None:
-            return kits
-        names, region = names_of(self._config, tenant_id, connection.role_arn, kits.names), ""
-        if way_of(connection.stack_id, names.organization_stack) == "stack":
-            _, _, _, region, _, path = str(connection.stack_id).split(":")
-            names = names._replace(stack=path.split("/")[1])
+            return ExistingRole(new, (chosen.name, chosen.version))
+        names = names_of(self._config, tenant_id, connection.role_arn, new)
         label = connection.permission_set, connection.permission_set_version
-        return ExistingRole(names, region or kits.region, label, connection.imported_id)
+        return ExistingRole(names, label, connection.imported_id)
 
     def _read(
         self, principal: Principal, tenant_id: UUID, chosen: PermissionSet, region: str
-    ) -> tuple[dict[str, str], KitNames, ExistingRole, dict[str, str]]:
-        """Return what a new stack and the existing one need.
+    ) -> tuple[dict[str, str], KitNames, ExistingRole]:
+        """Return the values of a stack's parameters, the names of a new role, and the existing one.
 
-        These are the values of the new one's parameters, the names of its role, the existing role,
-        and the values for the stack of that. Raises NotFoundError.
+        Raises NotFoundError.
         """
+        aws = self._config.aws
         with self._db.read() as db:
             tenant = tenant_of(db, principal, tenant_id)
+            next_external_id = tenant.next.value if tenant.next else ""
+            values = {"ExternalId": tenant.external_id or "", "NextExternalId": next_external_id}
+            if topic := aws.registration_topics.get(region):
+                # A stack can only name a topic of its own region. The token of a link's page
+                # contains the link's id: revoking the link voids the token.
+                values["RegistrationTopicArn"] = topic
+                values["RegistrationToken"] = self._tokens.make(
+                    deployment_id(db),
+                    tenant_id,
+                    tenant.registration_generation,
+                    link_id=principal.link_id,
+                )
             new = new_names(db, self._config, self.sets, tenant_id, chosen.name)
-            kits = ExistingRole(new, region, (chosen.name, chosen.version))
-            existing = self._existing(db, tenant_id, chosen, kits)
-            values = update = self._values(db, principal, tenant, region)
-            if existing.region != region:
-                update = self._values(db, principal, tenant, existing.region)
-            return values, new, existing, update
-
-    def _values(
-        self, db: Session, principal: Principal, tenant: Tenant, region: str
-    ) -> dict[str, str]:
-        """Return the values of the parameters of a stack in this region."""
-        next_external_id = tenant.next.value if tenant.next else ""
-        values = {"ExternalId": tenant.external_id or "", "NextExternalId": next_external_id}
-        if topic := self._config.aws.registration_topics.get(region):
-            # A stack can only name a topic of its own region. The token of a link's page contains
-            # the link's id: revoking the link voids the token.
-            values["RegistrationTopicArn"] = topic
-            values["RegistrationToken"] = self._tokens.make(
-                deployment_id(db),
-                tenant.id,
-                tenant.registration_generation,
-                link_id=principal.link_id,
-            )
-        return values
+            return values, new, self._existing(db, tenant_id, chosen, new)
 
     def _role(self, name: str, values: dict[str, str], chosen: PermissionSet) -> KitRole:
         config, partition = self._config, self._config.aws.broker.partition

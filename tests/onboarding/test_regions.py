@@ -3,8 +3,10 @@ to a queue in one region.
 """
 
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import pytest
+from bs4 import BeautifulSoup
 
 from app.settings.valid_values import topics
 from dev.stack import ROOT
@@ -41,8 +43,10 @@ def world(request, aws, vendor) -> Iterator[World]:
 class Launched:
     """A stack that a customer launches from the kit's link for a region."""
 
-    def __init__(self, world, region, form="launch_stack_url", account=None, **changes):
-        self.world, self.tenant = world, world.tenant()
+    def __init__(
+        self, world, region, form="launch_stack_url", account=None, tenant=None, **changes
+    ):
+        self.world, self.tenant, self.region = world, tenant or world.tenant(), region
         path = f"/v1/tenants/{self.tenant['id']}"
         self.kit = world.admin("GET", f"{path}/onboarding?region={region}")
         self.customer = Customer(world.aws, account)
@@ -64,20 +68,24 @@ class Launched:
         return {item["account_id"] for item in items}
 
 
-def test_a_registered_stack_is_updated_in_its_own_region(world):
-    """The customer chose it on the page; the kit is for another region."""
-    stack = Launched(world, MILAN)
-    stack.ends_as("CREATE_COMPLETE")
-    until(lambda: stack.accounts() == {stack.customer.account})
-    path = f"/v1/tenants/{stack.tenant['id']}"
+def test_the_page_tells_how_each_stack_is_updated_in_its_own_region(world):
+    """The customer chose another region on the page of a link for the first one."""
+    first = Launched(world, FRANKFURT)
+    second = Launched(world, MILAN, tenant=first.tenant)
+    for stack in (first, second):
+        stack.ends_as("CREATE_COMPLETE")
+        until(lambda stack=stack: stack.customer.account in stack.accounts())
+    path = f"/v1/tenants/{first.tenant['id']}"
     world.admin("POST", f"{path}/external-id/rotation", {"reason": "it is old"}, expect=201)
-    kit = world.admin("GET", f"{path}/onboarding")
-    assert kit["region"] == FRANKFURT
-    update = kit["update"]["stack"]
-    assert f"region={MILAN}" in update["console_url"]
-    done = run_as(world.aws, stack.customer.account, update["aws_cli"])
-    assert done.returncode == 0, done.stderr
-    stack.ends_as("UPDATE_COMPLETE")
+    link = world.admin("POST", f"{path}/onboarding-links", {}, expect=201)
+    client = world.admin.app.test_client()
+    page = BeautifulSoup(client.get(urlsplit(link["url"]).path).text, "html.parser")
+    commands = {each.text for each in page.select("#update-stack, #update-2-stack")}
+    for stack in (first, second):
+        [command] = [each for each in commands if f"--region {stack.region}" in each]
+        done = run_as(world.aws, stack.customer.account, command)
+        assert done.returncode == 0, done.stderr
+        stack.ends_as("UPDATE_COMPLETE")
 
 
 @pytest.mark.parametrize("region", REGIONS)

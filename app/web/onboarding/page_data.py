@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from flask import render_template, request
 
-from app.connections.kit_names import is_named_by_kit
+from app.connections.kit_names import is_named_by_kit, region_of
 from app.connections.listing import ByUrgency, ListPosition
 from app.http.current_request import services
 from app.onboarding.kit import Kit
@@ -53,7 +53,7 @@ class SetUpdate(NamedTuple):
 
 
 class SetKit(NamedTuple):
-    """The kit of a permission set, its parameters, and the connections that have the set."""
+    """A permission set's kit for a region, the set's parameters, and the connections to update."""
 
     kit: Kit
     parameters: Sequence[dict[str, str]]
@@ -166,23 +166,34 @@ def _rotation_under_way(visit: Visit) -> RotationStatus | None:
 
 
 def _kits_of(visit: Visit, connections: Sequence[Connection], kit: Kit) -> list[SetKit]:
-    """Return the kits of these connections' permission sets; the link's alone if there are none."""
+    """Return the kits that update these roles, one for each permission set and region of a stack.
+
+    Returns the link's alone if there are no connections.
+    """
     sets = services.onboarding.sets
-    by_set: defaultdict[str, list[Connection]] = defaultdict(list)
+    groups: defaultdict[tuple[str, str], list[Connection]] = defaultdict(list)
     for connection in connections:
         name = connection.permission_set
-        by_set[name if name in sets else kit.permission_set].append(connection)
+        set_name = name if name in sets else kit.permission_set
+        groups[set_name, _region_of(visit, connection)].append(connection)
     kits = []
-    for name, those in (by_set or {kit.permission_set: []}).items():
-        own = kit if name == kit.permission_set else kit_of(visit, visit.link.region, name)
+    for (name, region), those in (groups or {(kit.permission_set, kit.region): []}).items():
+        is_links = (name, region) == (kit.permission_set, kit.region)
+        own = kit if is_links else kit_of(visit, region, name)
         kits.append(SetKit(own, sets[name].parameters, those))
     return kits
+
+
+def _region_of(visit: Visit, connection: Connection) -> str:
+    """Return the region of the connection's stack; the link's region if none is known."""
+    region = region_of(connection.stack_id)
+    return region if region in services.onboarding.regions() else visit.link.region
 
 
 def _updates_of(visit: Visit, connections: Sequence[Connection]) -> list[SetUpdate]:
     """Return the updates that these connections of the tenant need."""
     sets, versions = services.onboarding.sets, services.onboarding.versions
-    updates: dict[tuple[str, int | None, str, bool], SetUpdate] = {}
+    updates: dict[tuple[object, ...], SetUpdate] = {}
     for connection in connections:
         name, version = connection.permission_set, connection.permission_set_version
         target = connection.wanted_permission_set or name
@@ -191,10 +202,10 @@ def _updates_of(visit: Visit, connections: Sequence[Connection]) -> list[SetUpda
         if target == name and not sets.is_outdated(name, version):
             continue
         applied = connection.move is not None and connection.move.version is not None
-        key = name, version, target, applied
+        key = name, version, target, applied, _region_of(visit, connection)
         if key not in updates:
             before, after = versions.of(name, version), sets[target]
-            kit = kit_of(visit, visit.link.region, target)
+            kit = kit_of(visit, _region_of(visit, connection), target)
             words = list(difference(before, after).words()) if before else []
             words = [sentence.replace("${AWS::Partition}", kit.partition) for sentence in words]
             updates[key] = SetUpdate(after, [], words, kit, target != name, applied)
