@@ -5,7 +5,7 @@ tenant may read in the audit log, and is deleted with the tenant.
 """
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -26,14 +26,7 @@ from app.limits.tenant_share import TenantShare
 from app.outbound.addresses import DNS_SECONDS, AddressError, parse, resolve
 from app.store.database import Database, Lock, Session, until_committed
 from app.store.keyset import Page, page
-from app.store.models import (
-    DeliveryStatus,
-    DisabledBecause,
-    EndpointStatus,
-    Tenant,
-    WebhookDelivery,
-    WebhookEndpoint,
-)
+from app.store.models import DisabledBecause, EndpointStatus, Tenant, WebhookEndpoint
 from app.webhooks.endpoint_secrets import Secrets, retire_secret
 from app.webhooks.events import RECOVERED_AT_ONCE, missed_by
 
@@ -117,7 +110,7 @@ class Endpoints:
         with self._db.read(long=True) as db:
             before = one_seen_by(db, principal, endpoint_id)
             if before.disabled_at and fields.get("status") == EndpointStatus.ENABLED:
-                since = min(filter(None, (_first_failed(db, before), before.disabled_at)))
+                since = min(filter(None, (before.failing_since, before.disabled_at)))
                 events = (
                     missed_by(before, max(since - _FIRST_ATTEMPT, before.created_at), None)
                     .limit(RECOVERED_AT_ONCE)
@@ -135,7 +128,8 @@ class Endpoints:
                 setattr(endpoint, name, value)
             if "url" in fields:
                 endpoint.url_by = principal.key_id
-                _begin_again(endpoint)
+                if endpoint.status is EndpointStatus.ENABLED:  # else enabling counts what it missed
+                    _begin_again(endpoint)
             if status != endpoint.status and status == EndpointStatus.ENABLED:
                 _ensure_nobody_knows(db, endpoint)
                 endpoint.status = EndpointStatus.ENABLED
@@ -193,11 +187,6 @@ class Endpoints:
             raise ValidationFailedError(url="Its host's name can't be resolved in time.") from error
         except AddressError as error:
             raise ValidationFailedError(url=str(error)) from error
-
-
-def _first_failed(db: Session, endpoint: WebhookEndpoint) -> datetime | None:
-    failed = select(func.min(WebhookDelivery.created_at)).filter_by(endpoint_id=endpoint.id)
-    return db.scalar(failed.where(WebhookDelivery.status != DeliveryStatus.DELIVERED))
 
 
 def disable(endpoint: WebhookEndpoint, because: DisabledBecause) -> None:
