@@ -102,8 +102,9 @@ def report_refused(session: boto3.session.Session) -> bool:
     then no longer issues the session, and proves the role again. The next AWS call requests new
     credentials.
 
-    A connection is reported at most once a minute. False means that it was reported already. Raises
-    DeputyError, and ConfigurationError if `deputy_client.session` did not create the session.
+    A connection is reported at most once a minute. False means that this was tried within that
+    minute. Raises DeputyError, and ConfigurationError if `deputy_client.session` did not create the
+    session.
     """
     credentials = session.get_credentials()
     if not isinstance(credentials, DeputyCredentials):
@@ -165,8 +166,12 @@ class DeputyCredentials(RefreshableCredentials):
 
         Return True if it was reported now. Raises DeputyError.
         """
-        self._refused = True  # also of a session of a connection that another one reported
-        if not _reports.passes(self._question.connection):
+        connection = self._question.connection
+        passes = _reports.passes(connection)
+        # A session of before the last report is useless too. A later one was refused for another
+        # reason, and to ask for more would only issue more.
+        self._refused = passes or self._issued_at <= _reports.last(connection)
+        if not passes:
             return False
         self._service.report_refused(self._question)
         return True
@@ -194,7 +199,7 @@ class DeputyCredentials(RefreshableCredentials):
     def _ask(self, attempts: int) -> dict[str, str | None]:
         issued = self._service.issue(self._question, attempts=attempts)
         self._lifetime = _seconds_left(issued)
-        self._issued = issued
+        self._issued, self._issued_at = issued, _reports.moment()
         self._refused = False
         return _as_botocore_has_them(issued)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from math import inf
 from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -78,3 +79,12 @@ class Gate:
                 return False
             self._passed[connection] = now
             return True
+
+    def last(self, connection: str) -> float:
+        """Return when a report of this connection passed last, in `moment`'s seconds."""
+        with self._lock:
+            return self._passed.get(connection, -inf)
+
+    @staticmethod
+    def moment() -> float:
+        return monotonic()

@@ -126,3 +126,13 @@ def test_every_session_of_a_connection_recovers_by_one_report(deputy, place, mom
     for session in sessions:
         assert refusal_of(session) == "InvalidClientTokenId"
         assert refusal_of(session) == "none"
+
+
+def test_refusals_for_another_reason_issue_once_more_a_minute(deputy, place, moment):
+    """As in a region that the account has not enabled: the session itself works."""
+    own = place.session().get_credentials()
+    for _ in range(5):
+        own.rejected(own.get_frozen_credentials().access_key, as_expired=False)
+        moment[0] += 1
+    assert asked(deputy).count("credentials") == 2
+    assert asked(deputy).count("report-refused") == 1
