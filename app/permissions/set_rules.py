@@ -7,6 +7,7 @@ AWS's list of actions.
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from re import _parser  # type: ignore[attr-defined]  # how Python itself reads a pattern
 from typing import Any
 
@@ -46,7 +47,7 @@ _PATTERN = re.compile(
     r"|[A-Za-z0-9_:/@=,-]|\((?!\?)|[)|?*+]|\{[0-9]+(?:,[0-9]*)?\})+"
 )
 _TWICE = re.compile(r"(?<!\\)[?*+}][?*+{]")  # to Terraform an error, to grep something else
-_COUNT = re.compile("[0-9]+(?=[,}])")
+_COUNT = re.compile(r"\{([0-9]+)(?:,([0-9]*))?\}")
 _COUNT_MAX = 255  # of grep on macOS and Alpine
 _NESTED_MAX = 1_000  # of Terraform (RE2): the product of counts that are nested in each other
 _Check = Callable[[Any], object]
@@ -66,7 +67,8 @@ def _compiles(pattern: Any) -> bool:
     """Return whether a parameter may have this pattern."""
     if not isinstance(pattern, str) or not _PATTERN.fullmatch(pattern) or _TWICE.search(pattern):
         return False
-    if any(int(count) > _COUNT_MAX for count in _COUNT.findall(pattern)):
+    counts = chain.from_iterable(_COUNT.findall(pattern))
+    if any(len(count) > 3 or int(count or 0) > _COUNT_MAX for count in counts):
         return False
     try:
         return _nested_counts(_parser.parse(pattern)) <= _NESTED_MAX
@@ -81,7 +83,7 @@ def _nested_counts(parsed: Any) -> int:
         if code is _parser.MAX_REPEAT:
             low, high, inner = value
             count = low if high == _parser.MAXREPEAT else high
-            most = max(most, int(count) * _nested_counts(inner))
+            most = max(most, max(1, int(count)) * _nested_counts(inner))
         elif code is _parser.SUBPATTERN:
             most = max(most, _nested_counts(value[-1]))
         elif code is _parser.BRANCH:
