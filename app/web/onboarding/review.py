@@ -96,8 +96,8 @@ _ANSWERS = (
         To end the sessions that live, set RevokeSessionsBefore to the present time. AWS takes some
         minutes to apply it everywhere.
 
-        In an update of a stack with either, empty RegistrationTopicArn if {vendor} may not answer:
-        CloudFormation takes an update back that gets no answer within half an hour.
+        If {vendor}'s service is down, also empty RegistrationTopicArn in that update of the stack.
+        Otherwise CloudFormation undoes the update after half an hour without an answer.
 
         To end the access, delete the stack, run terraform destroy, or delete the role {role}. You
         need no consent of {vendor}, and don't have to tell it.

@@ -60,9 +60,9 @@ def _visiting(view: View) -> View:
         except errors.RateLimitedError:
             services.tenant_share.hold(UUID(bytes=digest_of(token)[:16]))
             raise
-        if visit.link.permission_set not in services.onboarding.sets:  # its file was removed
-            raise errors.NotFoundError
         g.principal = visit.principal
+        if visit.link.permission_set not in services.onboarding.sets:  # its file was removed
+            return _error(404, "gone")
         return view(visit, **ids)
 
     vars(visiting)["scopes"] = []
