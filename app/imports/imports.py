@@ -44,7 +44,7 @@ from app.store.models import (
 from app.store.models.tenant import NAME_MAX
 from app.tenants.tenants import add_tenant
 
-_USED = "Its External ID is another customer's, or was retired."
+_USED = "Its External ID is another customer's, or was retired or withdrawn."
 _SHARED = "Its External ID is another customer's too."
 _NEEDS_LINK = "It gets a new one, and a link; nothing is issued until its role accepts it."
 
@@ -295,13 +295,13 @@ def _ensure_no_emergency(db: Session, tenant_id: UUID) -> None:
 def _imported_id(db: Session, tenant_id: UUID, checked: _CheckedRow) -> ExternalIdRow | None:
     """Return the row of the tenant's imported External ID, and add it if it is new.
 
-    Return None if the External ID is another tenant's, or retired. Raises ConflictError if another
-    tenant has the role with this External ID: this customer would be there twice.
+    Return None if the External ID is another tenant's, withdrawn or retired. Raises ConflictError
+    if it is another tenant's who has this role: this customer would be there twice.
     """
     value = checked.row.external_id
     row = db.scalars(select(ExternalIdRow).filter_by(value=value)).one_or_none()
     if row is not None:
-        twin = to_role(row.tenant_id, checked.role).where(Connection.external_id_id == row.id)
+        twin = to_role(row.tenant_id, checked.role)
         live = twin.where(Connection.status != ConnectionStatus.DELETED)
         if row.tenant_id != tenant_id and db.scalar(select(live.exists())):
             raise ConflictError(
@@ -309,7 +309,7 @@ def _imported_id(db: Session, tenant_id: UUID, checked: _CheckedRow) -> External
                 " reference changed?"
             )
         is_own = row.tenant_id == tenant_id and row.state is ExternalIdState.IMPORTED
-        return row if is_own else None
+        return row if is_own and not row.is_withdrawn else None
     row = ExternalIdRow(tenant_id=tenant_id, value=value, state=ExternalIdState.IMPORTED)
     db.add(row)
     try:

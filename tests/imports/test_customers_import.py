@@ -5,13 +5,15 @@ import json
 import stat
 import tracemalloc
 from unittest.mock import Mock
+from uuid import UUID
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from app.errors import StoreUnavailableError
 from app.imports.import_file import COLUMNS, FileSummary, customers_in
-from app.store.models import Connection, ExternalIdRow, OnboardingLink, Tenant
+from app.store.database import SYSTEM
+from app.store.models import Connection, ExternalIdRow, ExternalIdState, OnboardingLink, Tenant
 from tests.attacks.evidence import on_sqlite
 from tests.cli.conftest import Cli
 from tests.conftest import IMPORTED_ROLE, VENDOR_ACCOUNT, with_settings
@@ -249,16 +251,28 @@ def test_an_id_of_another_tenant_is_never_paired_and_none_comes_back(
 
 
 @on_sqlite
-def test_a_customer_whose_reference_was_changed_does_not_come_twice(admin, importing, tmp_path):
-    path = write(tmp_path / "c.csv", [row_of(63), row_of(64)])
+@pytest.mark.parametrize("switched", [False, True])
+def test_a_customer_whose_reference_was_changed_does_not_come_twice(
+    app, admin, importing, tmp_path, switched
+):
+    number = 67 if switched else 63
+    path = write(tmp_path / "c.csv", [row_of(number), row_of(number + 1)])
     importing(path)
-    [tenant] = admin("GET", "/v1/tenants?reference=c-63")["items"]
-    admin("PATCH", f"/v1/tenants/{tenant['id']}", {"reference": "changed"})
+    [tenant] = admin("GET", f"/v1/tenants?reference=c-{number}")["items"]
+    if switched:
+        with app.extensions["deputy"].db.write(SYSTEM) as db:
+            own = {"tenant_id": UUID(tenant["id"])}
+            current = select(ExternalIdRow.id).filter_by(**own, state=ExternalIdState.CURRENT)
+            pair = update(Connection).filter_by(**own)
+            db.execute(pair.values(external_id_id=current.scalar_subquery()))
+            old = update(ExternalIdRow).filter_by(**own, state=ExternalIdState.IMPORTED)
+            db.execute(old.values(state=ExternalIdState.RETIRED))
+    admin("PATCH", f"/v1/tenants/{tenant['id']}", {"reference": f"changed-{number}"})
     reports = importing(path, fails=1)
     assert reports[2]["outcome"] == "refused"
     assert "reference changed" in reports[2]["detail"]
     assert reports[3]["outcome"] == "known"
-    assert admin("GET", "/v1/tenants?reference=c-63")["items"] == []
+    assert admin("GET", f"/v1/tenants?reference=c-{number}")["items"] == []
 
 
 @on_sqlite
