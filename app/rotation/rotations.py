@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, delete, exists, func, select, update
+from sqlalchemy import ColumnElement, Select, and_, exists, func, select, update
 
 from app.audit import Actor, actions
 from app.audit.details import ExternalIdRetirement, RotatedIds
@@ -130,19 +130,24 @@ class Rotations:
             return None if rotation is None else _status(db, rotation)
 
     def accepted(self, connections: Sequence[Connection]) -> dict[UUID, datetime]:
-        """Return since when each role accepts the External ID that is to replace its own.
+        """Return since when each role of one tenant accepts what is to replace its External ID.
 
         The keys are connection ids. A connection whose role does not accept it is left out.
         """
         if not connections:
             return {}
-        of_these = ExternalIdCheck.connection_id.in_([each.id for each in connections])
-        checks, times = select(ExternalIdCheck).where(of_these), dict[UUID, datetime]()
         with self._db.read() as db:
-            for check in db.scalars(checks):
-                if check.accepted_at:
-                    times[check.connection_id] = check.accepted_at
-        return times
+            target = db.scalars(_replacing(connections[0].tenant_id)).first()
+            checks = (
+                select(ExternalIdCheck)
+                .filter_by(external_id_id=target)
+                .where(ExternalIdCheck.connection_id.in_([each.id for each in connections]))
+            )
+            return {
+                check.connection_id: check.accepted_at
+                for check in db.scalars(checks)
+                if check.accepted_at
+            }
 
     def complete(self, principal: Principal, tenant_id: UUID) -> RotationStatus:
         """Make the next External ID the current one, and the old one a retiring one.
@@ -179,12 +184,18 @@ class Rotations:
                     " go on."
                 )
             _become(db, rotation.new, ExternalIdState.RETIRED)
-            withdrawn = update(ExternalIdRow).where(
-                ExternalIdRow.tenant_id == tenant_id,
-                ExternalIdRow.withdrawn_at >= rotation.started_at,
-            )
-            db.execute(withdrawn.values(withdrawn_at=None))
+            if rotation.emergency:
+                _give_back(db, rotation)
             _record(db, principal.actor, rotation, actions.ROTATION_ABANDONED)
+
+
+def _replacing(tenant_id: UUID) -> Select[UUID]:
+    """Select the next External ID and then the current one, whichever there is."""
+    of_tenant = select(ExternalIdRow.id).filter_by(tenant_id=tenant_id)
+    offered = of_tenant.where(
+        ExternalIdRow.state.in_([ExternalIdState.NEXT, ExternalIdState.CURRENT])
+    )
+    return offered.order_by(ExternalIdRow.state != ExternalIdState.NEXT)
 
 
 def current_external_id_id(db: Session, tenant_id: UUID) -> UUID:
@@ -293,8 +304,19 @@ def _withdraw(db: Session, rotation: Rotation) -> None:
         ExternalIdRow.state != ExternalIdState.RETIRED,
         ExternalIdRow.withdrawn_at.is_(None),
     )
-    # `abandon` restores what was withdrawn since the start. This process's clock may be behind.
-    db.execute(others.values(withdrawn_at=max(now(), rotation.started_at)))
+    db.execute(others.values(withdrawn_at=now()))
+
+
+def _give_back(db: Session, rotation: Rotation) -> None:
+    """Issue again with what this emergency withdrew.
+
+    An earlier, completed emergency may have withdrawn imported External IDs for good, but never the
+    current one. So that one needs no comparison of times, which two clocks may have made.
+    """
+    of_tenant = update(ExternalIdRow).filter_by(tenant_id=rotation.tenant_id)
+    since_the_start = ExternalIdRow.withdrawn_at >= rotation.started_at
+    is_current = ExternalIdRow.state == ExternalIdState.CURRENT
+    db.execute(of_tenant.where(is_current | since_the_start).values(withdrawn_at=None))
 
 
 def _open_rotation(db: Session, principal: Principal, tenant_id: UUID) -> Rotation:
@@ -334,10 +356,7 @@ def _retire(db: Session, actor: Actor, rotation: Rotation, unseen: int = 0) -> N
 
 def _become(db: Session, row: ExternalIdRow, state: ExternalIdState) -> None:
     row.state = state
-    row.retired_at = None
-    if state is ExternalIdState.RETIRED:
-        row.retired_at = now()
-        db.execute(delete(ExternalIdCheck).filter_by(external_id_id=row.id))
+    row.retired_at = now() if state is ExternalIdState.RETIRED else None
     db.flush()
 
 

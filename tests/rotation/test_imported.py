@@ -153,6 +153,10 @@ def test_what_a_role_accepted_of_an_abandoned_rotation_is_forgotten(tenant, impo
     assert accepted([tenant.row(connection)])
     tenant.abandon()
     assert not accepted([tenant.row(connection)])
+    tenant.reprove(connection, accepting(tenant.trust, old, tenant.first_id))
+    assert accepted([tenant.row(connection)])
+    tenant.start()
+    assert not accepted([tenant.row(connection)]), "it is another one now"
 
 
 @on_sqlite
@@ -183,7 +187,7 @@ def test_a_role_that_compares_a_part_of_an_imported_id_is_insecure(tenant, impor
 @on_sqlite
 def test_an_import_during_an_emergency_is_refused(deployed, tenant, imported, tmp_path):
     """Its External ID would be issued with, though the emergency withdrew the others."""
-    connection, _ = imported()
+    connection, withdrawn = imported()
     tenant.start(emergency=True)
     role_arn = Customer(tenant.world.aws).role("deputy-x", accepting(tenant.trust, "acme:late"))
     reference = tenant.world.admin("GET", f"/v1/tenants/{tenant.made['id']}")["reference"]
@@ -195,6 +199,10 @@ def test_an_import_during_an_emergency_is_refused(deployed, tenant, imported, tm
     tenant.complete()
     [report] = import_rows(deployed, tmp_path / "late.csv", row)
     assert report["outcome"] == "imported", "though the one that is broken was withdrawn for good"
+    role_arn = Customer(tenant.world.aws).role("deputy-y", accepting(tenant.trust, withdrawn))
+    row |= {"role_arn": role_arn, "external_id": withdrawn}
+    [report] = import_rows(deployed, tmp_path / "again.csv", row)
+    assert report["outcome"] == "new-id", "nothing would ever be issued with it"
 
 
 @on_sqlite

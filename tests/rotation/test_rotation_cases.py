@@ -15,7 +15,7 @@ from app.limits import limits
 from app.proofs.schedule import Interval
 from app.rotation.switch import plan_rotation
 from app.store.database import SYSTEM
-from app.store.models import Connection, Rotation
+from app.store.models import Connection, ExternalIdRow, Rotation
 from tests.rotation.conftest import accepting
 from tests.support.cast import path_of, without_external_id
 
@@ -76,6 +76,21 @@ def test_an_emergency_that_is_abandoned_gives_back_the_external_id_also_by_a_clo
     tenant.world.admin("POST", tenant.path, EMERGENCY)
     tenant.abandon()
     assert tenant.get(connection)["issues"] is True
+
+
+def test_what_an_emergency_withdrew_for_good_no_later_rotation_gives_back(tenant, imported):
+    """Also if the emergency's clock was ahead."""
+    connection, _ = imported()
+    tenant.clock.shift(3600)
+    tenant.start(emergency=True)
+    tenant.break_role(connection)
+    tenant.complete()
+    tenant.clock.shift(-3600)
+    tenant.start()
+    tenant.abandon()
+    row = tenant.row(connection)
+    with tenant.services.db.read() as db:
+        assert db.get_one(ExternalIdRow, row.external_id_id).withdrawn_at is not None
 
 
 def test_roles_that_accept_the_next_one_already_issue_soon_after_an_emergency(tenant):
