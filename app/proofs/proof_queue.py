@@ -53,7 +53,7 @@ _SHARE = 8  # a tenant gets an eighth of a claim while other tenants wait
 _AGAIN = 4
 _ROWS = 8  # rows that one query reads for each connection of a claim
 # Maximum number of queries for a claim. Each may return rows of one tenant only, and leaves out the
-# tenants of the earlier ones. So tenants with long backlogs leave room for the next one.
+# tenants of the earlier ones. So seven tenants with long backlogs leave room for an eighth.
 _LOOKS = _SHARE
 
 _Row = Row[UUID, UUID]  # connection id, tenant id

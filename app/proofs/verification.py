@@ -44,7 +44,7 @@ from app.rotation.switch import (
 )
 from app.store.database import Database, Session
 from app.store.models import Connection, ConnectionStatus, ExternalIdRow, Proof, Trigger, Verdict
-from app.store.models.proof import DEMANDS, ROUTINE, STRANGER
+from app.store.models.proof import DEMANDS, ONLY_US, OWN, ROUTINE, STRANGER
 
 PATIENCE = 5.0  # seconds for retries if a role refuses its own External ID, because it may be new
 _PAUSES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.25)
@@ -57,6 +57,11 @@ _CANARY_LOST = (
     " is asked again in a minute."
 )
 _TRIES = 3  # maximum number of proofs if the connection changes during each
+
+# No call is made for a role in an account that became the vendor's own
+_OF_OWN_ACCOUNT = ProofFinding(
+    Verdict.UNASSUMABLE, (ProofCheck(OWN, "failed", allowed_roles.OWN_ACCOUNT),)
+)
 
 
 @dataclass
@@ -82,14 +87,12 @@ class Verification:
 
         `patience`: seconds for retries while the role refuses its own External ID. Raises
         NotFoundError, SuspendedError, AccountClosedError, and ConflictError if the connection
-        changes during every proof, or if its account is one of the vendor's by now.
+        changes during every proof.
         """
         for _ in range(_TRIES):
             with self._db.read() as db:
                 before = owned(db, principal, tenant_id, connection_id)
                 _ensure_open(db, principal, before)
-                if before.account_id in self._canary.config.own_accounts:  # since it was connected
-                    raise ConflictError(allowed_roles.OWN_ACCOUNT)
                 plan = plan_rotation(db, before)
             answers = self._prove_patiently(plan, trigger, patience)
             if trigger in ROUTINE:
@@ -103,6 +106,8 @@ class Verification:
     def _prove_patiently(
         self, plan: RotationPlan, trigger: Trigger, patience: float
     ) -> PlanFinding:
+        if plan.connection.account_id in self._canary.config.own_accounts:  # since it was connected
+            return PlanFinding(plan, _OF_OWN_ACCOUNT, plan.connection.grant)
         deadline = time.monotonic() + patience
         for seconds in (*_PAUSES, None):
             answers = try_external_ids(
@@ -134,7 +139,7 @@ class Verification:
         is_pinned_role = pinned is not None and finding.role_unique_id == pinned
         confirmed = connection if is_confirmation and is_pinned_role else None
         finding = self._canary.discount_refusals(self._sts, finding, confirmed)
-        if finding.verdict is Verdict.PROVEN and connection.status is not ConnectionStatus.VERIFIED:
+        if connection.status is not ConnectionStatus.VERIFIED:
             finding = self._with_known_failures(finding, connection)
         if finding.verdict is Verdict.PROVEN or is_pinned_role:
             return finding
@@ -163,15 +168,18 @@ class Verification:
         )
 
     def _with_known_failures(self, finding: ProofFinding, connection: Connection) -> ProofFinding:
-        """Return the finding with the failed checks of earlier that could not be made this time.
+        """Add the checks that failed in the latest conclusive proof and were not made in this one.
 
-        Otherwise one call that AWS leaves unanswered would make a role with a known hole verified.
-        A role that may not read itself any more is asked no more (`UNREADABLE`).
+        Otherwise a role with a known hole would be verified while AWS does not answer a call, or
+        while the stranger does not work. If the role has lost the right to read itself, only a
+        warning remains. A trust policy that was read and lets in nobody else needs no stranger.
         """
-        unseen = {check.name for check in finding.checks if check.outcome == "skipped"} & {STRANGER}
+        outcomes = {check.name: check.outcome for check in finding.checks}
+        unseen = {STRANGER} if outcomes.get(STRANGER) == "skipped" else set[str]()
         if connection.reads_itself and finding.reads_itself is None:
             unseen = {STRANGER, DEMANDS}
-        if not unseen:
+        concluded = finding.verdict in {Verdict.PROVEN, Verdict.INSECURE}
+        if not concluded or not unseen or outcomes.get(ONLY_US) == "passed":
             return finding
         conclusive = Proof.verdict.in_([Verdict.PROVEN, Verdict.INSECURE])
         latest = select(Proof).filter_by(connection_id=connection.id).where(conclusive)
@@ -179,8 +187,7 @@ class Verification:
             earlier = db.scalars(latest.order_by(Proof.id.desc()).limit(1)).first()
         for check in earlier.checks if earlier else ():
             if check["outcome"] == "failed" and check["name"] in unseen:
-                finding = finding.with_check(ProofCheck(**check))
-                finding = finding._replace(verdict=Verdict.INSECURE)
+                finding = finding.with_check(ProofCheck(**check))._replace(verdict=Verdict.INSECURE)
         return finding
 
     def _doubt_refusal(self, answers: PlanFinding) -> PlanFinding:

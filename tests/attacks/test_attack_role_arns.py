@@ -108,13 +108,18 @@ def test_another_spelling_of_a_proven_role_proves_nothing(world):
         issues_nothing(world.admin, other)
 
 
-def test_an_account_that_became_the_vendors_own_is_neither_proven_nor_issued_for(world, config):
+def test_a_role_in_an_account_that_became_the_vendors_own_is_called_no_more(world, config):
     made = world.connection()
     own = frozenset({made["account_id"]})
     app = create_app(with_settings(config, vendor_account_ids=own))
-    admin = Api(app, world.admin.key)
-    calls = len(world.calls_for(made["role_arn"]))
-    for path, code in (("/credentials", "connection_not_verified"), ("/verify", "conflict")):
-        admin.refused("POST", path_of(made, path), expect=409, code=code)
+    admin, calls = Api(app, world.admin.key), len(world.calls_for(made["role_arn"]))
+    issue = path_of(made, "/credentials")
+    admin.refused("POST", issue, expect=409, code="connection_not_verified")
+    found = admin("POST", path_of(made, "/verify"))
+    assert (found["status"], found["issues"]) == ("broken", False)
+    assert "vendor's own accounts" in found["verification"]["checks"][0]["detail"]
+    for step in ("suspend", "resume"):
+        admin("POST", path_of(made, f"/{step}"), {"reason": "x"})
+    admin.refused("POST", issue, expect=409, code="connection_not_verified")
     assert len(world.calls_for(made["role_arn"])) == calls
     app.extensions["deputy"].db.engine.dispose()

@@ -514,13 +514,32 @@ def test_a_known_hole_is_not_forgotten_while_aws_does_not_answer(
     role_arn = make(kit["role_name"], change(kit["trust_policy"]))
     made = world.connect(tenant, role_arn, status="insecure")
     faults.add("throttle", **silence)
-    for _ in range(2):
+    for policy in (change(kit["trust_policy"]), without_external_id(kit["trust_policy"])) * 2:
+        customer.retrust(kit["role_name"], policy)
         canary_clock.move(MINUTE)
         assert world.verify(made)["status"] == "insecure"
+    customer.retrust(kit["role_name"], kit["trust_policy"])
+    canary_clock.move(MINUTE)
+    assert world.verify(made)["status"] == "insecure", "nobody has seen yet that it is gone"
     faults.clear()
     customer.retrust(kit["role_name"], kit["trust_policy"])
     canary_clock.move(MINUTE)
     assert world.verify(made)["status"] == "verified"
+
+
+def test_a_policy_that_was_read_shows_a_repair_also_without_the_stranger(
+    deployment, customer, canary_clock
+):
+    world = deployment.world
+    tenant = world.tenant()
+    kit = world.kit(tenant)
+    role_arn = customer.reading_itself(kit["role_name"], for_everybody(kit["trust_policy"]))
+    made = world.connect(tenant, role_arn, status="insecure")
+    with canary_trust(deployment, without_the_stranger):
+        canary_clock.move(MINUTE)
+        assert world.verify(made)["status"] == "insecure"
+        customer.retrust(kit["role_name"], kit["trust_policy"])
+        assert world.verify(made)["status"] == "verified"
 
 
 def test_a_role_that_trusts_everybody_who_knows_the_external_id_is_insecure(
