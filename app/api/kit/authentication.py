@@ -72,6 +72,9 @@ def _authenticate(key: str) -> ApiKeyPrincipal:
     return principal
 
 
+_LOOK_UP_SECONDS = 1.0  # the SDKs that ask for credentials give up after two
+
+
 @contextmanager
 def from_memory() -> Iterator[ApiKeyPrincipal]:
     """Trust a key that this process has in memory.
@@ -88,7 +91,7 @@ def _authenticate_for_issuing(key: str) -> ApiKeyPrincipal:
     authorization, sender = services.authorization, (g.request_id, g.client_address)
     if principal := authorization.authenticate_from_memory(key, *sender):
         return principal
-    with services.tenant_share.looking_up():
+    with services.tenant_share.looking_up(_LOOK_UP_SECONDS):
         return authorization.authenticate(key, *sender)
 
 
