@@ -94,6 +94,7 @@ def _ensure_few_searches(db: Session, tenant_id: UUID) -> None:
         Connection.found_by_account,
         Connection.status == ConnectionStatus.PENDING,
         Connection.role_unique_id.is_(None),
+        Connection.verified_at.is_(None),
         Connection.due_at.is_not(None),
     )
     ensure_room(db, searches, SEARCHES)
@@ -238,7 +239,7 @@ class Connections:
             connection.ensure_may_undo(bound=not principal.is_vendor)
             if not principal.is_vendor:
                 allowed_roles.ensure_account_open(db, tenant_id, connection.account_id)
-            if connection.searches and connection.status is ConnectionStatus.SUSPENDED:
+            if connection.is_search and connection.status is ConnectionStatus.SUSPENDED:
                 # Otherwise suspended searches could pile up, and then all be resumed together.
                 _ensure_few_searches(db, tenant_id)
             was = connection.status

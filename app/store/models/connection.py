@@ -221,10 +221,10 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
         A proof of the role, or a stack's message about it, ends this state.
         """
         is_pending = self.status is ConnectionStatus.PENDING
-        return is_pending and self.searches and self.stack is None
+        return is_pending and self.is_search and self.stack is None
 
     @property
-    def searches(self) -> bool:
+    def is_search(self) -> bool:
         """Return whether an account was given, and no role in it was proven yet."""
         never_proven = self.verified_at is None and self.role_unique_id is None
         return self.found_by_account and never_proven
@@ -247,9 +247,8 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
 
         At most one report a minute takes effect, and none while the connection is suspended.
         """
-        lately = False
-        if self.refused_at is not None:  # in the future if another process's clock was ahead
-            lately = reported_at - _REPORTS_APART < self.refused_at <= reported_at
+        # A report by a clock that was far ahead must not void later ones
+        lately = self.refused_at is not None and abs(reported_at - self.refused_at) < _REPORTS_APART
         return self.status is not ConnectionStatus.SUSPENDED and not lately
 
     def report_refused(self, reported_at: datetime) -> None:
