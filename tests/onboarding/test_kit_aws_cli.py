@@ -44,14 +44,16 @@ def test_the_aws_cli_kit_makes_a_role_that_is_verified(world, customer, shell, i
     assert policies == {"permissions": policy, "read-itself": read_itself(role_arn)}
 
 
-def test_the_aws_cli_kit_brings_its_own_role_up_to_date(world, customer, shell, iam):
+@pytest.mark.parametrize("option", ["", "--no-such-option"])
+def test_the_aws_cli_kit_brings_its_own_role_up_to_date(world, customer, shell, iam, option):
+    """Also if making one is refused for another reason than that it is there."""
     tenant = world.tenant()
     kit = world.kit(tenant)
     vendors = [{"Key": "deputy:vendor", "Value": "Example Vendor"}]
     loose = without_external_id(kit["trust_policy"])
     role_arn = customer.role(kit["role_name"], loose, Tags=vendors, MaxSessionDuration=7200)
     made = world.connect(tenant, role_arn, status="insecure")
-    done = shell(kit["aws_cli"])
+    done = shell(kit["aws_cli"].replace("create-role", f"create-role {option}", 1))
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{role_arn}\n", done.stderr
     assert "there already" in done.stderr

@@ -222,9 +222,10 @@ def _trust_policy_command(shown: Sequence[statuses.Progress], kit: Kit) -> str |
     """Return the command that sets the trust policy of the only role.
 
     Returns None if there are more roles, or if the kit did not make the role: the command could
-    then break an older system's access.
+    then break an older system's access. Also returns None if the customer has set an end of the
+    access, which the command would remove.
     """
-    if len(shown) != 1 or has_own_name(shown[0].connection):
+    if len(shown) != 1 or has_own_name(shown[0].connection) or shown[0].connection.access_until:
         return None
     return filled(
         "trust-policy.sh.jinja",
