@@ -308,15 +308,14 @@ def _withdraw(db: Session, rotation: Rotation) -> None:
 
 
 def _give_back(db: Session, rotation: Rotation) -> None:
-    """Issue again with what this emergency withdrew.
+    """Issue again with what this emergency withdrew: all that has the same `withdrawn_at`.
 
-    An earlier, completed emergency may have withdrawn imported External IDs for good, but never the
-    current one. So that one needs no comparison of times, which two clocks may have made.
+    An earlier, completed emergency may have withdrawn imported External IDs for good. Its times may
+    be of a clock that was ahead, so times are not compared otherwise.
     """
     of_tenant = update(ExternalIdRow).filter_by(tenant_id=rotation.tenant_id)
-    since_the_start = ExternalIdRow.withdrawn_at >= rotation.started_at
-    is_current = ExternalIdRow.state == ExternalIdState.CURRENT
-    db.execute(of_tenant.where(is_current | since_the_start).values(withdrawn_at=None))
+    together = of_tenant.filter_by(withdrawn_at=rotation.old.withdrawn_at)
+    db.execute(together.values(withdrawn_at=None))
 
 
 def _open_rotation(db: Session, principal: Principal, tenant_id: UUID) -> Rotation:

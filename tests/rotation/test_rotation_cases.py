@@ -68,14 +68,15 @@ def test_a_rotation_is_the_latest_also_if_the_clock_of_an_earlier_one_was_ahead(
 
 
 def test_an_emergency_that_is_abandoned_gives_back_the_external_id_also_by_a_clock_that_is_behind(
-    tenant,
+    tenant, imported
 ):
-    connection = tenant.connection()
+    connection, (older, _) = tenant.connection(), imported()
     tenant.start()
     tenant.clock.shift(-3)
     tenant.world.admin("POST", tenant.path, EMERGENCY)
     tenant.abandon()
     assert tenant.get(connection)["issues"] is True
+    assert tenant.get(older)["issues"] is True
 
 
 def test_what_an_emergency_withdrew_for_good_no_later_rotation_gives_back(tenant, imported):
@@ -86,8 +87,9 @@ def test_what_an_emergency_withdrew_for_good_no_later_rotation_gives_back(tenant
     tenant.break_role(connection)
     tenant.complete()
     tenant.clock.shift(-3600)
-    tenant.start()
-    tenant.abandon()
+    for emergency in (False, True):
+        tenant.start(emergency=emergency)
+        tenant.abandon()
     row = tenant.row(connection)
     with tenant.services.db.read() as db:
         assert db.get_one(ExternalIdRow, row.external_id_id).withdrawn_at is not None
