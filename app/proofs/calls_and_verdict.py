@@ -158,11 +158,12 @@ def prove_routinely(
 ) -> ProofFinding | None:
     """Make a routine proof of a role that was proven with this unique id.
 
-    It omits the first call of a full proof. Returns None if the role is not proven: a full proof
-    then has to find the verdict.
+    It omits the first call of a full proof. Returns None if AWS gives no clear answer, or if
+    another role answers: a full proof then has to find the verdict. A role that accepted a call
+    that it must refuse is insecure, although it may refuse the next one.
     """
     verdict, refusals = _try_refusals(sts, grant, check_stranger)
-    if verdict is not Verdict.PROVEN:
+    if verdict is Verdict.INCONCLUSIVE:
         return None
     try:
         session = sts.probe_own(grant, is_routine=True)
@@ -172,7 +173,7 @@ def prove_routinely(
         return None
     # The unique id belongs to one role in one account, so the account is the proven one.
     checks = check_of(OWN, "passed"), check_of(ACCOUNT, "passed"), *refusals
-    return ProofFinding(Verdict.PROVEN, checks, role_unique_id, settings=session.settings)
+    return ProofFinding(verdict, checks, role_unique_id, settings=session.settings)
 
 
 def _not_accepted(error: StsError) -> ProofFinding:

@@ -56,7 +56,8 @@ def test_a_way_in_under_another_session_name_is_found_by_reading(world, connect)
     issues_nothing(world.worker(tenant), made)
 
 
-def test_a_routine_proof_reads_the_trust_policy_too_and_a_full_one_judges(world, app, connect):
+def test_a_routine_proof_reads_the_trust_policy_too_and_judges_by_it(world, app, connect):
+    """A full proof might find nothing a moment later, for example because IAM does not answer."""
     tenant = world.tenant("Drifting")
     made = connect(tenant, demanded(tenant))
     hidden = allow(StringEquals={"sts:SourceIdentity": "ops"})
@@ -68,7 +69,7 @@ def test_a_routine_proof_reads_the_trust_policy_too_and_a_full_one_judges(world,
     assert found.status is ConnectionStatus.INSECURE
     shown = check(world.read(made), DEMANDS)
     assert shown["detail"].startswith("Statement 2 of"), "it was proven before: it is this tenant's"
-    assert len(world.calls_for(made["role_arn"])) == before + 3 + 4
+    assert len(world.calls_for(made["role_arn"])) == before + 3
     issues_nothing(world.worker(tenant), made)
 
 
