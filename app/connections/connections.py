@@ -4,7 +4,9 @@ A new connection is pending until it is proven, and so is a resumed one. docs/ar
 the invariants.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Select, func, select
@@ -22,10 +24,10 @@ from app.ids import RoleArn
 from app.limits.limits import CONNECTIONS, SEARCHES
 from app.permissions.permission_sets import PermissionSet, PermissionSets
 from app.proofs.proof_queue import REQUEST_LEASE
-from app.proofs.verification import PATIENCE, Verification
+from app.proofs.verification import PATIENCE, Verification, latest_conclusive
 from app.rotation.rotations import current_external_id_id
 from app.store.database import Database, Session, until_committed
-from app.store.models import Connection, ConnectionStatus, Tenant, Trigger, live_of
+from app.store.models import Connection, ConnectionStatus, Proof, Tenant, Trigger, live_of
 
 
 def add_pending(
@@ -100,6 +102,30 @@ def _ensure_few_searches(db: Session, tenant_id: UUID) -> None:
     ensure_room(db, searches, SEARCHES)
 
 
+_OF_PROOF = [each for each in Proof.__table__.c if each.name not in {"id", "connection_id"}]
+
+
+class _Earlier(NamedTuple):
+    """What was known about the role of a deleted connection.
+
+    `proof`: the columns of its latest conclusive proof, if there was one.
+    """
+
+    reads_itself: bool | None
+    proof: Mapping[Any, Any] | None
+
+
+def _inherit(db: Session, connection: Connection, earlier: _Earlier) -> None:
+    """Keep what was known about the role of a connection that was deleted and added again.
+
+    Otherwise that would make Deputy forget a hole of the role, or that the role could read itself.
+    """
+    connection.reads_itself = earlier.reads_itself
+    if earlier.proof:
+        db.add(Proof(connection_id=connection.id, **earlier.proof))
+        db.flush()
+
+
 @dataclass
 class Connections:
     """Creates, reads, suspends, resumes and deletes connections."""
@@ -147,7 +173,7 @@ class Connections:
         with self._db.write(principal) as db:
             tenant = tenant_of(db, principal, tenant_id, lock=True)
             tenant.ensure_active()
-            self._clear_tombstone(db, principal, tenant_id, role)
+            earlier = self._clear_tombstone(db, principal, tenant_id, role)
             connection = add_pending(
                 db,
                 self._config,
@@ -158,6 +184,8 @@ class Connections:
                 approved=principal.is_vendor,
             )
             connection.onboarding_link_id = principal.link_id
+            if earlier is not None:
+                _inherit(db, connection, earlier)
             if account_id:
                 _ensure_few_searches(db, tenant_id)
                 connection.found_by_account = True
@@ -175,8 +203,8 @@ class Connections:
 
     def _clear_tombstone(
         self, db: Session, principal: Principal, tenant_id: UUID, role: RoleArn
-    ) -> None:
-        """Delete the row of a deleted connection to this role, if there is one.
+    ) -> "_Earlier | None":
+        """Delete the row of a deleted connection to this role, and return what was known about it.
 
         An onboarding link may not do that (invariant 12). A bound key may do it only if a bound key
         deleted the connection. Raises ConflictError if the principal may not do it, or if the
@@ -186,7 +214,7 @@ class Connections:
         query = to_role(tenant_id, role).with_for_update(of=Connection, key_share=True)
         earlier = db.scalars(query).one_or_none()
         if earlier is None:
-            return
+            return None
         if earlier.status is not ConnectionStatus.DELETED:
             raise ConflictError("This tenant has a connection to this role already.")
         if not principal.may_add_deleted:
@@ -199,8 +227,11 @@ class Connections:
         # Otherwise a key for some permission sets could add the connection again with a permission
         # set that its role does not have.
         principal.require_sets(earlier.permission_sets)
+        latest = latest_conclusive(earlier.id).with_only_columns(*_OF_PROOF)
+        kept = _Earlier(earlier.reads_itself, db.execute(latest).mappings().first())
         db.delete(earlier)
         db.flush()
+        return kept
 
     def get(self, principal: Principal, tenant_id: UUID, connection_id: UUID) -> Connection:
         with self._db.read() as db:

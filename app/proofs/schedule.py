@@ -165,7 +165,8 @@ def schedule_next(
     A verified role that has got its first three proofs has outlived its stack: `stack` is cleared.
     """
     checked_at, status = proof.checked_at, connection.status
-    if restarts or connection.due_since is None:
+    # In the future only if the clock of the process that began the schedule was ahead
+    if restarts or connection.due_since is None or connection.due_since > checked_at:
         connection.due_since = checked_at
     connection.due_for, since = Trigger.SCHEDULED, connection.due_since
     if status is ConnectionStatus.PENDING:

@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import partial
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 
 from app import metrics
 from app.approvals.approvals import SetRequests
@@ -134,7 +134,7 @@ class Verification:
         if trigger in ROUTINE and is_confirmation and pinned is not None:
             finding = prove_routinely(self._sts, grant, pinned, check_stranger)
             finding = finding and self._judge(finding, grant, plan)
-        if finding is None or finding.verdict is not Verdict.PROVEN:
+        if finding is None:
             finding = self._judge(prove(self._sts, grant, check_stranger), grant, plan)
         is_pinned_role = pinned is not None and finding.role_unique_id == pinned
         confirmed = connection if is_confirmation and is_pinned_role else None
@@ -181,10 +181,8 @@ class Verification:
         concluded = finding.verdict in {Verdict.PROVEN, Verdict.INSECURE}
         if not concluded or not unseen or outcomes.get(ONLY_US) == "passed":
             return finding
-        conclusive = Proof.verdict.in_([Verdict.PROVEN, Verdict.INSECURE])
-        latest = select(Proof).filter_by(connection_id=connection.id).where(conclusive)
         with self._db.read() as db:
-            earlier = db.scalars(latest.order_by(Proof.id.desc()).limit(1)).first()
+            earlier = db.scalars(latest_conclusive(connection.id)).first()
         for check in earlier.checks if earlier else ():
             if check["outcome"] == "failed" and check["name"] in unseen:
                 finding = finding.with_check(ProofCheck(**check))._replace(verdict=Verdict.INSECURE)
@@ -227,6 +225,13 @@ class Verification:
                 db, principal.actor, before, connection, answers, answers.finding, trigger
             ).store(interval, self._sets)
             return connection
+
+
+def latest_conclusive(connection_id: UUID) -> Select[Proof]:
+    """Select the connection's latest proof that shows what the role accepts."""
+    conclusive = Proof.verdict.in_([Verdict.PROVEN, Verdict.INSECURE])
+    proofs = select(Proof).filter_by(connection_id=connection_id).where(conclusive)
+    return proofs.order_by(Proof.id.desc()).limit(1)
 
 
 def _ensure_open(db: Session, principal: Principal, connection: Connection) -> None:

@@ -521,6 +521,8 @@ def test_a_known_hole_is_not_forgotten_while_aws_does_not_answer(
     customer.retrust(kit["role_name"], kit["trust_policy"])
     canary_clock.move(MINUTE)
     assert world.verify(made)["status"] == "insecure", "nobody has seen yet that it is gone"
+    world.admin("DELETE", path_of(made), expect=204)
+    made = world.connect(tenant, role_arn, status="insecure")
     faults.clear()
     customer.retrust(kit["role_name"], kit["trust_policy"])
     canary_clock.move(MINUTE)

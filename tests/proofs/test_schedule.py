@@ -86,6 +86,13 @@ def due_in(until, status=ConnectionStatus.VERIFIED, verdict=Verdict.PROVEN):
     return (it.due_at - SINCE).total_seconds()
 
 
+def test_a_search_that_a_clock_ahead_began_goes_on_at_once():
+    it = Connection(id=new_id(), status=ConnectionStatus.PENDING, due_since=SINCE + DAY)
+    proof = Proof(verdict=Verdict.UNASSUMABLE, checked_at=SINCE, checks=[])
+    schedule_next(it, proof, Interval(3600, 3600), restarts=False)
+    assert it.due_at - SINCE < timedelta(minutes=1)
+
+
 def test_a_proof_is_due_just_after_an_end_that_comes_before_its_slot():
     refused_after_the_end = (ConnectionStatus.ENDED, Verdict.UNASSUMABLE)
     assert due_in(SINCE + timedelta(minutes=1)) == 90
