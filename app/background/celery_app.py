@@ -25,6 +25,7 @@ from kombu.exceptions import OperationalError
 
 from app.background import housekeeping
 from app.background.worker import THREADS, Part, companions, stop_all
+from app.clock import timestamp
 from app.config import Config
 from app.health.checks import HealthFinding, failed, ok, skipped
 from app.health.doctor_checks import work_queue
@@ -51,7 +52,7 @@ _SETTINGS = {
     "timezone": "UTC",
     "beat_scheduler": "celery.beat:Scheduler",  # in memory; Celery's default writes a file
     "beat_schedule": {
-        "due": {"task": "deputy.due", "schedule": 1.0, "options": {"expires": 5}},
+        "due": {"task": "deputy.due", "schedule": 1.0, "options": {"expires": 30}},
         "tidy": {"task": "deputy.tidy", "schedule": float(_TIDY), "options": {"expires": _TIDY}},
     },
 }
@@ -74,11 +75,15 @@ def _tick(celery: Celery, end: Event) -> None:
     """Run the schedule of `--beat` on a thread of the background worker.
 
     Celery's own beat is a second process. It survives a kill -9 of the background worker, and the
-    background worker does not notice when that process ends.
+    background worker does not notice when that process ends. After a clock was set back, Celery's
+    schedule would wait until it is where it was, so a new one begins.
     """
-    scheduler = Scheduler(celery, max_interval=1)
+    scheduler, latest = Scheduler(celery, max_interval=1), 0.0
     while not end.wait(scheduler.tick()):
-        pass
+        current_time = timestamp()
+        if current_time < latest - 1:
+            scheduler = Scheduler(celery, max_interval=1)
+        latest = current_time
 
 
 class _Worker(Worker):  # type: ignore[misc]  # celery is untyped

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import redis
@@ -18,6 +19,7 @@ from celery.platforms import EX_FAILURE
 from celery.worker import state
 
 from app import services as composition
+from app.background import celery_app
 from app.background.celery_app import create_celery
 from app.factory import create_app
 from app.store.models import ConnectionStatus
@@ -180,6 +182,15 @@ def test_a_celery_worker_ends_with_an_error_when_a_part_of_it_ends(started):
         assert b"worker.part_ended" in output
         assert b"this part is broken" in output
         assert group_is_gone(process)
+
+
+def test_a_beat_begins_a_new_schedule_when_the_clock_is_set_back(monkeypatch):
+    """Celery's would do nothing until the clock is where it was."""
+    schedules = Mock(return_value=SimpleNamespace(tick=lambda: 0.0))
+    monkeypatch.setattr(celery_app, "timestamp", Mock(side_effect=[100, 101, 50, 51]))
+    monkeypatch.setattr(celery_app, "Scheduler", schedules)
+    celery_app._tick(None, SimpleNamespace(wait=Mock(side_effect=[False] * 4 + [True])))
+    assert schedules.call_count == 2
 
 
 @on_sqlite
