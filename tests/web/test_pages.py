@@ -1,5 +1,6 @@
 """The hosted onboarding page as a browser without JavaScript sees it."""
 
+import copy
 import json
 import logging
 from uuid import UUID
@@ -15,6 +16,7 @@ from app.store.models import OnboardingLink
 from app.store.models.base import Base
 from tests.attacks.evidence import on_sqlite
 from tests.onboarding.conftest import set_of
+from tests.support.shells import run_as
 from tests.web.conftest import text_of, visit
 
 # test_many_accounts.py, test_searches.py and others look at the page on both databases
@@ -154,6 +156,28 @@ def test_a_role_that_is_no_good_is_said_beside_the_field_which_keeps_it(visitor)
 
 
 # --- as HTTP ---
+
+
+def test_the_trust_policy_as_it_should_be_keeps_the_end_that_the_customer_set(visitor):
+    customer, kit = visitor.customer_and_kit()
+    trust = copy.deepcopy(kit["trust_policy"])
+    conditions = trust["Statement"][0]["Condition"]
+    conditions["DateLessThan"] = {"aws:CurrentTime": "2099-12-31T00:00:00Z"}
+    as_it_should_be = copy.deepcopy(trust)
+    made = visitor.world.connect(
+        visitor.tenant, customer.reading_itself(kit["role_name"], as_it_should_be)
+    )
+    del conditions["StringEquals"]
+    customer.retrust(kit["role_name"], trust)
+    assert visitor.world.verify(made)["status"] == "insecure"
+    page = visitor.page()
+    shown = json.loads(page.find(id="trust-should-be").text)
+    assert shown["Statement"][0]["Condition"] == as_it_should_be["Statement"][0]["Condition"]
+    done = run_as(visitor.world.aws, customer.account, page.find(id="trust-command").text)
+    assert done.returncode == 0, done.stderr
+    repaired = visitor.world.verify(made)
+    assert repaired["status"] == "verified"
+    assert repaired["access_until"].startswith("2099")
 
 
 def test_a_get_writes_no_row_of_any_table(visitor):

@@ -3,6 +3,7 @@
 An update leads to a newer version of a role's permission set, or to another set.
 """
 
+import copy
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 
 from flask import render_template, request
 
+from app.clock import now
 from app.connections.kit_names import is_named_by_kit, region_of
 from app.connections.listing import ByUrgency, ListPosition
 from app.http.current_request import services
@@ -127,7 +129,7 @@ def live_part(visit: Visit, kit: Kit) -> dict[str, Any]:
         kit=kit,
         kits=kits,
         rotation=rotation,
-        command=_trust_policy_command(shown, kit),
+        **_trust_policy(shown, kit),
         way_back=None if any_withdrawn else services.links.way_back(visit, connected=connected),
         **common,
     )
@@ -218,21 +220,27 @@ def has_own_name(connection: Connection) -> bool:
     return not is_named_by_kit(services.config, connection.tenant_id, connection.role_arn)
 
 
-def _trust_policy_command(shown: Sequence[statuses.Progress], kit: Kit) -> str | None:
-    """Return the command that sets the trust policy of the only role.
+def _trust_policy(shown: Sequence[statuses.Progress], kit: Kit) -> dict[str, Any]:
+    """Return the trust policy that the roles should have, and the command that sets it.
 
-    Returns None if there are more roles, or if the kit did not make the role: the command could
-    then break an older system's access. Also returns None if the customer has set an end of the
-    access, which the command would remove.
+    If there is one role, the policy has what that role needs beside the kit's: its imported
+    External ID, and the end of the access that the customer set. The command is None if there are
+    more roles, or if the kit did not make the role: the command could then break an older system's
+    access.
     """
-    if len(shown) != 1 or has_own_name(shown[0].connection) or shown[0].connection.access_until:
-        return None
-    return filled(
+    if len(shown) != 1:
+        return {"trust": kit.trust_policy, "command": None}
+    connection, trust = shown[0].connection, copy.deepcopy(kit.update.trust_policy)
+    if (until := connection.access_until) and until > now():
+        end = {"aws:CurrentTime": f"{until:%Y-%m-%dT%H:%M:%SZ}"}
+        trust["Statement"][0]["Condition"]["DateLessThan"] = end
+    command = filled(
         "trust-policy.sh.jinja",
         role_name=shown[0].role_name,
-        trust_policy=kit.update.trust_policy,
+        trust_policy=trust,
         region=kit.region,  # selects the partition; an AWS CLI may have no default region
     )
+    return {"trust": trust, "command": None if has_own_name(connection) else command}
 
 
 def vendor_name() -> str:
