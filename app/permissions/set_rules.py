@@ -47,8 +47,8 @@ _PATTERN = re.compile(
     r"|[A-Za-z0-9_:/@=,-]|\((?!\?)|[)|?*+]|\{[0-9]+(?:,[0-9]*)?\})+"
 )
 _TWICE = re.compile(r"(?<!\\)[?*+}][?*+{]")  # to Terraform an error, to grep something else
-# An alternative without text, or a class of characters' own beginning: errors to some greps
-_EMPTY = re.compile(r"(?:^|[(|])(?:[|)]|$)|\[:")
+# An empty alternative, and a class such as [:alpha:] outside brackets, are errors to some greps
+_NO_GREP = re.compile(r"(?:^|[(|])(?:[|)]|$)|\[:[^]]*:\]")
 _COUNT = re.compile(r"\{([0-9]+)(?:,([0-9]*))?\}")
 _COUNT_MAX = 255  # of grep on macOS and Alpine
 _NESTED_MAX = 1_000  # of Terraform (RE2): the product of counts that are nested in each other
@@ -69,7 +69,7 @@ def _compiles(pattern: Any) -> bool:
     """Return whether a parameter may have this pattern."""
     if not isinstance(pattern, str) or not _PATTERN.fullmatch(pattern):
         return False
-    if _TWICE.search(pattern) or _EMPTY.search(pattern):
+    if _TWICE.search(pattern) or _NO_GREP.search(pattern):
         return False
     counts = chain.from_iterable(_COUNT.findall(pattern))
     if any(len(count) > 3 or int(count or 0) > _COUNT_MAX for count in counts):
