@@ -78,7 +78,8 @@ def _tick(celery: Celery, end: Event) -> None:
     background worker does not notice when that process ends. After a clock was set back, Celery's
     schedule would wait until it is where it was, so a new one begins.
     """
-    scheduler, latest = Scheduler(celery, max_interval=1), 0.0
+    latest = timestamp()
+    scheduler = Scheduler(celery, max_interval=1)
     while not end.wait(scheduler.tick()):
         current_time = timestamp()
         if current_time < latest - 1:
