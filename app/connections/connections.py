@@ -102,7 +102,7 @@ def _ensure_few_searches(db: Session, tenant_id: UUID) -> None:
     ensure_room(db, searches, SEARCHES)
 
 
-_OF_PROOF = [each for each in Proof.__table__.c if each.name not in {"id", "connection_id"}]
+_OF_PROOF = [column for column in Proof.__table__.c if column.name != "connection_id"]
 
 
 class _Earlier(NamedTuple):
@@ -118,7 +118,8 @@ class _Earlier(NamedTuple):
 def _inherit(db: Session, connection: Connection, earlier: _Earlier) -> None:
     """Keep what was known about the role of a connection that was deleted and added again.
 
-    Otherwise that would make Deputy forget a hole of the role, or that the role could read itself.
+    Otherwise deleting and adding it would make Deputy forget a hole of the role, or that the role
+    could read itself.
     """
     connection.reads_itself = earlier.reads_itself
     if earlier.proof:
@@ -203,7 +204,7 @@ class Connections:
 
     def _clear_tombstone(
         self, db: Session, principal: Principal, tenant_id: UUID, role: RoleArn
-    ) -> "_Earlier | None":
+    ) -> _Earlier | None:
         """Delete the row of a deleted connection to this role, and return what was known about it.
 
         An onboarding link may not do that (invariant 12). A bound key may do it only if a bound key

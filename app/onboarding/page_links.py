@@ -322,7 +322,8 @@ class Links:
         with self._db.write(visit.principal) as db:
             tenant_of(db, visit.principal, tenant_id, lock=True).ensure_active()
             connection = owned(db, visit.principal, tenant_id, connection_id, lock=True)
-            if not connection.is_only_an_account:
+            proof = db.scalar(verification.latest_conclusive(connection.id))
+            if proof or not connection.is_only_an_account:
                 raise ConflictError(
                     "Deputy heard from this role. Ask the vendor that sent you the link to"
                     " remove it."

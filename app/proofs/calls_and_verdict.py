@@ -158,17 +158,22 @@ def prove_routinely(
 ) -> ProofFinding | None:
     """Make a routine proof of a role that was proven with this unique id.
 
-    It omits the first call of a full proof. Returns None if AWS gives no clear answer, or if
-    another role answers: a full proof then has to find the verdict. A role that accepted a call
-    that it must refuse is insecure, although it may refuse the next one.
+    It omits the first call of a full proof. Returns None if AWS gives no clear answer, or if the
+    role refuses its own External ID, or is another role: a full proof then has to find the verdict.
+    A role that accepted a call that it must refuse is insecure, even if it refuses the next call.
     """
     verdict, refusals = _try_refusals(sts, grant, check_stranger)
     if verdict is Verdict.INCONCLUSIVE:
         return None
     try:
         session = sts.probe_own(grant, is_routine=True)
-    except StsError:
+    except Refused:
         return None
+    except StsError:
+        if verdict is not Verdict.INSECURE:
+            return None
+        own = ProofCheck(OWN, "inconclusive", AWS_SILENT)
+        return ProofFinding(verdict, (own, *_skipped(ACCOUNT), *refusals))
     if session.role_unique_id != role_unique_id:
         return None
     # The unique id belongs to one role in one account, so the account is the proven one.

@@ -253,11 +253,13 @@ def _still_holds(db: Session, connection: Connection, answers: PlanFinding) -> b
 
     The version alone does not show every change: a second insecure verdict does not raise it. So
     this verdict must not replace a different one that was stored since the test. It may replace an
-    equal one, so that two concurrent checks both succeed.
+    equal one, so that two concurrent checks both succeed. An insecure one replaces any: the role
+    accepted a call that it must refuse, and a proof beside it must not hide that.
     """
     before, latest = answers.plan.connection, connection.proof
     has_equal_verdict = latest is not None and latest.verdict is answers.finding.verdict
-    if connection.tried_at != before.tried_at and not has_equal_verdict:
+    may_replace = has_equal_verdict or answers.finding.verdict is Verdict.INSECURE
+    if connection.tried_at != before.tried_at and not may_replace:
         return False
     return connection.version == before.version and plan_rotation(db, connection) == answers.plan
 

@@ -11,8 +11,11 @@ import pytest
 import time_machine
 
 from app.identity.scopes import ALL_SCOPES
+from app.proofs import verification
+from app.store.models import Trigger
 from tests.attacks.evidence import case, issues_nothing, on_postgresql
 from tests.support.cast import OPERATOR, UNSET, Api, Customer, path_of, without_external_id
+from tests.support.rows import ADMIN
 from tests.web.conftest import visit
 
 pytestmark = on_postgresql  # nothing here depends on the database
@@ -293,3 +296,41 @@ def test_a_bound_key_does_not_read_the_vendors_words_in_the_audit_log(
             names = {event["actor"]["name"] for event in full.values()}
             assert {"Jane Doe's laptop", "tests' admin"} <= names
             assert REASON["reason"] in json.dumps(full)
+
+
+def test_a_proof_beside_it_does_not_hide_a_call_that_the_role_accepted(
+    world, customer, monkeypatch
+):
+    """A tenant may ask for a proof at any moment, with the hole closed for as long."""
+    tenant = world.tenant()
+    kit = world.kit(tenant)
+    name, good = kit["role_name"], kit["trust_policy"]
+    made = world.connect(tenant, customer.role(name, good))
+
+    def loose_for_a_moment(*arguments):
+        monkeypatch.undo()
+        customer.retrust(name, without_external_id(good))
+        finding = verification.prove_routinely(*arguments)
+        customer.retrust(name, good)
+        assert world.verify(made)["status"] == "verified"
+        return finding
+
+    monkeypatch.setattr(verification, "prove_routinely", loose_for_a_moment)
+    verify = world.services.verification.verify
+    found = verify(ADMIN, UUID(tenant["id"]), UUID(made["id"]), trigger=Trigger.SCHEDULED)
+    assert found.status == "insecure"
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_search_that_found_a_hole_can_not_be_removed_from_the_page(world, customer):
+    """That would leave no trace of the hole."""
+    tenant = world.tenant()
+    kit = world.kit(tenant)
+    loose = customer.role(kit["role_name"], without_external_id(kit["trust_policy"]))
+    made = world.connect(tenant, loose, status="insecure")
+    world.admin("DELETE", path_of(made), expect=204)
+    customer.remove_role(kit["role_name"])
+    path = f"/v1/tenants/{tenant['id']}/connections"
+    again = world.admin("POST", path, {"account_id": customer.account}, expect=201)
+    assert again["status"] == "pending"
+    assert visit(world, tenant).raw(f"/connections/{again['id']}/stop", "POST").status_code == 409
