@@ -305,8 +305,8 @@ def _imported_id(db: Session, tenant_id: UUID, checked: _CheckedRow) -> External
         live = twin.where(Connection.status != ConnectionStatus.DELETED)
         if row.tenant_id != tenant_id and db.scalar(select(live.exists())):
             raise ConflictError(
-                "This role is another tenant's already, with this External ID. Was that tenant's"
-                " reference changed?"
+                "This role is another tenant's already, which also had this External ID. Was that"
+                " tenant's reference changed?"
             )
         is_own = row.tenant_id == tenant_id and row.state is ExternalIdState.IMPORTED
         return row if is_own and not row.is_withdrawn else None

@@ -308,10 +308,10 @@ def _withdraw(db: Session, rotation: Rotation) -> None:
 
 
 def _give_back(db: Session, rotation: Rotation) -> None:
-    """Issue again with what this emergency withdrew: all that has the same `withdrawn_at`.
+    """Issue again with the External IDs that this emergency withdrew.
 
-    An earlier, completed emergency may have withdrawn imported External IDs for good. Its times may
-    be of a clock that was ahead, so times are not compared otherwise.
+    One statement withdrew them, so they have the same time. Compare for equality only: an earlier
+    emergency may have withdrawn others for good, by a clock that was ahead.
     """
     of_tenant = update(ExternalIdRow).filter_by(tenant_id=rotation.tenant_id)
     together = of_tenant.filter_by(withdrawn_at=rotation.old.withdrawn_at)
