@@ -19,7 +19,7 @@ from app.audit import actions
 from app.audit.events import ACTIONS
 from app.audit.log import EventFilter
 from app.aws.session_names import key_id_in
-from app.cli.commands import Lookup, Noun, Row, lines, row_of, services, time
+from app.cli.commands import TIME_HELP, Lookup, Noun, Row, lines, row_of, services, time
 from app.cli.names import connection_id_called, key_called, tenant_id_called
 from app.clock import now
 from app.http.current_request import address_of
@@ -66,8 +66,7 @@ _OF_CONNECTION = click.option(
     type=Lookup(connection_id_called),
     help="Its id (also of a deleted one), its role's ARN or its account.",
 )
-_TIME = "yesterday, today, 90m, 12h, 7d, or an ISO 8601 time (UTC)."
-_SINCE = click.option("--since", type=time, help=_TIME)
+_SINCE = click.option("--since", type=time, help=TIME_HELP)
 _UNTIL = click.option("--until", type=time, help="As --since; not included.")
 _ACTIONS = click.option(
     "--action",
@@ -155,7 +154,7 @@ def tail(since: datetime | None, **conditions: Any) -> Iterator[list[Row]]:
 
 @noun.verb("acme --since yesterday --until today")
 @_TENANT
-@click.option("--since", type=time, default="yesterday", show_default=True, help=_TIME)
+@click.option("--since", type=time, default="yesterday", show_default=True, help=TIME_HELP)
 @_UNTIL
 def issued(**conditions: Any) -> list[Row]:
     """Show who got credentials for a tenant, and how often."""

@@ -294,6 +294,7 @@ REASON = click.option("--reason", required=True, type=text, help="For the audit 
 
 _DAYS_AGO = {"today": 0, "yesterday": 1}
 _AGO = re.compile(r"([0-9]{1,6})([smhd])")
+TIME_HELP = "yesterday, today, 90m, 12h, 7d, or an ISO 8601 time (UTC)."
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 

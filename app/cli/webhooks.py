@@ -9,7 +9,7 @@ from uuid import UUID
 import click
 
 from app.audit.actions import WEBHOOK_TYPES
-from app.cli.commands import Noun, Row, operator, row_of, services, text, time
+from app.cli.commands import TIME_HELP, Noun, Row, operator, row_of, services, text, time
 from app.cli.names import ONE_TENANT
 from app.clock import now
 from app.store.keyset import every
@@ -18,7 +18,6 @@ from app.store.models import EndpointStatus
 noun = Noun("webhooks", help="Webhook endpoints. ENDPOINT is an id.")
 _ENDPOINT = click.argument("endpoint_id", metavar="ENDPOINT", type=click.UUID)
 _EXAMPLE = "019c1f6e-8a00-7c3b-9d41-5f0e7a2b6c18"
-_TIME = "yesterday, today, 90m, 12h, 7d, or an ISO 8601 time (UTC)."
 _row = partial(
     row_of, names="id url types tenant_id status disabled_because last_success_at failing_since"
 )
@@ -89,7 +88,7 @@ def deliveries(endpoint_id: UUID, limit: int) -> list[Row]:
 
 @noun.verb(f"{_EXAMPLE} --since 12h")
 @_ENDPOINT
-@click.option("--since", required=True, type=time, help=_TIME)
+@click.option("--since", required=True, type=time, help=TIME_HELP)
 @click.option("--until", type=time, help="As --since; not included (default: now).")
 def recover(endpoint_id: UUID, since: datetime, until: datetime | None) -> str:
     """Send an endpoint the events of a period that it did not get."""
