@@ -7,7 +7,6 @@ AWS's list of actions.
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
 from re import _parser  # type: ignore[attr-defined]  # how Python itself reads a pattern
 from typing import Any
 
@@ -49,7 +48,6 @@ _PATTERN = re.compile(
 _TWICE = re.compile(r"(?<!\\)[?*+}][?*+{]")  # to Terraform an error, to grep something else
 # An empty alternative, and a class such as [:alpha:] outside brackets, are errors to some greps
 _NO_GREP = re.compile(r"(?:^|[(|])(?:[|)]|$)|\[:[^]]*:\]")
-_COUNT = re.compile(r"\{([0-9]+)(?:,([0-9]*))?\}")
 _COUNT_MAX = 255  # of grep on macOS and Alpine
 _NESTED_MAX = 1_000  # of Terraform (RE2): the product of counts that are nested in each other
 _Check = Callable[[Any], object]
@@ -71,23 +69,25 @@ def _compiles(pattern: Any) -> bool:
         return False
     if _TWICE.search(pattern) or _NO_GREP.search(pattern):
         return False
-    counts = chain.from_iterable(_COUNT.findall(pattern))
-    if any(len(count) > 3 or int(count or 0) > _COUNT_MAX for count in counts):
-        return False
     try:
         return _nested_counts(_parser.parse(pattern)) <= _NESTED_MAX
-    except (re.error, RecursionError):
+    except (re.error, OverflowError, RecursionError, ValueError):
         return False
 
 
 def _nested_counts(parsed: Any) -> int:
-    """Return the largest product of counts that are nested in each other."""
+    """Return the largest product of counts that are nested in each other.
+
+    A count that is too large by itself makes the product too large.
+    """
     most = 1
     for code, value in parsed:
         if code is _parser.MAX_REPEAT:
             low, high, inner = value
-            count = low if high == _parser.MAXREPEAT else high
-            most = max(most, max(1, int(count)) * _nested_counts(inner))
+            count = max(1, int(low if high == _parser.MAXREPEAT else high))
+            if count > _COUNT_MAX:
+                return _NESTED_MAX + 1
+            most = max(most, count * _nested_counts(inner))
         elif code is _parser.SUBPATTERN:
             most = max(most, _nested_counts(value[-1]))
         elif code is _parser.BRANCH:
