@@ -22,6 +22,8 @@ from app.limits.request_costs import ORDINARY, STOP, price_of, price_of_body
 # AWS's SDKs send this endpoint a key without `Bearer`, and read its refusals: Java and Go read
 # `code` and `message`, JavaScript reads `Code` and `Message`.
 CONTAINER = "credentials.get_container_credentials"
+# The SDKs that ask for credentials give up after two seconds, and readiness must not wait either
+_LOOK_UP_SECONDS = 1.0
 
 Guard = Callable[[], AbstractContextManager[ApiKeyPrincipal]]
 
@@ -70,9 +72,6 @@ def _authenticate(key: str) -> ApiKeyPrincipal:
         raise
     share.remember(key, principal.tenant_scope)
     return principal
-
-
-_LOOK_UP_SECONDS = 1.0  # the SDKs that ask for credentials give up after two
 
 
 @contextmanager
@@ -142,7 +141,7 @@ def refusals_for_good_keys(key: str) -> Iterator[None]:
 def is_vendor_with(scope: Scope) -> bool:
     """Return whether the request of a public view has a valid vendor key with this scope."""
     try:
-        with services.tenant_share.looking_up():
+        with services.tenant_share.looking_up(_LOOK_UP_SECONDS):
             principal = services.api_keys.authenticate(_presented_key())
     except (UnauthenticatedError, TryLaterError):
         return False
