@@ -143,9 +143,8 @@ def database_url(text: str) -> str:
         raise ValueError("must start with sqlite:/// or postgresql+psycopg://")
     try:
         url = make_url(text)
-        parameters = url.get_dialect()().create_connect_args(url)[1]
         if not text.startswith("sqlite"):
-            make_conninfo(**parameters)
+            make_conninfo(**url.get_dialect()().create_connect_args(url)[1])
     except (ArgumentError, ValueError, ProgrammingError):
         # The error must not show the URL, which contains a password
         raise ValueError(_UNREADABLE) from None
