@@ -129,7 +129,7 @@ def test_every_session_of_a_connection_recovers_by_one_report(deputy, place, mom
 
 
 def test_refusals_for_another_reason_issue_once_more_a_minute(deputy, place, moment):
-    """As in a region that the account has not enabled: the session itself works."""
+    """AWS refuses a session that works, for example in a region that is not enabled."""
     own = place.session().get_credentials()
     for _ in range(5):
         own.rejected(own.get_frozen_credentials().access_key, as_expired=False)

@@ -4,7 +4,7 @@ in a deadlock.
 
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import psycopg
 import pytest
@@ -210,7 +210,9 @@ def test_a_replacement_holds_up_no_writer_further_down_the_family(besieged):
         ThreadPoolExecutor(1) as pool,
         besieged.db.write(family_revocation.replacing(OPERATOR, key)),
     ):
-        pool.submit(write_once, besieged, grandchild).result(timeout=30)
+        writing = pool.submit(write_once, besieged, grandchild)
+        assert wait([writing], 30).done == {writing}
+        writing.result()
 
 
 def test_a_caller_who_names_what_is_not_theirs_locks_nothing_of_it(besieged, elsewhere):

@@ -178,7 +178,7 @@ def test_an_ipv6_literal_is_a_host_too(destination_of):
 
 
 def test_an_address_that_does_not_answer_is_followed_by_the_next_one(destination_of):
-    """As of a name whose IPv6 address leads nowhere."""
+    """A name may have an IPv6 address that leads nowhere."""
     destination = destination_of(answering(b"HTTP/1.1 204 No Content\r\n\r\n"))
     both = destination._replace(addresses=("::1", *destination.addresses))
     assert post(both).status == 204
