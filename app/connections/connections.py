@@ -106,9 +106,9 @@ _OF_PROOF = [column for column in Proof.__table__.c if column.name != "connectio
 
 
 class _Earlier(NamedTuple):
-    """What was known about the role of a deleted connection.
+    """The latest conclusive proof of a deleted connection, and whether its role could read itself.
 
-    `proof`: the columns of its latest conclusive proof, if there was one.
+    `proof`: its columns; None if there was none.
     """
 
     reads_itself: bool | None
