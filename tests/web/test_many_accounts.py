@@ -59,6 +59,19 @@ def test_each_count_leads_to_where_those_begin(visitor):
     assert end.find(id="list-next") is None
 
 
+def test_a_single_account_on_the_last_page_is_not_taken_for_the_only_one(visitor):
+    """The command that sets a trust policy is of the kit's role, and may be another account's."""
+    account, name = many(visitor, VERIFIED, 26)[-1], visitor.world.kit(visitor.tenant)["role_name"]
+    with visitor.services.db.write(SYSTEM) as db:
+        last = update(Connection).filter_by(account_id=account)
+        db.execute(last.values(role_arn=f"arn:aws:iam::{account}:role/{name}"))
+    visitor.rotate()
+    last = follow(visitor, visitor.page(), "list-next")
+    assert len(accounts(last)) == 1
+    assert last.find(id="rotation-trust")
+    assert last.find(id="rotation-trust-command") is None
+
+
 def test_what_is_proven_meanwhile_does_not_move_the_rest_of_the_list(visitor):
     waiting = many(visitor, PENDING, 60)
     page = visitor.page()

@@ -129,7 +129,7 @@ def live_part(visit: Visit, kit: Kit) -> dict[str, Any]:
         kit=kit,
         kits=kits,
         rotation=rotation,
-        **_trust_policy(shown, kit),
+        **_trust_policy(shown if total == 1 else [], kit),
         way_back=None if any_withdrawn else services.links.way_back(visit, connected=connected),
         **common,
     )
@@ -223,12 +223,12 @@ def has_own_name(connection: Connection) -> bool:
 def _trust_policy(shown: Sequence[statuses.Progress], kit: Kit) -> dict[str, Any]:
     """Return the trust policy that the roles should have, and the command that sets it.
 
-    If there is one role, the policy has what that role needs beside the kit's: its imported
-    External ID, and the end of the access that the customer set. The command is None if there are
-    more roles, or if the kit did not make the role: the command could then break an older system's
-    access.
+    `shown`: the only role, or empty if there are several. The policy of the only role has what it
+    needs beside the kit's: its imported External ID, and the end of the access that the customer
+    set. The command is None if there are several roles, or if the kit did not make the role: the
+    command could then break an older system's access.
     """
-    if len(shown) != 1:
+    if not shown:
         return {"trust": kit.trust_policy, "command": None}
     connection, trust = shown[0].connection, copy.deepcopy(kit.update.trust_policy)
     if (until := connection.access_until) and until > now():
