@@ -20,6 +20,7 @@ from app.rotation.switch import PlanFinding, plan_rotation
 from app.services import Services
 from app.store.database import SYSTEM
 from app.store.models import ApiKey, ExternalIdRow, ExternalIdState, Trigger, Verdict
+from app.store.revocation import MOST_REVOKED_ROWS
 from tests.attacks.evidence import case, on_postgresql
 from tests.conftest import OPERATOR
 from tests.support.cast import path_of
@@ -268,6 +269,42 @@ def test_what_the_last_thousand_revocations_moved_for_is_kept(services, by_hand)
     assert set(kept_rows) == {(before,)}, (
         "a test that sets the revocation counter back leaves further rows of it"
     )
+
+
+def test_a_transaction_names_no_more_rows_than_processes_read(own_postgresql):
+    """Or a key with hundreds of thousands of keys in its family could not be revoked in time."""
+    revoke = "UPDATE api_keys SET revoked_at = now()"
+
+    def write(*statements):
+        with own_postgresql.write(SYSTEM) as db:
+            for statement in statements:
+                db.execute(sqlalchemy.text(statement))
+
+    def named():
+        with own_postgresql.read() as db:
+            counters = (
+                "SELECT revocation_counter FROM configuration",
+                "SELECT count(*) FROM revoked_rows",
+            )
+            return tuple(db.scalar(sqlalchemy.text(one)) for one in counters)
+
+    write(
+        "INSERT INTO api_keys (id, name, lookup, digest, scope_bits, created_at) SELECT"
+        " gen_random_uuid(), 'x', n, '', 1, now()"
+        f" FROM generate_series(1, {MOST_REVOKED_ROWS + 2}) AS n"
+    )
+    counter, _ = named()
+    write(
+        "SAVEPOINT s",
+        "SET CONSTRAINTS ALL IMMEDIATE",
+        revoke,
+        "ROLLBACK TO s",
+        f"{revoke} WHERE lookup <> '1'",
+        f"{revoke} WHERE lookup = '1'",
+    )
+    assert named() == (counter + 1, MOST_REVOKED_ROWS)
+    write("UPDATE api_keys SET revoked_at = NULL WHERE lookup = '1'")
+    assert named() == (counter + 2, MOST_REVOKED_ROWS + 1)
 
 
 # --- transactions ---
