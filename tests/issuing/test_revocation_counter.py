@@ -291,7 +291,7 @@ def test_a_transaction_names_no_more_rows_than_processes_read(own_postgresql):
     write(
         "INSERT INTO api_keys (id, name, lookup, digest, scope_bits, created_at) SELECT"
         " gen_random_uuid(), 'x', n, '', 1, now()"
-        f" FROM generate_series(1, {MOST_REVOKED_ROWS + 2}) AS n"
+        f" FROM generate_series(1, {MOST_REVOKED_ROWS + 2}) AS n"  # noqa: S608
     )
     counter, _ = named()
     write(
