@@ -77,13 +77,9 @@ class CheckedMessage:
         times = self._of_stack().with_only_columns(Registration.created_at).limit(2)
         earlier = db.scalars(times).all()
         kind = self.request.kind
-        if kind == "Delete":
-            if len(earlier) == 1 and earlier[0] > now() - _CREATION:
-                return StackState.ROLLED_BACK
-            return StackState.DELETED
-        if kind == "Create" and earlier:
+        if kind != "Update" and len(earlier) == 1 and earlier[0] > now() - _CREATION:
             return StackState.ROLLED_BACK
-        return StackState.MADE
+        return StackState.DELETED if kind == "Delete" else StackState.MADE
 
     def _apply(self, db: Session, actor: Actor, tenant: Tenant, stack: StackState) -> bool:
         """Apply the message. Return whether to keep the registration's row.

@@ -286,6 +286,16 @@ def test_a_delete_an_hour_after_its_create_and_before_the_next_stacks_is_a_delet
     assert desk.connections()[0].stack is StackState.MADE, "the next stack makes it good"
 
 
+def test_a_stack_that_registers_again_much_later_was_not_rolled_back(desk):
+    """Its topic was removed in an outage, and is set again: that is another Create."""
+    stack = desk.stack()
+    desk.handle(stack.message())
+    [registered] = desk.registered()
+    desk.change(Registration, registered.id, created_at=now() - timedelta(hours=1, seconds=1))
+    desk.handle(stack.message())
+    assert desk.connections()[0].stack is StackState.MADE
+
+
 def test_a_role_that_was_proven_to_the_end_has_outlived_its_stack(desk):
     """Its stack was rolled back, and the role is still there when IAM has settled."""
     stack = desk.stack()
