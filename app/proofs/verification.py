@@ -31,6 +31,7 @@ from app.permissions.permission_sets import PermissionSets
 from app.proofs.calls_and_verdict import ProofCheck, ProofFinding, prove, prove_routinely
 from app.proofs.canary import Canary, Sight
 from app.proofs.schedule import Interval, schedule_next
+from app.proofs.stranger import NAME_NOT_TESTED
 from app.proofs.trust_checks import UNREADABLE, judge, named_external_ids, without_its_text
 from app.rotation.rotations import settle
 from app.rotation.switch import (
@@ -175,7 +176,13 @@ class Verification:
         warning remains. A trust policy that was read and lets in nobody else needs no stranger.
         """
         outcomes = {check.name: check.outcome for check in finding.checks}
-        unseen = {STRANGER} if outcomes.get(STRANGER) == "skipped" else set[str]()
+        untested = any(
+            check.name == STRANGER
+            and check.outcome == "skipped"
+            and check.detail != NAME_NOT_TESTED
+            for check in finding.checks
+        )
+        unseen = {STRANGER} if untested else set[str]()
         if connection.reads_itself and finding.reads_itself is None:
             unseen = {STRANGER, DEMANDS}
         concluded = finding.verdict in {Verdict.PROVEN, Verdict.INSECURE}

@@ -575,6 +575,19 @@ def test_the_strangers_refusal_counts_only_for_names_that_the_canary_tests(
     assert outcomes(made)["stranger_refused"] == "skipped"
 
 
+def test_a_role_with_an_imported_name_that_was_repaired_is_proven(
+    deployment, world, customer, monkeypatch
+):
+    config = with_settings(deployment.canary.config, role_prefix="another-")
+    monkeypatch.setattr(deployment.canary, "config", config)
+    tenant = world.tenant()
+    kit = world.kit(tenant)
+    role_arn = customer.role(kit["role_name"], for_everybody(kit["trust_policy"]))
+    made = world.connect(tenant, role_arn, status="insecure")
+    customer.retrust(kit["role_name"], kit["trust_policy"])
+    assert world.verify(made)["status"] == "verified"
+
+
 def test_the_stranger_counts_only_if_the_canary_lets_it_in(deployment, world, canary_clock):
     """Also if the canary refuses it only afterwards."""
     deployment.sight()
