@@ -168,8 +168,7 @@ class Connections:
         RateLimitedError for too many connections, or for so many searches that a tenant could scan
         accounts.
         """
-        arn = role_arn or self.kit_role_arn(tenant_id, account_id, permission_set)
-        role = allowed_roles.allowed_role(self._config, arn)
+        role = self._allowed(role_arn or self.kit_role_arn(tenant_id, account_id, permission_set))
         chosen = self._sets.choose(permission_set)
         with self._db.write(principal) as db:
             tenant = tenant_of(db, principal, tenant_id, lock=True)
@@ -202,6 +201,11 @@ class Connections:
             principal, tenant_id, connection.id, trigger=Trigger.CREATED, patience=PATIENCE
         )
 
+    def _allowed(self, role_arn: str) -> RoleArn:
+        """Return the role, which may have an imported name if its deleted connection is there."""
+        is_imported = role_arn.rpartition("/")[2] in self._config.aws.imported_role_names
+        return allowed_roles.allowed_role(self._config, role_arn, imported=is_imported)
+
     def _clear_tombstone(
         self, db: Session, principal: Principal, tenant_id: UUID, role: RoleArn
     ) -> _Earlier | None:
@@ -209,12 +213,14 @@ class Connections:
 
         An onboarding link may not do that (invariant 12). A bound key may do it only if a bound key
         deleted the connection. Raises ConflictError if the principal may not do it, or if the
-        connection is live.
+        connection is live. Raises RoleNotAllowedError for a new role with an imported name.
         """
         # Locked, so that a concurrent deletion by the vendor is not overlooked.
         query = to_role(tenant_id, role).with_for_update(of=Connection, key_share=True)
         earlier = db.scalars(query).one_or_none()
         if earlier is None:
+            # Only an import adds a role with an imported name the first time
+            allowed_roles.allowed_role(self._config, role.text)
             return None
         if earlier.status is not ConnectionStatus.DELETED:
             raise ConflictError("This tenant has a connection to this role already.")

@@ -116,7 +116,7 @@ class Diagnoses:
         if (sight := self._canary.ask_canary(self._sts)) is not None:
             evidence = evidence._replace(canary=(sight, self._canary.finding(self._sts)))
         try:
-            allowed_role(self._config, connection.role_arn)
+            allowed_role(self._config, connection.role_arn, imported=True)
         except CallerFaultError as error:
             return evidence._replace(not_allowed=error.detail)
         evidence = evidence._replace(unfit=_unfit(connection))

@@ -17,6 +17,7 @@ from app.store.models import Connection, ExternalIdRow, ExternalIdState, Onboard
 from tests.attacks.evidence import on_sqlite
 from tests.cli.conftest import Cli
 from tests.conftest import IMPORTED_ROLE, VENDOR_ACCOUNT, with_settings
+from tests.support.cast import path_of
 
 ROLE = "arn:aws:iam::{:012d}:role/deputy-home"
 SHARED = "7f2c9e51-0b7d-4f6a-9a53-5f1f0f6f0c11"
@@ -300,7 +301,7 @@ def test_what_was_deleted_after_an_import_does_not_come_back(admin, importing, t
 def test_only_an_import_may_use_the_imported_names(app, world, customer, tmp_path, monkeypatch):
     services, row = app.extensions["deputy"], row_of(71)
     config = with_settings(services.config, imported_role_names=frozenset({IMPORTED_ROLE}))
-    for service in (services.imports, services.connections):
+    for service in (services.imports, services.connections, services.diagnoses):
         monkeypatch.setattr(service, "_config", config)
     trust = world.kit(world.tenant())["trust_policy"]
     trust["Statement"][0]["Condition"]["StringEquals"] = {"sts:ExternalId": row["external_id"]}
@@ -311,14 +312,15 @@ def test_only_an_import_may_use_the_imported_names(app, world, customer, tmp_pat
     path = f"/v1/connections?external_id_origin=imported&account_id={customer.account}"
     [connection] = world.admin("GET", path)["items"]
     assert world.verify(connection)["status"] == "verified", "broker.yaml lets the broker use it"
-    tenant = world.tenant()
-    world.admin.refused(
-        "POST",
-        f"/v1/tenants/{tenant['id']}/connections",
-        {"role_arn": arn},
-        expect=422,
-        code="role_not_allowed",
+    diagnosis = world.admin("POST", path_of(connection, "/diagnose"))
+    assert "problem" not in {step["outcome"] for step in diagnosis["steps"]}
+    elsewhere, same = (
+        (f"/v1/tenants/{tenant_id}/connections", {"role_arn": arn})
+        for tenant_id in (world.tenant()["id"], connection["tenant_id"])
     )
+    world.admin.refused("POST", *elsewhere, expect=422, code="role_not_allowed")
+    world.admin("DELETE", path_of(connection), expect=204)
+    assert world.admin("POST", *same, expect=201)["status"] == "pending", "with Deputy's own ID"
 
 
 @on_sqlite
