@@ -22,6 +22,7 @@ from app.errors import ConflictError, NotFoundError
 from app.identity import WORKER, Principal, SystemPrincipal, tenant_of
 from app.ids import new_external_id, new_id
 from app.limits.counting_in_database import acquire_rotation
+from app.rotation.progress import RotationStatus, awaited, has_switched, latest, status_of, waiting
 from app.store.database import Database, Session
 from app.store.models import (
     Connection,
@@ -30,7 +31,6 @@ from app.store.models import (
     ExternalIdRow,
     ExternalIdState,
     Rotation,
-    RotationState,
     Trigger,
     live_of,
 )
@@ -44,32 +44,9 @@ _UNPAIRED_IMPORT = IMPORTED & ~exists().where(
     Connection.external_id_id == ExternalIdRow.id,
     Connection.status != ConnectionStatus.DELETED,
 )
-# A broken connection may be repaired for so long after its last successful proof.
+# Connections in these statuses may be repaired for so long after their last successful proof.
+_REPAIRABLE = ConnectionStatus.BROKEN, ConnectionStatus.PENDING, ConnectionStatus.INSECURE
 _REPAIRED_WITHIN = timedelta(days=1)
-
-
-@dataclass(frozen=True)
-class Counts:
-    """The numbers of the tenant's verified connections: all, switched, and waiting to switch."""
-
-    total: int
-    switched: int
-    waiting: int
-
-
-@dataclass(frozen=True)
-class RotationStatus:
-    """The progress of a tenant's latest rotation.
-
-    `external_id`: the External ID that the rotation replaces or has replaced.
-    """
-
-    state: RotationState
-    emergency: bool
-    external_id: str
-    next_external_id: str
-    started_at: datetime
-    connections: Counts
 
 
 @dataclass
@@ -98,7 +75,7 @@ class Rotations:
                 rotation.by_bound = bound
                 action = actions.ROTATION_STARTED
             elif not emergency:
-                state = _status(db, rotation).state
+                state = status_of(db, rotation).state
                 raise ConflictError(
                     f"The rotation to {rotation.new.value} is {state}; complete it, or abandon it,"
                     " before another begins."
@@ -116,8 +93,8 @@ class Rotations:
             if emergency and not rotation.emergency:
                 _withdraw(db, rotation)
                 # A role may accept the next one already, although nobody told Deputy
-                _prove_awaited(db, tenant_id, ~_has_switched(rotation), now())
-            return _status(db, rotation), action is actions.ROTATION_STARTED
+                _prove_awaited(db, tenant_id, ~has_switched(rotation), now())
+            return status_of(db, rotation), action is actions.ROTATION_STARTED
 
     def get(self, principal: Principal, tenant_id: UUID) -> RotationStatus | None:
         """Return the latest rotation, open or ended; None if there never was one.
@@ -127,7 +104,20 @@ class Rotations:
         with self._db.read() as db:
             tenant_of(db, principal, tenant_id)
             rotation = latest(db, tenant_id)
-            return None if rotation is None else _status(db, rotation)
+            return None if rotation is None else status_of(db, rotation)
+
+    def waiting_accounts(self, principal: Principal, tenant_id: UUID, *, limit: int) -> list[str]:
+        """Return the accounts of the verified connections that wait to switch, oldest first.
+
+        Raises NotFoundError for an absent tenant.
+        """
+        with self._db.read(long=True) as db:
+            tenant_of(db, principal, tenant_id)
+            rotation = latest(db, tenant_id)
+            if rotation is None or not rotation.is_open:
+                return []
+            accounts = waiting(rotation).with_only_columns(Connection.account_id)
+            return list(db.scalars(accounts.order_by(Connection.id).limit(limit)))
 
     def accepted(self, connections: Sequence[Connection]) -> dict[UUID, datetime]:
         """Return since when each role of one tenant accepts what is to replace its External ID.
@@ -157,15 +147,16 @@ class Rotations:
         """
         with self._db.write(principal) as db:
             rotation = _open_rotation(db, principal, tenant_id)
-            waiting = _status(db, rotation).connections.waiting
-            if waiting:
+            still_waiting = status_of(db, rotation).connections.waiting
+            if still_waiting:
                 raise ConflictError(
-                    f"Verified connections that still have the old External ID: {waiting}. Their"
-                    " roles must accept the next one, for two minutes if this is no emergency."
+                    f"Verified connections that still have the old External ID: {still_waiting}."
+                    " Their roles must accept the next one, for two minutes unless this is an"
+                    " emergency."
                 )
             _complete(db, principal.actor, rotation)
             settle(db, principal.actor, tenant_id)
-            return _status(db, rotation)
+            return status_of(db, rotation)
 
     def abandon(self, principal: Principal, tenant_id: UUID) -> None:
         """Retire the next External ID, and keep the old one as the current one.
@@ -177,7 +168,7 @@ class Rotations:
             rotation = _open_rotation(db, principal, tenant_id)
             if not (principal.is_vendor or rotation.by_bound):
                 raise ConflictError("The vendor began this rotation, and has to abandon it.")
-            switched = select(Connection.id).where(live_of(tenant_id), _has_switched(rotation))
+            switched = select(Connection.id).where(live_of(tenant_id), has_switched(rotation))
             if db.scalar(select(switched.exists())):
                 raise ConflictError(
                     "A connection has switched to the next External ID, so this rotation can only"
@@ -207,13 +198,6 @@ def current_external_id_id(db: Session, tenant_id: UUID) -> UUID:
     return db.scalars(of_tenant.filter_by(state=ExternalIdState.CURRENT)).one()
 
 
-def latest(db: Session, tenant_id: UUID) -> Rotation | None:
-    query = select(Rotation).filter_by(tenant_id=tenant_id).order_by(Rotation.id.desc()).limit(1)
-    # A query that waits for the tenant's lock returns related rows as they were before the wait. So
-    # they are read again.
-    return db.scalars(query.execution_options(populate_existing=True)).first()
-
-
 def settle(db: Session, actor: Actor, tenant_id: UUID) -> None:
     """Advance the tenant's rotation as far as its proofs allow. The tenant's row must be locked."""
     _retire_imports(db, actor, tenant_id)
@@ -221,17 +205,28 @@ def settle(db: Session, actor: Actor, tenant_id: UUID) -> None:
     if rotation is None:
         return
     if rotation.is_open:
-        waiting = select(Connection.id).where(_awaited(tenant_id), ~_has_switched(rotation))
-        if db.scalar(select(waiting.exists())):
+        if db.scalar(select(waiting(rotation).exists())):
             rotation.ready_at = None
         elif rotation.ready_at is None:
             rotation.ready_at = now()
             _record(db, actor, rotation, actions.ROTATION_READY)
         elif rotation.ready_at <= now() - _COMPLETES_AFTER:
-            _complete(db, actor, rotation)
+            _complete_by_itself(db, actor, rotation)
     retiring = rotation.old.state is ExternalIdState.RETIRING
     if retiring and not db.scalar(select(_not_refused_twice(rotation).exists())):
         _retire(db, actor, rotation)
+
+
+def _complete_by_itself(db: Session, actor: Actor, rotation: Rotation) -> None:
+    """Complete the rotation, unless roles were proven and none of them has accepted the next one.
+
+    Those roles may be suspended, or refuse Deputy because of a mistake of ours. Retiring their
+    External ID would then be up to the clock alone.
+    """
+    live = select(Connection.id).where(live_of(rotation.tenant_id))
+    proven = live.where(Connection.verified_at.is_not(None))
+    if db.scalar(select(live.where(has_switched(rotation)).exists() | ~proven.exists())):
+        _complete(db, actor, rotation)
 
 
 def settle_all(database: Database) -> None:
@@ -288,7 +283,7 @@ def _prove_awaited(
     db: Session, tenant_id: UUID, which: ColumnElement[bool], due_at: datetime
 ) -> None:
     """Make the tenant's verified connections that match `which` due at `due_at`."""
-    verified = update(Connection).where(_awaited(tenant_id), which)
+    verified = update(Connection).where(awaited(tenant_id), which)
     db.execute(verified.values(due_at=due_at, due_for=Trigger.ROTATION))
 
 
@@ -372,35 +367,16 @@ def _retire_imports(db: Session, actor: Actor, tenant_id: UUID) -> None:
         actions.EXTERNAL_ID_RETIRED.record(db, actor, retirement, tenant_id)
 
 
-def _awaited(tenant_id: UUID) -> ColumnElement[bool]:
-    """Return the condition for the tenant's verified connections that a rotation waits for.
-
-    Connections with an imported External ID are left out, unless an emergency has withdrawn it.
-    """
-    imported = select(ExternalIdRow.id).where(
-        ExternalIdRow.tenant_id == tenant_id, IMPORTED, ExternalIdRow.withdrawn_at.is_(None)
-    )
-    return and_(
-        Connection.tenant_id == tenant_id,
-        Connection.status == ConnectionStatus.VERIFIED,
-        Connection.external_id_id.not_in(imported),
-    )
-
-
-def _has_switched(rotation: Rotation) -> ColumnElement[bool]:
-    return Connection.external_id_id == rotation.next_external_id_id
-
-
 def _not_refused_twice(rotation: Rotation) -> Select[UUID]:
     """Select the connections that may still need the old External ID.
 
-    A connection may need it until its role has refused it twice. A broken connection counts for a
-    day after its last successful proof. It may be repaired, because a mistake of ours can break
-    connections too.
+    A connection may need it until its role has refused it twice. One that is no longer verified
+    counts for a day after its last successful proof. It may be repaired, because a mistake of ours
+    can break connections too.
     """
     lost = and_(
         Connection.tenant_id == rotation.tenant_id,
-        Connection.status == ConnectionStatus.BROKEN,
+        Connection.status.in_(_REPAIRABLE),
         Connection.external_id_id == rotation.external_id_id,
         Connection.verified_at > now() - _REPAIRED_WITHIN,
     )
@@ -409,25 +385,7 @@ def _not_refused_twice(rotation: Rotation) -> Select[UUID]:
         ExternalIdCheck.external_id_id == rotation.external_id_id,
         ExternalIdCheck.refused_again_at.is_not(None),
     )
-    return select(Connection.id).where(_awaited(rotation.tenant_id) | lost, ~refused_twice)
-
-
-def _status(db: Session, rotation: Rotation) -> RotationStatus:
-    counts = func.count(), func.count().filter(_has_switched(rotation))
-    verified = select(*counts).where(_awaited(rotation.tenant_id))
-    total, switched = db.execute(verified).one()
-    waiting = total - switched
-    state = rotation.state(waiting)
-    if state is RotationState.ABANDONED:
-        waiting = 0
-    return RotationStatus(
-        state=state,
-        emergency=rotation.emergency,
-        external_id=rotation.old.value,
-        next_external_id=rotation.new.value,
-        started_at=rotation.started_at,
-        connections=Counts(total, switched, waiting),
-    )
+    return select(Connection.id).where(awaited(rotation.tenant_id) | lost, ~refused_twice)
 
 
 def _ids(rotation: Rotation) -> RotatedIds:

@@ -99,7 +99,11 @@ def plan_rotation(db: Session, connection: Connection) -> RotationPlan:
     paired = db.get_one(ExternalIdRow, connection.external_id_id)
     retired = [row for row in rows if row.state is ExternalIdState.RETIRED]
     # Leave out retired imports, because the vendor's other system may still use them.
-    named = [row for row in rows if row not in retired or row.origin is ExternalIdOrigin.DEPUTY]
+    named = [
+        row
+        for row in rows
+        if row.state is not ExternalIdState.RETIRED or row.origin is ExternalIdOrigin.DEPUTY
+    ]
     # An External ID that a new rotation retired is never proven again, even if its connection is
     # still verified.
     keeps_own = connection.status is ConnectionStatus.VERIFIED and paired not in retired
@@ -109,13 +113,16 @@ def plan_rotation(db: Session, connection: Connection) -> RotationPlan:
         if connection.verified_at is None and connection.created_at >= target.created_at:
             order.insert(0, target)
         order = [row for row in order if not row.is_withdrawn]
-        lost = sorted(retired, key=lambda row: (row is paired, row.id), reverse=True)
+        lost = [row for row in (retiring, *retired) if row and row not in order]
+        lost.sort(key=lambda row: (row is paired, row.id), reverse=True)
     grant, offered = connection.grant_with, dict.fromkeys([current, target])
     is_rotating = target is not current or retiring is not None
     return RotationPlan(
         connection=connection,
         external_ids={row.value: row.id for row in named},
-        retired_ids=frozenset(row.value for row in retired if row in named),
+        retired_ids=frozenset(
+            row.value for row in retired if row.origin is ExternalIdOrigin.DEPUTY
+        ),
         own=tuple(map(grant, dict.fromkeys(order))),
         offered=tuple(grant(row) for row in offered if not row.is_withdrawn),
         upcoming=grant(target) if keeps_own and target is not paired else None,

@@ -1,6 +1,7 @@
 """Single steps of a rotation, and what roles and people may do meanwhile."""
 
 import copy
+import json
 import math
 from datetime import timedelta
 from uuid import UUID
@@ -16,8 +17,9 @@ from app.proofs.schedule import Interval
 from app.rotation.switch import plan_rotation
 from app.store.database import SYSTEM
 from app.store.models import Connection, ExternalIdRow, Rotation
-from tests.rotation.conftest import accepting
+from tests.rotation.conftest import Tenant, accepting
 from tests.support.cast import path_of, without_external_id
+from tests.support.versions import page_of
 
 EMERGENCY = {"reason": "abused", "emergency": True}
 # test_rotation.py is for both databases
@@ -289,6 +291,28 @@ def test_in_an_emergency_a_new_connection_takes_no_other_than_the_next_one(tenan
     assert tenant.issue(connection)
 
 
+def test_in_an_emergency_the_kit_gives_roles_the_next_one_alone(tenant):
+    connection, before = tenant.connection(), tenant.first_id
+    following = tenant.start(emergency=True)["next_external_id"]
+    kit = tenant.kit
+    assert (kit["external_id"], kit["next_external_id"]) == (following, None)
+    for trust in (kit["trust_policy"], kit["update"]["trust_policy"]):
+        assert before not in json.dumps(trust)
+    assert before not in kit["launch_stack_url"] + kit["update"]["terraform"]
+    assert tenant.reprove(connection)["status"] == "verified"
+    assert tenant.state() == ("ready", 1, 0)
+
+
+def test_the_page_asks_nothing_of_a_rotation_that_no_role_has_accepted(tenant):
+    """The role is broken, and is told of its trust policy."""
+    connection = tenant.connection()
+    tenant.break_role(connection)
+    following = tenant.start(emergency=True)["next_external_id"]
+    page = page_of(tenant.world, tenant.made)
+    assert page.find(id="rotation") is None
+    assert following in page.find(id="trust-should-be").text
+
+
 def test_a_connection_that_was_broken_or_pending_is_proven_with_the_current_one_first(tenant):
     connection = tenant.connection()
     before = tenant.trust
@@ -367,6 +391,44 @@ def test_a_connection_that_broke_within_a_day_keeps_its_external_id_from_retirin
     assert tenant.state()[0] == "retiring"
     tenant.idle(hours=2)
     assert tenant.state()[0] == "retired"
+
+
+@pytest.mark.parametrize("lose", [Tenant.suspend, Tenant.break_role])
+def test_a_rotation_that_no_role_has_accepted_does_not_complete_by_itself(tenant, lose):
+    """Not even after a day in which the vendor's broker had lost a permission."""
+    connection, before = tenant.connection(), tenant.trust
+    tenant.start()
+    lose(tenant, connection)
+    assert tenant.state() == ("ready", 0, 0)
+    for _ in range(30):
+        tenant.after(hours=1)
+    assert tenant.state() == ("ready", 0, 0)
+    tenant.update_role(connection, before)
+    if lose is Tenant.suspend:
+        tenant.resume(connection)
+    assert tenant.verify(connection)["status"] == "verified"
+
+
+def test_a_rotation_of_a_tenant_without_proven_roles_completes_by_itself(tenant):
+    tenant.connection(trust=accepting(tenant.trust, new_external_id()), status="pending")
+    tenant.start()
+    tenant.idle(hours=1)
+    tenant.idle(hours=25)
+    assert tenant.state()[0] != "ready"
+
+
+def test_a_connection_that_became_insecure_within_a_day_keeps_the_retiring_one(tenant):
+    left, other, before = tenant.connection(), tenant.connection(), tenant.trust
+    tenant.start()
+    tenant.switch(other)
+    tenant.suspend(left)
+    tenant.complete()
+    tenant.update_role(other)
+    tenant.resume(left)
+    assert tenant.verify(left)["status"] == "verified"
+    assert tenant.reprove(left, without_external_id(before))["status"] == "insecure"
+    tenant.after(hours=2)
+    assert tenant.state()[0] == "retiring", "the other one has refused it twice"
 
 
 def test_a_connection_is_not_paired_with_a_retired_one_again(tenant):
