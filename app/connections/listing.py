@@ -2,12 +2,12 @@
 
 import enum
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import case, false, func, select
+from sqlalchemy import case, false, func, or_, select
 
 from app.identity import Principal, owned, tenant_of
 from app.permissions.permission_sets import PermissionSets
@@ -191,6 +191,30 @@ class Listing:
             last = connections[limit - 1]
             rest = ListPosition(Urgency((last.status, last.refuses)), last.id)
         return ByUrgency(connections[:limit], rest)
+
+    def list_others(
+        self,
+        principal: Principal,
+        tenant_id: UUID,
+        *,
+        role_name: str,
+        permission_set: str,
+        limit: int,
+    ) -> Sequence[str]:
+        """Return the ARNs of one tenant's roles with another name or permission set, oldest first.
+
+        Raises NotFoundError.
+        """
+        other = or_(
+            ~Connection.role_arn.endswith(f"/{role_name}", autoescape=True),
+            Connection.permission_set != permission_set,
+            Connection.tagged_set.is_not(None),
+            Connection.stack_set.is_not(None),
+        )
+        query = select(Connection.role_arn).where(live_of(tenant_id), other)
+        with self._db.read(long=True) as db:
+            tenant_of(db, principal, tenant_id)
+            return db.scalars(query.order_by(Connection.id).limit(limit)).all()
 
     def summary(self, principal: Principal, tenant_id: UUID) -> dict[ConnectionStatus, int]:
         """Return how many connections a tenant has in each status.

@@ -72,7 +72,7 @@ class KitUpdate:
 
 
 class ExistingRole(NamedTuple):
-    """The newest role that has or will get a kit's permission set; without one, the kit's own role.
+    """The role that is to be updated; if there is none yet, the kit's own role.
 
     `label`: its permission set and version. `imported_id`: its imported External ID, if it has one.
     """
@@ -143,20 +143,25 @@ class Onboarding:
         *,
         region: str | None = None,
         permission_set: str | None = None,
+        existing: Connection | None = None,
     ) -> Kit:
         """Return the kit of one tenant, with its next External ID during a rotation.
+
+        `existing`: the connection whose role is to be updated. None: the newest one that is to move
+        to the permission set, or else the newest one with it.
 
         Raises NotFoundError, ValidationFailedError.
         """
         region, chosen = self._region(region), self.sets.choose(permission_set)
-        values, names, existing = self._read(principal, tenant_id, chosen, region)
+        values, names, connection = self._read(principal, tenant_id, chosen, region)
+        role_to_update = self._existing(existing or connection, tenant_id, chosen, names)
         aws, rendered = self._config.aws, self._publication.rendered[chosen.name]
         url = self._publication.bucket.url(rendered.role)
         organization_url = self._publication.bucket.url(rendered.organization)
         role = self._role(names.role, values, chosen)
         home = console_home(self._config, region)
         launch = partial(_launch_url, home, values | {"RoleName": role.name})
-        _, stack, organization_stack = existing.names
+        _, stack, organization_stack = role_to_update.names
         stacks = {stack: url, organization_stack: organization_url}
         return Kit(
             external_id=role.external_id,
@@ -176,7 +181,7 @@ class Onboarding:
             trust_policy=role.trust,
             terraform=kit_scripts.terraform(role),
             aws_cli=kit_scripts.aws_cli(role),
-            update=self._update(region, stacks, values, role, existing),
+            update=self._update(region, stacks, values, role, role_to_update),
         )
 
     def _update(
@@ -226,25 +231,17 @@ class Onboarding:
         return KitUpdate(stack, whole, *texts, trust)
 
     def _existing(
-        self, db: Session, tenant_id: UUID, chosen: PermissionSet, new: KitNames
+        self, connection: Connection | None, tenant_id: UUID, chosen: PermissionSet, new: KitNames
     ) -> ExistingRole:
-        """Return the newest role that is to move to the chosen set, or else the newest with it."""
-        role = select(Connection).options(lazyload("*"), joinedload(Connection.external_id_row))
-        newest = role.where(live_of(tenant_id)).order_by(Connection.id.desc()).limit(1)
-        moving = newest.join(Approval, Approval.id == Connection.move_id)
-        moving = moving.where(Approval.permission_set == chosen.name)
-        settled = newest.where(Connection.permission_set == chosen.name)
-        connection = db.scalars(moving).one_or_none() or db.scalars(settled).one_or_none()
         if connection is None:
             return ExistingRole(new, (chosen.name, chosen.version))
         names = names_of(self._config, tenant_id, connection.role_arn, new)
-        label = connection.permission_set, connection.permission_set_version
-        return ExistingRole(names, label, connection.imported_id)
+        return ExistingRole(names, connection.set_of_role, connection.imported_id)
 
     def _read(
         self, principal: Principal, tenant_id: UUID, chosen: PermissionSet, region: str
-    ) -> tuple[dict[str, str], KitNames, ExistingRole]:
-        """Return the values of a stack's parameters, the names of a new role, and the existing one.
+    ) -> tuple[dict[str, str], KitNames, Connection | None]:
+        """Return the values of a stack's parameters, a new role's names, and the role to update.
 
         Raises NotFoundError.
         """
@@ -253,6 +250,8 @@ class Onboarding:
             tenant = tenant_of(db, principal, tenant_id)
             next_external_id = tenant.next.value if tenant.next else ""
             values = {"ExternalId": tenant.external_id or "", "NextExternalId": next_external_id}
+            if tenant.current and tenant.current.is_withdrawn:  # it is abused: roles must refuse it
+                values = {"ExternalId": next_external_id, "NextExternalId": ""}
             if topic := aws.registration_topics.get(region):
                 # A stack can only name a topic of its own region. The token of a link's page
                 # contains the link's id: revoking the link voids the token.
@@ -264,7 +263,7 @@ class Onboarding:
                     link_id=principal.link_id,
                 )
             new = new_names(db, self._config, self.sets, tenant_id, chosen.name)
-            return values, new, self._existing(db, tenant_id, chosen, new)
+            return values, new, _newest(db, tenant_id, chosen)
 
     def _role(self, name: str, values: dict[str, str], chosen: PermissionSet) -> KitRole:
         config, partition = self._config, self._config.aws.broker.partition
@@ -310,6 +309,17 @@ class Onboarding:
                 " ask a deployment of that partition."
             )
         raise ValidationFailedError(region=message)
+
+
+def _newest(db: Session, tenant_id: UUID, chosen: PermissionSet) -> Connection | None:
+    """Return the newest role that is to move to the chosen set, or else the newest with it."""
+    needed = joinedload(Connection.external_id_row), joinedload(Connection.move)
+    role = select(Connection).options(lazyload("*"), *needed)
+    newest = role.where(live_of(tenant_id)).order_by(Connection.id.desc()).limit(1)
+    moving = newest.join(Approval, Approval.id == Connection.move_id)
+    moving = moving.where(Approval.permission_set == chosen.name)
+    settled = newest.where(Connection.permission_set == chosen.name)
+    return db.scalars(moving).one_or_none() or db.scalars(settled).one_or_none()
 
 
 def _launch_url(home: str, parameters: dict[str, str], template_url: str, stack_name: str) -> str:

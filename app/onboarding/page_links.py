@@ -25,7 +25,7 @@ from app.audit import actions
 from app.clock import now
 from app.config import Config
 from app.connections import allowed_roles, connections
-from app.connections.kit_names import kit_role_name, names_of, new_names
+from app.connections.kit_names import KitNames, is_named_by_kit, names_of, new_names
 from app.errors import ConflictError, NotFoundError, RoleNotAllowedError, ValidationFailedError
 from app.identity import (
     LinkPrincipal,
@@ -64,6 +64,7 @@ LINK_DAYS_MAX = 90
 LINK_SECONDS_MIN = 60
 CONNECTIONS_SHOWN = 100  # most connections of a link in an answer
 _LEFTOVERS_SHOWN = timedelta(days=30)
+_ROLES_READ = 1_000  # maximum of a deleted tenant's roles that name its leftovers
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 _LINKS = 10_000  # most links in a process's memory
@@ -82,12 +83,15 @@ class Visit(NamedTuple):
 
 
 class Leftovers(NamedTuple):
-    """Default names of what a deleted tenant's customer still has in AWS accounts."""
+    """What a deleted tenant's customer may still have in AWS accounts.
+
+    `kit`: the names of the roles that the kit made, with the default names of their stacks.
+    `own_names`: the names of other roles.
+    """
 
     tenant_name: str
-    role_name: str
-    stack_name: str
-    organization_stack_name: str
+    kit: tuple[KitNames, ...]
+    own_names: tuple[str, ...]
     region: str  # preselected on the page
 
 
@@ -298,19 +302,21 @@ class Links:
             or (revoked_at and revoked_at < deleted_at)
         ):
             return None
-        config, permission_set = self._config, link.permission_set
-        beginning = kit_role_name(config.aws.role_prefix, tenant.id)
-        of_the_kit = select(Connection.role_arn).where(  # roles of deleted connections count
-            Connection.tenant_id == tenant.id,
-            Connection.permission_set == permission_set,
-            Connection.role_arn.contains(f"/{beginning}", autoescape=True),
-        )
         with self._db.read() as db:
-            names = new_names(db, config, self._onboarding.sets, tenant.id, permission_set)
-            newest = db.scalar(of_the_kit.order_by(Connection.id.desc()).limit(1))
-        if newest:
-            names = names_of(config, tenant.id, newest, names)
-        return Leftovers(tenant.name, *names, link.region)
+            new = new_names(db, self._config, self._onboarding.sets, tenant.id, link.permission_set)
+            roles = select(Connection.role_arn, Connection.permission_set).filter_by(
+                tenant_id=tenant.id  # deleted ones count
+            )
+            newest = db.execute(roles.order_by(Connection.id.desc()).limit(_ROLES_READ)).all()
+        kit, own_names = set[KitNames](), set[str]()
+        for role_arn, _ in newest:
+            if is_named_by_kit(self._config, tenant.id, role_arn):
+                kit.add(names_of(self._config, tenant.id, role_arn, new))
+            else:
+                own_names.add(RoleArn.parse(role_arn).name)
+        if link.permission_set not in {permission_set for _, permission_set in newest}:
+            kit.add(new)  # a stack may not have registered its role
+        return Leftovers(tenant.name, (*sorted(kit),), (*sorted(own_names),), link.region)
 
     def stop_looking(self, visit: Visit, connection_id: UUID) -> None:
         """End the search for a role of which only the account was given, and delete its row.

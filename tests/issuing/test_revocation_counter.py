@@ -288,10 +288,10 @@ def test_a_transaction_names_no_more_rows_than_processes_read(own_postgresql):
             )
             return tuple(db.scalar(sqlalchemy.text(one)) for one in counters)
 
+    columns = "(id, name, lookup, digest, scope_bits, created_at)"
     write(
-        "INSERT INTO api_keys (id, name, lookup, digest, scope_bits, created_at) SELECT"
-        " gen_random_uuid(), 'x', n, '', 1, now()"
-        f" FROM generate_series(1, {MOST_REVOKED_ROWS + 2}) AS n"  # noqa: S608
+        f"INSERT INTO api_keys {columns} SELECT gen_random_uuid(), 'x', n, '', 1, now()"  # noqa: S608
+        f" FROM generate_series(1, {MOST_REVOKED_ROWS + 2}) AS n"
     )
     counter, _ = named()
     write(

@@ -11,8 +11,9 @@ from app.ids import new_id
 from app.store.database import SYSTEM
 from app.store.models import Connection, ConnectionStatus
 from tests.attacks.evidence import on_sqlite
+from tests.support.cast import Customer
 from tests.support.rows import statements
-from tests.web.conftest import many, visit
+from tests.web.conftest import many, text_of, visit
 
 PENDING, VERIFIED = ConnectionStatus.PENDING, ConnectionStatus.VERIFIED
 NO_PLACES = (
@@ -70,6 +71,25 @@ def test_a_single_account_on_the_last_page_is_not_taken_for_the_only_one(visitor
     assert len(accounts(last)) == 1
     assert last.find(id="rotation-trust")
     assert last.find(id="rotation-trust-command") is None
+
+
+def test_a_rotation_names_the_accounts_that_wait_wherever_they_are_in_the_list(visitor):
+    every = many(visitor, VERIFIED, 30)
+    visitor.rotate(reason="x", emergency=True)
+    page = visitor.page()
+    assert f"accounts {', '.join(every[:-26:-1])} and 5 more" in text_of(page.find(id="rotation"))
+    assert page.find(id="list-insecure")["href"] == "#rotation"
+
+
+def test_searches_for_roles_of_several_names_are_told_apart(visitor):
+    """One account was entered through a link for another permission set."""
+    other = visit(visitor.world, visitor.tenant, permission_set="bucket-sync")
+    names = [visitor.world.kit(visitor.tenant)["role_name"]]
+    for each in (visitor, other):
+        each.paste(Customer(visitor.world.aws).account)
+    names.append(f"{names[0]}-bucket-sync")
+    shown = visitor.page().select(".looking > code")
+    assert sorted(name.text for name in shown) == names
 
 
 def test_what_is_proven_meanwhile_does_not_move_the_rest_of_the_list(visitor):

@@ -277,3 +277,15 @@ def test_a_form_beyond_a_limit_keeps_what_was_typed_and_says_what_to_do(visiting
         page = BeautifulSoup(response.text, "html.parser")
         assert said in page.find(id="role-arn-problem").text
         assert page.find(id="role-arn")["value"] == arn
+
+
+def test_a_role_whose_stacks_region_is_unknown_is_updated_in_the_one_that_is_chosen(visitor):
+    """Also in what refreshes by itself, and after a form."""
+    made = visitor.world.connection(visitor.tenant)
+    visitor.rotate()
+    page = visitor.page("?region=ap-south-1")
+    refreshed = page.select_one("[hx-get]")["hx-get"].replace("seen=", "old=")
+    for shown in (page, visitor.page(refreshed.removeprefix(visitor.path))):
+        assert "--region ap-south-1" in shown.find(id="update-stack").text
+    path = f"/connections/{made['id']}/verify?region=ap-south-1"
+    assert "region=ap-south-1" in visitor.raw(path, "POST").headers["Location"]

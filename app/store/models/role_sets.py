@@ -76,6 +76,13 @@ class RoleSets:
         return self.move.permission_set if self.move else None
 
     @property
+    def set_of_role(self) -> tuple[str, int | None]:
+        """The permission set that the role has, and its version, even if it awaits approval."""
+        if self.move and self.move.version is not None:
+            return self.move.permission_set, self.move.version
+        return self.permission_set, self.permission_set_version
+
+    @property
     def permission_sets(self) -> frozenset[str]:
         """The connection's own permission set, and the others that its role is known to have.
 

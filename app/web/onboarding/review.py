@@ -122,7 +122,7 @@ _ANSWERS = (
 def review_of(visit: Visit) -> dict[str, Any]:
     """Return what the page and the JSON say. Both show all of it."""
     config, link = services.config, visit.link
-    kit = page_data.kit_of(visit, link.region)
+    kit = page_data.kit_of(visit)
     permission_set = services.onboarding.sets[link.permission_set]
     vendor = config.vendor
     return {
@@ -151,19 +151,15 @@ def review_of(visit: Visit) -> dict[str, Any]:
         "parameters": permission_set.parameters,
         "trust_policy": kit.trust_policy,
         "answers": _answers(config, kit),
-        "other_roles": _other_roles(visit),
+        # The answers may be wrong for these roles
+        "other_roles": services.listing.list_others(
+            visit.principal,
+            visit.tenant.id,
+            role_name=kit.role_name,
+            permission_set=link.permission_set,
+            limit=_OTHER_ROLES,
+        ),
     }
-
-
-def _other_roles(visit: Visit) -> list[str]:
-    """Return the ARNs of roles that the kit did not make, at most 25 of them.
-
-    The answers about the kit's role may be wrong for these roles.
-    """
-    listed = services.listing.list_by_urgency(
-        visit.principal, visit.tenant.id, limit=_OTHER_ROLES, start=None
-    )
-    return [each.role_arn for each in listed.items if page_data.has_own_name(each)]
 
 
 def _permissions(permission_set: PermissionSet, kit: Kit) -> list[JsonObject]:

@@ -39,6 +39,7 @@ from app.settings.setting_types import Limit
 from app.store.models import Trigger
 from app.web.onboarding import page_data, review
 from app.web.onboarding.look import CACHE_CONTROL, look_of
+from app.web.onboarding.role_updates import chosen_region
 
 bp = Blueprint(
     "web", __name__, url_prefix="/onboard", static_folder="static", template_folder="templates"
@@ -76,9 +77,10 @@ def _add_look() -> dict[str, Any]:
 
 @bp.url_defaults
 def _add_token(endpoint: str, values: dict[str, Any]) -> None:
-    """Add the token of this page's link to the URL of another page of the link."""
+    """Add the link's token, and the region that the visitor chose, to URLs of the link's pages."""
     if current_app.url_map.is_endpoint_expecting(endpoint, "token"):
         values.setdefault("token", (request.view_args or {}).get("token"))
+        values.setdefault("region", chosen_region())
 
 
 bp.add_app_template_filter(partial(json.dumps, indent=2), "pretty")
@@ -100,7 +102,7 @@ def page(visit: Visit) -> str:
 @_visiting
 def status(visit: Visit) -> ResponseReturnValue:
     """Return the page's live part, or 204 if the browser has it already (`?seen=`)."""
-    live = page_data.live_part(visit, page_data.kit_of(visit, visit.link.region))
+    live = page_data.live_part(visit, page_data.kit_of(visit))
     if request.args.get("seen") == live["seen"]:
         return "", 204
     return render_template("onboard/live.html", announce=True, **live)
