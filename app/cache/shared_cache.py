@@ -20,18 +20,22 @@ from limits import RateLimitItemPerSecond
 from limits.storage import RedisStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 from redis.backoff import NoBackoff
+from redis.exceptions import MaxConnectionsError
 from redis.retry import Retry
 
 from app.log import logger
 
 _ANSWER_SECONDS = 0.25  # timeout; a slower cache costs more than it saves
 _LEAVE_ALONE_SECONDS = 2.0  # pause after a failure, before the next call
-_POOL = 256  # connections; a web process works on at most 256 requests at once
+_POOL = 256  # connections; further calls at the same time find nothing
 # Deletes the lock only if its value is this process's token. The lock may have expired, and another
 # process may hold it now.
 _UNLOCK = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end"
 
 _PORTIONS = 20  # a process takes a twentieth of a rate limit at a time
+# Locks for the requests that take portions. With one lock, all tenants would wait for one call
+# after the other.
+_TAKERS = 256
 
 Answer = TypeVar("Answer")
 
@@ -64,7 +68,7 @@ class SharedCache:
         # The unused part of each portion. It expires after a second, when its window is over.
         self._left: TTLCache[tuple[str, str], int] = TTLCache(maxsize=10_000, ttl=1)
         self._lock = threading.Lock()
-        self._taking = threading.Lock()
+        self._taking = [threading.Lock() for _ in range(_TAKERS)]
 
     def ask(self, call: Callable[[], Answer], *, writes: bool = False) -> Answer | None:
         """Return the result of `call`, or None while the cache is unavailable.
@@ -78,7 +82,11 @@ class SharedCache:
         changes = self._changes
         try:
             answer = call()
+        except MaxConnectionsError:  # this process uses them all; the cache is not lost
+            return None
         except (redis.RedisError, OSError) as error:
+            if isinstance(error, redis.ReadOnlyError):  # a replica, after a failover
+                self.client.connection_pool.disconnect()
             self._note(changes, error)
             self._refuses = writes and isinstance(error, redis.ResponseError)
             return None
@@ -136,7 +144,8 @@ class SharedCache:
         """
         if self._use_one(limit, subject):
             return True
-        with self._taking:  # requests that arrive together share one portion
+        # Requests of a subject that arrive together share one portion
+        with self._taking[hash((limit, subject)) % _TAKERS]:
             return self._use_one(limit, subject) or self._take(limit, window, subject)
 
     def _use_one(self, limit: str, subject: str) -> bool:

@@ -57,7 +57,9 @@ _RENEW_EARLY = 0.2  # the renewal begins at random in this last part of the good
 _RETRY_SECONDS = (5.0, 10.0)  # range of the pause after a renewal that failed
 
 _LOCK_SECONDS = 8.0  # expiry of a lock; a call to AWS with its retry takes less
-_LOOK_SECONDS = 0.02  # pause between two reads of the shared cache while another process fetches
+# Pauses between reads of the shared cache while another process fetches: the first, how they grow,
+# and the longest. Hundreds of requests may wait so, and each read costs this process time.
+_FIRST_PAUSE, _PAUSE_GROWTH, _LONGEST_PAUSE = 0.02, 1.5, 0.15
 _OTHERS_SECONDS = 1.2  # how long a process waits for another one before it calls AWS itself
 
 # A larger difference means that the clock was set back. The times of concurrent requests differ by
@@ -248,7 +250,7 @@ class SessionCache:
         if (shared := self._shared) is None:
             return self._keep(key, fetch()), "sts"
         lock, token = f"{key.shared_name}:lock", None
-        deadline = time.monotonic() + _OTHERS_SECONDS
+        deadline, pause = time.monotonic() + _OTHERS_SECONDS, _FIRST_PAUSE
         try:
             while True:
                 # Another process may have stored its session since, and released the lock.
@@ -258,7 +260,8 @@ class SessionCache:
                     return self._keep(key, fetch()), "sts"
                 token = shared.lock(lock, _LOCK_SECONDS)
                 if token is None:
-                    time.sleep(_LOOK_SECONDS)
+                    time.sleep(pause)
+                    pause = min(pause * _PAUSE_GROWTH, _LONGEST_PAUSE)
         finally:
             if token is not None:
                 shared.unlock(lock, token)

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis
 
-from app.cache.shared_cache import SharedCache
+from app.cache.shared_cache import _TAKERS, SharedCache
 from app.errors import RateLimitedError
 from app.limits.counting_in_memory import Rate, Rates
 from app.settings.setting_types import Limit
@@ -245,6 +245,39 @@ def test_a_cache_that_is_full_is_lost_until_it_takes_something(cache):
 
 def test_more_calls_at_once_than_connections_fail_no_request(valkey, monkeypatch):
     monkeypatch.setattr("app.cache.shared_cache._POOL", 2)
-    with cache_at(valkey.url) as cache:
+    with logged() as lines, cache_at(valkey.url) as cache:
         assert all(outcome is None for outcome in at_once([lambda: cache.put("a", b"1", 60)] * 16))
-        until(lambda: cache.get("a") in {b"1", None} and not cache.away)
+        assert cache.get("a") in {b"1", None}
+    assert lines == []
+
+
+def test_requests_of_different_tenants_do_not_wait_for_each_others_calls(cache, monkeypatch):
+    """Each is in its call while the other is."""
+    together = threading.Barrier(2)
+    hit = cache._limiter.hit
+
+    def slow(*what, **options):
+        together.wait(60)
+        return hit(*what, **options)
+
+    monkeypatch.setattr(cache._limiter, "hit", slow)
+    subjects = [str(number) for number in range(1000)]
+    first, *others = subjects
+    second = next(s for s in others if hash(("l", s)) % _TAKERS != hash(("l", first)) % _TAKERS)
+    jobs = [lambda subject=subject: cache.hit("l", (5, 1), subject) for subject in (first, second)]
+    assert at_once(jobs) == [True, True]
+
+
+def test_a_replica_that_the_caches_name_led_to_is_left(valkey, cache):
+    """A failover: it answers, and refuses writes; its connection is not used again."""
+    cache.put("a", b"1", 60)
+    [connection] = cache.client.connection_pool._available_connections
+    cache.client.replicaof("127.0.0.1", free_port())
+    try:
+        with logged() as lines:
+            cache.put("a", b"2", 60)
+        assert lines == ["cache.lost"]
+        assert not connection.is_connected
+    finally:
+        valkey_client = redis.Redis.from_url(valkey.url)
+        valkey_client.replicaof("NO", "ONE")
