@@ -82,8 +82,10 @@ class AuditBatch:
         self._on_sqlite = db.engine.dialect.name == "sqlite"
         # Psycopg is not imported by this module, because SQLite does not need it
         dbapi = db.engine.dialect.loaded_dbapi
-        # sqlite3 raises ProgrammingError for a connection that was closed
-        self._unreachable = dbapi.OperationalError, dbapi.InterfaceError, sqlite3.ProgrammingError
+        # InternalError: of psycopg, for a standby. ProgrammingError: of sqlite3, for a closed
+        # connection.
+        ours = dbapi.OperationalError, dbapi.InterfaceError, dbapi.InternalError
+        self._unreachable = *ours, sqlite3.ProgrammingError
         self._connection: Any = None
         self._used_at = 0.0
         event.listen(db.engine, "engine_disposed", lambda _: self._disconnect())

@@ -180,8 +180,14 @@ def own_checks(db: Database, sts: Sts) -> list[HealthCheck]:
 def _database(db: Database) -> HealthFinding:
     try:
         revision(db)
+        is_read_only = db.is_read_only()
     except StoreUnavailableError as error:
         return failed(error.detail, "Look at DEPUTY_DATABASE_URL, the database and its disk.")
+    if is_read_only:
+        return failed(
+            "The database answers, but accepts no writes.",
+            "Let DEPUTY_DATABASE_URL lead to the primary, or end what makes it read-only.",
+        )
     return ok("The database answers.")
 
 

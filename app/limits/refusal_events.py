@@ -20,7 +20,7 @@ from app.audit import Actor, Event, actions
 from app.audit.log import AuditLog
 from app.clock import now
 from app.concurrency.gevent import spawn
-from app.errors import RateLimitedError, StoreUnavailableError
+from app.errors import RateLimitedError
 from app.limits.counting_in_memory import TokenBucket
 from app.limits.limits import REFUSALS, REFUSALS_OF_KEY, REFUSALS_OF_TENANT
 from app.log import logger
@@ -108,7 +108,7 @@ class Refusals:
         for event, appended in [(event, spawn(self._audit.append, event)) for event in summaries]:
             try:
                 appended.result()
-            except StoreUnavailableError:
+            except Exception:  # noqa: BLE001  or the thread ends, and loses all later summaries
                 logger.exception(
                     "audit.refusal_not_recorded",
                     refusals=[(event.actor.id, event.details["codes"])],

@@ -27,6 +27,7 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     Engine,
+    ExceptionContext,
     QueuePool,
     create_engine,
     event,
@@ -54,7 +55,11 @@ P = ParamSpec("P")
 _UNREACHABLE = "The database can't be reached right now; try again."
 # PostgreSQL's error codes serialization_failure, deadlock_detected and lock_not_available
 _COLLISIONS = {"40001", "40P01", "55P03"}
-_NO_TABLE = "42P01"  # the database has not been migrated yet
+# undefined_table: the database has not been migrated yet. insufficient_privilege: its role lacks a
+# right.
+_NOT_PREPARED = {"42P01", "42501"}
+# read_only_sql_transaction: a standby answers, for example after a failover
+_READ_ONLY = "25006"
 _COLLIDED = "Another request changed the same things at the same time; try again."
 _TRIES = 4  # attempts of `until_committed`
 # An asynchronous commit is not durable, so synchronous_commit is always on.
@@ -72,6 +77,8 @@ _STATEMENT_SECONDS = 10  # timeout of a statement, which may wait for a lock or 
 # Timeouts after which the database counts as unavailable: seconds for connect_timeout, milliseconds
 # for tcp_user_timeout. AWS SDKs wait two seconds for container credentials.
 _POSTGRESQL_WAITS = {"connect_timeout": 2, "tcp_user_timeout": 2000}
+# Without it, psycopg returns bytes from a database whose encoding is SQL_ASCII
+_POSTGRESQL_OPTIONS = _POSTGRESQL_WAITS | {"client_encoding": "utf8"}
 # All principals share this number of locks. So the locks for a key family of any size fit into
 # PostgreSQL's lock table, which has 6,400 entries by default.
 _PRINCIPALS = 1024
@@ -243,6 +250,20 @@ class Database:
             if time.monotonic() - began > LONGEST:
                 raise StoreUnavailableError(_UNREACHABLE)
 
+    def is_read_only(self) -> bool:
+        """Return whether PostgreSQL refuses writes, as a standby does.
+
+        Then the pool's connections are replaced, as the database's name may lead elsewhere by now.
+        Raises StoreUnavailableError.
+        """
+        if self.engine.dialect.name == "sqlite":
+            return False
+        with self.read() as db:
+            if db.scalar(text("SHOW transaction_read_only")) == "off":
+                return False
+        self.engine.dispose()
+        return True
+
     def dedicated(self) -> Any:
         """Take a driver connection out of the pool, and return it for the caller's own use.
 
@@ -273,7 +294,7 @@ def store_errors() -> Iterator[None]:
             raise ConflictError(_COLLIDED) from error
         raise StoreUnavailableError(_UNREACHABLE) from error
     except DBAPIError as error:
-        if error.connection_invalidated or sqlstate(error) == _NO_TABLE:
+        if error.connection_invalidated or sqlstate(error) in _NOT_PREPARED:
             raise StoreUnavailableError(_UNREACHABLE) from error
         raise
 
@@ -306,7 +327,7 @@ _OPTIONS: Any = {
 
 
 def _postgresql(url: str) -> Engine:
-    engine = create_engine(url, pool_pre_ping=True, connect_args=_POSTGRESQL_WAITS, **_OPTIONS)
+    engine = create_engine(url, pool_pre_ping=True, connect_args=_POSTGRESQL_OPTIONS, **_OPTIONS)
 
     @event.listens_for(engine, "connect")
     def _connect(dbapi: Any, _record: Any) -> None:
@@ -314,6 +335,12 @@ def _postgresql(url: str) -> Engine:
         for name, seconds in postgresql_limits(dbapi.info.server_version).items():
             dbapi.execute("SELECT set_config(%s, %s, false)", (name, f"{int(seconds * 1000)}ms"))
         dbapi.commit()
+
+    @event.listens_for(engine, "handle_error")
+    def _leave_standby(context: ExceptionContext) -> None:
+        """Replace the pool's connections. A standby answers `pool_pre_ping`, so they would stay."""
+        if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
+            context.is_disconnect = True
 
     return engine
 

@@ -13,6 +13,7 @@ import time_machine
 from app.audit import Actor, Event
 from app.audit.batch_insert import AuditBatch
 from app.errors import StoreUnavailableError
+from app.health.checks import Status, _database
 from app.ids import new_id
 from app.store.database import SYSTEM, Database
 from app.store.models import AuditEvent
@@ -264,6 +265,22 @@ def test_a_database_that_is_away_is_unavailable(tmp_path):
     for _ in range(2):
         with pytest.raises(StoreUnavailableError):
             batch.commit([event(new_id())])
+
+
+def test_a_database_that_accepts_no_writes_is_unavailable_and_not_ready(own_postgresql):
+    """As a standby. Readiness leaves it, in case the database's name leads elsewhere by now."""
+    batch, url = AuditBatch(own_postgresql), own_postgresql.engine.url
+    by_hand = ByHand(url.render_as_string(hide_password=False))
+    batch.commit([event(new_id())])
+    setting = f'DATABASE "{url.database}" SET default_transaction_read_only'
+    by_hand(f"ALTER {setting} = on")
+    own_postgresql.engine.dispose()
+    with pytest.raises(StoreUnavailableError):
+        batch.commit([event(new_id())])
+    assert _database(own_postgresql).seen == "The database answers, but accepts no writes."
+    by_hand("SET TRANSACTION READ WRITE", f"ALTER {setting} = off")
+    assert _database(own_postgresql).status is Status.OK
+    batch.commit([event(new_id())])
 
 
 def test_the_batchs_connection_is_closed_with_the_engine_and_opened_again_when_used(

@@ -5,7 +5,7 @@ away.
 import os
 import threading
 import uuid
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -261,3 +261,24 @@ def test_a_page_is_one_statement_without_count_or_offset(database, row_id):
     values = parameters.values() if isinstance(parameters, dict) else parameters
     numbers = [value for value in values if isinstance(value, int)]
     assert numbers in ([3], [3, 0]), "one more than asked tells of a next page"
+
+
+def test_a_connection_to_a_standby_is_not_kept(own_postgresql):
+    """After a failover it goes on answering, and refuses what writes."""
+    with own_postgresql.engine.connect() as connection:
+        connection.execute(text("SET default_transaction_read_only = on"))
+        connection.commit()
+    for expected in (pytest.raises(StoreUnavailableError), nullcontext()):
+        with expected, own_postgresql.write(SYSTEM) as db:
+            db.add(Tenant(id=new_id(), name="Acme"))
+
+
+def test_a_missing_right_is_for_the_operator(own_postgresql):
+    with own_postgresql.write(SYSTEM) as db:
+        db.execute(text("CREATE ROLE nobody_yet_known"))
+    try:
+        with pytest.raises(StoreUnavailableError), own_postgresql.write(SYSTEM) as db:
+            db.execute(text("SET LOCAL ROLE nobody_yet_known; TABLE tenants"))
+    finally:
+        with own_postgresql.write(SYSTEM) as db:
+            db.execute(text("DROP ROLE nobody_yet_known"))
