@@ -5,7 +5,7 @@ tenant may read in the audit log, and is deleted with the tenant.
 """
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -26,7 +26,14 @@ from app.limits.tenant_share import TenantShare
 from app.outbound.addresses import DNS_SECONDS, AddressError, parse, resolve
 from app.store.database import Database, Lock, Session, until_committed
 from app.store.keyset import Page, page
-from app.store.models import DisabledBecause, EndpointStatus, Tenant, WebhookEndpoint
+from app.store.models import (
+    DeliveryStatus,
+    DisabledBecause,
+    EndpointStatus,
+    Tenant,
+    WebhookDelivery,
+    WebhookEndpoint,
+)
 from app.webhooks.endpoint_secrets import Secrets, retire_secret
 from app.webhooks.events import RECOVERED_AT_ONCE, missed_by
 
@@ -110,7 +117,7 @@ class Endpoints:
         with self._db.read(long=True) as db:
             before = one_seen_by(db, principal, endpoint_id)
             if before.disabled_at and fields.get("status") == EndpointStatus.ENABLED:
-                since = min(filter(None, (before.failing_since, before.disabled_at)))
+                since = _first_missed(db, before)
                 events = (
                     missed_by(before, max(since - _FIRST_ATTEMPT, before.created_at), None)
                     .limit(RECOVERED_AT_ONCE)
@@ -187,6 +194,19 @@ class Endpoints:
             raise ValidationFailedError(url="Its host's name can't be resolved in time.") from error
         except AddressError as error:
             raise ValidationFailedError(url=str(error)) from error
+
+
+def _first_missed(db: Session, endpoint: WebhookEndpoint) -> datetime:
+    """Return since when a disabled endpoint may have missed events.
+
+    Events of one tenant may have failed while those of others were delivered, and events may have
+    waited when the endpoint was disabled.
+    """
+    failed = select(func.min(WebhookDelivery.created_at)).where(
+        WebhookDelivery.endpoint_id == endpoint.id,
+        WebhookDelivery.status != DeliveryStatus.DELIVERED,
+    )
+    return min(filter(None, (db.scalar(failed), endpoint.failing_since, endpoint.disabled_at)))
 
 
 def disable(endpoint: WebhookEndpoint, because: DisabledBecause) -> None:

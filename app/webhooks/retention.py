@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import delete, exists, select
+from sqlalchemy import Select, delete, exists, select
 
+from app.clock import now
 from app.health.checks import HealthFinding, ok, warning
 from app.store.database import SYSTEM, Database
 from app.store.models import (
@@ -17,6 +18,7 @@ from app.store.models import (
     WebhookEvent,
 )
 
+_LONG = timedelta(hours=1)  # for a failing endpoint
 DELIVERIES_KEPT = timedelta(days=30)
 # `recover` may send an event on its last day, and the new delivery is kept for DELIVERIES_KEPT too
 EVENTS_KEPT = 2 * DELIVERIES_KEPT + timedelta(days=1)
@@ -38,22 +40,36 @@ def delete_ended(db: Database) -> None:
 
 
 def finding(db: Database) -> HealthFinding:
-    """Return whether Deputy disabled some of the vendor's endpoints."""
+    """Return whether some of the vendor's endpoints get nothing: disabled, or failing for long."""
     if ids := stopped(db):
         names = ", ".join(map(str, ids[:5]))
         return warning(
             f"{len(ids)} of your webhook endpoints were disabled, and get nothing: {names}.",
             "Look at: flask --app wsgi webhooks list. Enable them, or delete them.",
         )
-    return ok("No webhook endpoint of yours was disabled.")
+    failing = _of_vendor(EndpointStatus.ENABLED).where(
+        WebhookEndpoint.failing_since < now() - _LONG
+    )
+    with db.read() as session:
+        ids = session.scalars(failing).all()
+    if ids:
+        return warning(
+            f"{len(ids)} of your webhook endpoints have been failing for more than an hour:"
+            f" {', '.join(map(str, ids[:5]))}. After five days they are disabled.",
+            "Look at: flask --app wsgi webhooks list. The endpoint's deliveries say why.",
+        )
+    return ok("All your webhook endpoints get their events.")
 
 
 def stopped(db: Database) -> Sequence[UUID]:
     """Return the ids of the vendor's endpoints that were disabled, but not on request."""
-    query = select(WebhookEndpoint.id).where(
-        WebhookEndpoint.tenant_id.is_(None),
-        WebhookEndpoint.status == EndpointStatus.DISABLED,
-        WebhookEndpoint.disabled_because != DisabledBecause.ASKED,
-    )
+    query = _of_vendor(EndpointStatus.DISABLED)
     with db.read() as session:
-        return session.scalars(query.order_by(WebhookEndpoint.id)).all()
+        return session.scalars(
+            query.where(WebhookEndpoint.disabled_because != DisabledBecause.ASKED)
+        ).all()
+
+
+def _of_vendor(status: EndpointStatus) -> Select[UUID]:
+    of_vendor = select(WebhookEndpoint.id).filter_by(tenant_id=None, status=status)
+    return of_vendor.order_by(WebhookEndpoint.id)

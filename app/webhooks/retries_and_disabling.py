@@ -31,6 +31,7 @@ _JITTER = 0.1  # maximum fraction by which a wait is longer or shorter
 _RETRY_AFTER_MAX = 86_400
 _PROBE_SECONDS = 1800  # maximum between two attempts to a failing endpoint
 _FAILING = timedelta(days=5)  # without a success, until an endpoint is disabled
+_NOT_TRIED = timedelta(days=2)  # more than any wait between two attempts
 _SLOW_MS = 1000
 _ATTEMPTS = 20  # most attempts that a delivery's log keeps
 _SHOWN = 1024  # bytes of an answer that the log keeps
@@ -110,6 +111,8 @@ def _note_failure(db: Session, endpoint: WebhookEndpoint, outcome: Outcome) -> N
     """Make the endpoint wait, and disable it if it has failed for too long."""
     if endpoint.status is not EndpointStatus.ENABLED:
         return
+    if endpoint.probe_at is not None and endpoint.probe_at < outcome.at - _NOT_TRIED:
+        endpoint.failing_since = None  # without attempts it was not failing all the time
     endpoint.failing_since = endpoint.failing_since or outcome.at
     endpoint.refused = _refused(endpoint, outcome)
     # Count concurrent attempts once. Otherwise four of them would make the wait half an hour.

@@ -24,6 +24,7 @@ from app.errors import (
     UnauthenticatedError,
     ValidationFailedError,
 )
+from app.health.checks import Status
 from app.identity.scopes import Scope
 from app.ids import new_id
 from app.outbound.door import HttpAnswer
@@ -223,6 +224,45 @@ def test_what_was_missed_is_counted_also_if_the_url_is_changed_first(services, r
     services.endpoints.change(OPERATOR, endpoint.id, {"url": receiver.url("/new")})
     _, missed = services.endpoints.change(OPERATOR, endpoint.id, {"status": EndpointStatus.ENABLED})
     assert missed == 6
+
+
+def test_what_one_tenant_missed_is_counted_though_others_got_theirs(services, receiver, clock):
+    endpoint, _ = endpoint_of(services, receiver)
+    first, second = tenants(services, "Acme", "Other")
+    deliver(services)
+    receiver.refused.add(str(first.id))
+    services.tenants.suspend(OPERATOR, first.id, reason="away")
+    deliver(services)
+    clock.shift(timedelta(hours=3))
+    services.tenants.change(OPERATOR, second.id, {"name": "Another"})
+    deliver(services)
+    services.endpoints.change(OPERATOR, endpoint.id, {"status": EndpointStatus.DISABLED})
+    clock.shift(timedelta(minutes=5))
+    _, missed = services.endpoints.change(OPERATOR, endpoint.id, {"status": EndpointStatus.ENABLED})
+    assert missed == 1
+
+
+def test_a_single_failure_after_days_without_attempts_disables_nothing(services, receiver, clock):
+    endpoint_of(services, receiver)
+    tenants(services, "Acme")
+    deliver(services)
+    receiver.answers["/hook"] = 503
+    tenants(services, "Other")
+    deliver(services)
+    clock.shift(timedelta(days=6))
+    assert len(deliver(services)) == 1
+    [row] = rows(services, WebhookEndpoint)
+    assert row.status is EndpointStatus.ENABLED
+
+
+def test_readiness_tells_of_an_endpoint_that_fails_for_long(services, receiver, clock):
+    endpoint_of(services, receiver)
+    receiver.answers["/hook"] = 503
+    tenants(services, "Acme")
+    deliver(services)
+    assert finding(services.db).status is Status.OK
+    clock.shift(timedelta(hours=2))
+    assert "have been failing for more than an hour" in finding(services.db).seen
 
 
 def test_a_delivery_that_failed_meanwhile_is_not_tried_again(services, receiver):
