@@ -90,6 +90,9 @@ def session(  # noqa: PLR0913  all but the first two are options
     credentials = DeputyCredentials(Service(url, key), question)
     inner = botocore.session.Session()
     inner.register_component("credential_provider", CredentialResolver([_Provider(credentials)]))
+    # First, because botocore prefers AWS_BEARER_TOKEN_BEDROCK to credentials. That key in the
+    # environment is the program's own.
+    inner.get_component("event_emitter").register_first("choose-signer", _sign_for_bedrock)
     watch(inner, credentials.rejected)
     return boto3.session.Session(botocore_session=inner, region_name=region_name)
 
@@ -167,13 +170,17 @@ class DeputyCredentials(RefreshableCredentials):
         Return True if it was reported now. Raises DeputyError.
         """
         connection = self._question.connection
-        passes = _reports.passes(connection)
-        # A session of before the last report is useless too. A later one was refused for another
-        # reason, and to ask for more would only issue more.
-        self._refused = passes or self._issued_at <= _reports.last(connection)
-        if not passes:
+        if not _reports.passes(connection):
+            # A session of before the last report is useless too. A later one was refused for
+            # another reason, and to ask for more would only issue more.
+            self._refused = self._issued_at <= _reports.last(connection)
             return False
-        self._service.report_refused(self._question)
+        try:
+            self._service.report_refused(self._question)
+        finally:
+            # Only now: until Deputy has the report, it gives other threads the same session again.
+            _reports.note(connection)
+            self._refused = True
         return True
 
     def _renew(self) -> dict[str, str | None]:
@@ -197,9 +204,10 @@ class DeputyCredentials(RefreshableCredentials):
         return renewed
 
     def _ask(self, attempts: int) -> dict[str, str | None]:
+        asked_at = _reports.moment()
         issued = self._service.issue(self._question, attempts=attempts)
         self._lifetime = _seconds_left(issued)
-        self._issued, self._issued_at = issued, _reports.moment()
+        self._issued, self._issued_at = issued, asked_at
         self._refused = False
         return _as_botocore_has_them(issued)
 
@@ -221,6 +229,10 @@ class _Provider(CredentialProvider):
 
     def load(self) -> DeputyCredentials:
         return self._credentials
+
+
+def _sign_for_bedrock(signing_name: str, **_event: Any) -> str | None:
+    return "v4" if signing_name == "bedrock" else None
 
 
 def _as_botocore_has_them(issued: Issued) -> dict[str, str | None]:

@@ -80,8 +80,13 @@ class Gate:
             self._passed[connection] = now
             return True
 
+    def note(self, connection: str) -> None:
+        """Record that the report of this connection has ended now."""
+        with self._lock:
+            self._passed[connection] = monotonic()
+
     def last(self, connection: str) -> float:
-        """Return when a report of this connection passed last, in `moment`'s seconds."""
+        """Return when the last report of this connection ended, in `moment`'s seconds."""
         with self._lock:
             return self._passed.get(connection, -inf)
 

@@ -3,6 +3,7 @@ credentials.
 """
 
 import logging
+import threading
 from contextlib import closing
 
 import boto3
@@ -10,6 +11,7 @@ import botocore.exceptions
 import deputy_client
 import pytest
 from deputy_client import credentials, refusals
+from deputy_client.service import Service
 
 from tests.client.people import CustomerAccount
 
@@ -68,6 +70,30 @@ def test_the_next_call_asks_for_other_credentials(deputy, place, moment):
     assert refusal_of(session) == "InvalidClientTokenId"
     assert refusal_of(session) == "none"
     assert asked(deputy) == ["credentials", "report-refused", "credentials"]
+
+
+def test_a_thread_that_asks_while_the_report_is_on_its_way_ends_no_recovery(
+    deputy, place, moment, monkeypatch
+):
+    """Until Deputy has the report, it answers with the same session."""
+    session, report = place.session(), Service.report_refused
+    trust = place.world.kit(place.tenant)["trust_policy"]
+    place.customer.remove_role(place.role_name)
+    place.customer.role(place.role_name, trust)
+
+    def another_thread_first(service, question):
+        moment[0] += 0.01
+        other = threading.Thread(target=session.get_credentials().get_frozen_credentials)
+        other.start()
+        other.join()
+        moment[0] += 0.01
+        report(service, question)
+        place.admin("/verify")
+
+    monkeypatch.setattr(Service, "report_refused", another_thread_first)
+    assert refusal_of(session) == "InvalidClientTokenId"
+    moment[0] += 1
+    assert refusal_of(session) == "none"
 
 
 def test_an_expiry_is_reported_before_its_time_alone(deputy, place, moment, clock):

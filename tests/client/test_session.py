@@ -83,6 +83,35 @@ def test_two_customers_do_not_mix_and_no_variable_of_aws_gets_between(
     assert [account_of(session) for session in sessions] == accounts
 
 
+class SignedError(Exception):
+    """Ends a call before it is sent."""
+
+
+@pytest.mark.usefixtures("deputy")
+@pytest.mark.parametrize(
+    ("service", "call", "wanted"),
+    [
+        ("bedrock", "list_foundation_models", {}),
+        ("bedrock-runtime", "invoke_model", {"modelId": "a-model", "body": b"{}"}),
+        ("s3", "list_buckets", {}),
+    ],
+)
+def test_every_service_is_called_with_the_sessions_credentials(
+    place, monkeypatch, service, call, wanted
+):
+    """A program may have a key for Bedrock, which botocore would prefer."""
+    monkeypatch.setenv("AWS_BEARER_TOKEN_BEDROCK", "the-programs-own-key")
+    session = place.session()
+
+    def end(request, **_event):
+        raise SignedError(request.headers["Authorization"])
+
+    with closing(session.client(service, region_name="us-east-1")) as client:
+        client.meta.events.register("before-send", end)
+        with pytest.raises(SignedError, match=f"={session.get_credentials().access_key}/"):
+            getattr(client, call)(**wanted)
+
+
 def test_over_tls_with_an_authority_of_ones_own(secure, place, deputy, monkeypatch, pauses):
     with pytest.raises(deputy_client.Unreachable, match="certificate"):
         place.session(url=secure.url)
