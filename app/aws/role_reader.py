@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
@@ -114,9 +115,11 @@ class RoleSession:
             context.append(
                 {"ContextKeyName": key, "ContextKeyType": kind, "ContextKeyValues": [value]}
             )
-        decisions = {}
+        decisions = dict[Right, Decision]()
         for resource, names in actions.items():
             for first in range(0, len(names), _AT_ONCE):
+                if self.calls_left == 0:  # the other rights are not known
+                    return decisions
                 parameters = {
                     "PolicySourceArn": self.grant.role_arn.text,
                     "ActionNames": names[first : first + _AT_ONCE],
@@ -151,12 +154,15 @@ def _decision(result: JsonObject) -> Decision:
     word = result["EvalDecision"]
     organization = result.get("OrganizationsDecisionDetail", {})
     boundary = result.get("PermissionsBoundaryDecisionDetail", {})
+    # AWS documents both places for a request that names resources
+    parts = [result, *result.get("ResourceSpecificResults", [])]
+    missing = chain.from_iterable(part.get("MissingContextValues", []) for part in parts)
     return Decision(
         word == "allowed",
         word == "explicitDeny",
         not organization.get("AllowedByOrganizations", True),
         not boundary.get("AllowedByPermissionsBoundary", True),
-        frozenset(map(str.lower, result.get("MissingContextValues", []))),
+        frozenset(map(str.lower, missing)),
     )
 
 

@@ -53,11 +53,14 @@ def known_keys(role_arn: RoleArn) -> dict[str, tuple[str, str]]:
 
     The result has the type and the value of each key.
     """
+    current_time = now().strftime("%Y-%m-%dT%H:%M:%SZ")
     return {
         "aws:PrincipalAccount": ("string", role_arn.account_id),
         "aws:PrincipalArn": ("string", role_arn.text),
         "aws:ResourceAccount": ("string", role_arn.account_id),
         "aws:SecureTransport": ("boolean", "true"),
         "aws:ViaAWSService": ("boolean", "false"),
-        "aws:CurrentTime": ("date", now().strftime("%Y-%m-%dT%H:%M:%SZ")),
+        "aws:CurrentTime": ("date", current_time),
+        # A policy that revoked older sessions compares it. Ours are opened for the request.
+        "aws:TokenIssueTime": ("date", current_time),
     }

@@ -6,7 +6,7 @@ They are the bucket, the registration topics and their queue.
 import json
 import re
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
@@ -22,6 +22,7 @@ from app.permissions.set_rules import texts
 from app.strict_json import JsonObject
 
 _PATIENT = BotoConfig(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 2})
+_UNSIGNED = _PATIENT.merge(BotoConfig(signature_version=UNSIGNED))
 _NO_RIGHT = {
     "AccessDenied",
     "AuthorizationError",
@@ -66,8 +67,7 @@ def bucket(config: Config) -> tuple[int, datetime | None]:
 
     200 or 403: the bucket exists; 301: it is in another region; 404: it is absent.
     """
-    unsigned = _PATIENT.merge(BotoConfig(signature_version=UNSIGNED))
-    client = boto3.session.Session(region_name=config.aws.region).client("s3", config=unsigned)
+    client = boto3.session.Session(region_name=config.aws.region).client("s3", config=_UNSIGNED)
     with _calls(client):
         try:
             answer: Any = client.head_bucket(Bucket=config.aws.template_bucket)
@@ -76,6 +76,13 @@ def bucket(config: Config) -> tuple[int, datetime | None]:
     metadata = answer["ResponseMetadata"]
     date = metadata["HTTPHeaders"].get("date")
     return metadata["HTTPStatusCode"], parsedate_to_datetime(date) if date else None
+
+
+def reach_iam(config: Config) -> None:
+    """Send IAM an unsigned request, which it refuses. Its endpoint is the same in all regions."""
+    client = boto3.session.Session(region_name=config.aws.region).client("iam", config=_UNSIGNED)
+    with _calls(client), suppress(ClientError):
+        client.get_account_summary()
 
 
 def queue(region: str, url: str) -> Queue:

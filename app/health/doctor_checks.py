@@ -33,6 +33,7 @@ def vendor_checks(config: Config, db: Database) -> list[HealthCheck]:
         HealthCheck("aws_clock", partial(_aws_clock, config)),
         HealthCheck("session_duration", partial(_session_duration, config)),
         HealthCheck("may_assume", partial(_may_assume, config, db), "aws migrations"),
+        HealthCheck("iam", partial(_iam, config)),
         HealthCheck("bucket", partial(_bucket, config)),
         *registration_checks(config),
         HealthCheck("rights", partial(_rights, db)),
@@ -105,6 +106,18 @@ def _may_assume(config: Config, db: Database) -> HealthFinding:
             " its permissions boundary, and the service control policies of its account.",
         )
     return ok(f"A role let the broker in at {last:%Y-%m-%d %H:%M} UTC.")
+
+
+def _iam(config: Config) -> HealthFinding:
+    try:
+        vendor_resources.reach_iam(config)
+    except Unavailable:
+        return failed(
+            "IAM does not answer, so no proof reads a role's trust policy.",
+            "Look at the network: IAM has one endpoint for all regions, which only a NAT gateway or"
+            " a proxy reaches from most of them.",
+        )
+    return ok("IAM answers.")
 
 
 def _bucket(config: Config) -> HealthFinding:

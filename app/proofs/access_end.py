@@ -21,7 +21,8 @@ def end_dates(admitting: Iterable[Statement], denying: Iterable[Statement]) -> I
     if all(until):
         yield from chain.from_iterable(until)
     for statement in denying:
-        yield from _dates_of(statement, "greaterthan")
+        if not any(_dates_of(statement, "lessthan")):  # else the access begins again
+            yield from _dates_of(statement, "greaterthan")
 
 
 def _dates_of(statement: Statement, order: str) -> Iterator[str]:

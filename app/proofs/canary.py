@@ -155,11 +155,14 @@ class Canary:
 
     def _ask(self, sts: Sts) -> _View:
         began = time.monotonic()
-        sight, seconds, stranger = _sight(sts), _UNCLEAR_FRESH, None
-        if sight is not Sight.UNCLEAR:
-            seconds = _FRESH
+        sight, stranger = _sight(sts), None
+        if sight is Sight.UNCLEAR:
+            # From its end: calls that time out take longer than it counts
+            until = time.monotonic() + _UNCLEAR_FRESH
+        else:
+            until = began + _FRESH
             stranger = self._stranger.let_in(sts) if self.config.proofs.stranger_role_arn else None
-        self._last = view = _View(sight, stranger, began, began + seconds)
+        self._last = view = _View(sight, stranger, began, until)
         if sight not in {Sight.UNCLEAR, self._recorded}:
             self._record(sight)
         return view

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from uuid import UUID
 
@@ -57,6 +57,8 @@ _CANARY_LOST = (
     "A role of our own refuses the broker as well, so this refusal says nothing about this role. It"
     " is asked again in a minute."
 )
+# AWS's clock may be behind ours, and a proof takes a moment
+_CLOCK_MARGIN = timedelta(minutes=15)
 _TRIES = 3  # maximum number of proofs if the connection changes during each
 
 # No call is made for a role in an account that became the vendor's own
@@ -319,8 +321,10 @@ class _VerdictStorage:
         connection, finding = self.connection, self.finding
         if finding.reads_trust:
             connection.access_until = finding.access_until
-        elif finding.verdict is Verdict.PROVEN and connection.has_ended(self.checked_at):
-            connection.access_until = None  # the role works after its end, so that was removed
+        # The role works after its end, which was removed, or which another condition narrows
+        margin = _CLOCK_MARGIN if finding.reads_trust else timedelta(0)
+        if finding.verdict is Verdict.PROVEN and connection.has_ended(self.checked_at - margin):
+            connection.access_until = None
         if connection.reads_itself and finding.reads_itself is False:
             actions.CONNECTION_ROLE_UNREADABLE.record_about(self.db, self.actor, connection, {})
             self.finding = finding._replace(warnings=(*finding.warnings, UNREADABLE))

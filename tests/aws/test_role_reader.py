@@ -278,3 +278,19 @@ def test_a_diagnosis_makes_a_bounded_number_of_calls(sts, http):
     assert isinstance(found.policies, Unavailable)
     assert isinstance(found.decisions, Mapping)  # it had nothing to ask
     assert len(http.requests) == 1 + 40
+
+
+def test_decisions_beyond_the_number_of_calls_are_not_known(sts, http):
+    rights = [("s3:GetObject", f"arn:aws:s3:::{number}/*") for number in range(50)]
+    found = view(
+        sts, http, SETTINGS, *NONE, decided(decision("s3:GetObject", "allowed")), rights=rights
+    )
+    assert [*found.decisions] == rights[:37]
+
+
+def test_missing_keys_of_a_resource_count(sts, http):
+    part = f"<MissingContextValues>{names('aws:SourceVpc')}</MissingContextValues>"
+    result = f"<ResourceSpecificResults><member>{part}</member></ResourceSpecificResults>"
+    answer = decided(decision("s3:ListBucket", "implicitDeny", result))
+    found = view(sts, http, SETTINGS, *NONE, answer, rights=RIGHTS[:1])
+    assert found.decisions[RIGHTS[0]].untold == {"aws:sourcevpc"}

@@ -389,6 +389,16 @@ def test_what_depends_on_an_unknown_condition_is_unknown(patient):
     assert step(found, "permissions")["detail"].endswith("unknown: tag:GetResources.")
 
 
+def test_rights_are_compared_also_if_the_customer_revoked_older_sessions(patient):
+    """By the kit's parameter, or the button of IAM's console."""
+    patient.put("permissions", *copy.deepcopy(patient.policy["Statement"])[:1])
+    lacking = patient.diagnose()["permissions"]["missing"]
+    revoked = {"DateLessThan": {"aws:TokenIssueTime": "2026-01-01T00:00:00Z"}}
+    deny = {"Effect": "Deny", "Action": "*", "Resource": "*", "Condition": revoked}
+    patient.put("AWSRevokeOlderSessions", deny)
+    assert patient.diagnose()["permissions"]["missing"] == lacking != []
+
+
 def test_a_role_that_may_not_simulate_or_not_even_read_itself(patient):
     for may_read in (True, False):
         with patient.iam() as iam:

@@ -458,11 +458,12 @@ def test_many_absent_topics_of_which_some_are_named_and_a_bucket_and_a_work_queu
 
 
 def test_s3_sns_and_sqs_that_do_not_answer(deployment, work_queue_url, monkeypatch):
-    for service in ("S3", "SNS", "SQS"):
+    for service in ("IAM", "S3", "SNS", "SQS"):
         monkeypatch.setenv(f"AWS_ENDPOINT_URL_{service}", f"http://{NOWHERE}")
     warnings = dict.fromkeys(("topic", "queue", "dead_letters"), "warning")
     found = deployment.doctor(
-        {"bucket": "failed", "celery": "failed", **warnings}, celery_url=work_queue_url
+        {"iam": "failed", "bucket": "failed", "celery": "failed", **warnings},
+        celery_url=work_queue_url,
     )
     assert named(found, "skipped").keys() == {"aws_clock", "templates"}
     says(found, bucket="S3 does not answer.", queue="SQS of us-east-1")

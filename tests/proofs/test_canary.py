@@ -449,6 +449,17 @@ def test_while_aws_is_unclear_about_the_canary_no_proof_counts(
     assert world.verify(made)["status"] == "verified"
 
 
+def test_calls_to_the_canary_that_time_out_are_not_repeated_at_once(
+    deployment, canary_clock, monkeypatch
+):
+    def time_out(*, with_id):
+        canary_clock.move(4)
+        raise Unavailable
+
+    monkeypatch.setattr(deployment.sts, "probe_canary", time_out)
+    assert deployment.sight() is Sight.UNCLEAR
+
+
 @pytest.mark.parametrize(
     "row",
     [

@@ -148,6 +148,19 @@ def test_an_end_that_was_read_is_kept_though_the_role_still_works_by_aws_clock(a
 
 
 @on_sqlite
+def test_an_end_long_ago_of_a_role_that_works_ends_nothing(access):
+    """Another condition of the statement narrows it, such as one about addresses."""
+    trust = access.trust(None)
+    deny = copy.deepcopy(trust["Statement"][0]) | {"Effect": "Deny"}
+    date = {"DateGreaterThan": {"aws:CurrentTime": "2026-01-01T00:00:00Z"}}
+    deny["Condition"] = date | {"IpAddress": {"aws:SourceIp": "192.0.2.0/24"}}
+    trust["Statement"].append(deny)
+    access.customer.retrust(access.kit["role_name"], trust)
+    proven = access.verify()
+    assert (proven["status"], proven["access_until"]) == ("verified", None)
+
+
+@on_sqlite
 def test_a_role_that_is_gone_before_its_end_is_broken(access):
     access.customer.remove_role(access.kit["role_name"])
     found = access.verify()

@@ -79,7 +79,10 @@ _FAILED = (
     ({MISSING}, "The role{now} lets us in without an External ID."),
     ({FOREIGN}, "The role{now} accepts an External ID that is not this tenant's."),
     ({STRANGER}, "The role{now} lets in another AWS account than ours."),
-    ({DEMANDS}, "The trust policy{now} has a statement that lets us in without the External ID."),
+    (
+        {DEMANDS},
+        "The trust policy{now} lets us in without the External ID, or with another customer's.",
+    ),
     ({OWN}, "The role{now} refuses this tenant's External ID, or was deleted."),
     ({ACCOUNT}, "The role is{now} in another account than its ARN says."),
 )

@@ -125,7 +125,7 @@ _FAILED = {
         MISSING: "The role lets us in without your External ID.",
         FOREIGN: "The role lets us in with somebody else's External ID.",
         STRANGER: "The role lets in another account than ours.",
-        DEMANDS: "A statement of its trust policy lets us in without your External ID.",
+        DEMANDS: "A statement of its trust policy does not demand your External ID alone.",
     },
 }
 _TO_APPROVE = "All checks passed. This role may change things, so we must approve it before use."
