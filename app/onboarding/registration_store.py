@@ -1,7 +1,8 @@
 """The changes that a stack's message makes (invariant 12 in docs/architecture.md).
 
-A message adds a pending connection, or makes an existing one due. It never verifies, moves,
-suspends, resumes, removes or revives a connection.
+A message adds a pending connection, or makes an existing one due, and voids the sessions that
+processes keep if the customer revoked sessions. It never verifies, moves, suspends, resumes,
+removes or revives a connection.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from app.connections import connections
 from app.errors import ConflictError, RateLimitedError, RoleNotAllowedError
 from app.ids import RoleArn
 from app.limits.counting_in_database import take
-from app.limits.limits import MESSAGES
+from app.limits.limits import MESSAGES, REPORTS
 from app.onboarding.registration_tokens import TokenIds, VoidMessage, tenant_of_token
 from app.permissions.permission_sets import PermissionSets, read_label
 from app.proofs.access_end import end_of
@@ -127,6 +128,10 @@ class CheckedMessage:
         SetRequests(db, actor, connection).apply_label(self.sets, label, by_tag=False)
         if "AccessUntil" in request.properties:  # not in templates of older releases
             connection.access_until = end_of([request.property("AccessUntil")])
+        revoked = request.property("RevokeSessionsBefore")
+        is_new = revoked and revoked != request.old_properties.get("RevokeSessionsBefore")
+        if is_new and not take(db, REPORTS, connection.tenant_id):
+            connection.version += 1  # AWS refuses the sessions that processes keep
 
     def _add(self, db: Session, actor: Actor, tenant: Tenant) -> Connection:
         # Templates of older releases name no permission set; their roles get the default set

@@ -82,9 +82,7 @@ def test_nothing_that_adds_increments_the_revocation_counter(world, customer, fa
     world.connect(tenant, pending["role_arn"], status="pending")
     assert by_hand.counter == before, "a connection that could not issue has nothing to lose"
     admin("POST", f"{path}/suspend", REASON)
-    before = by_hand.counter
     admin("POST", f"{path}/resume", REASON)
-    assert by_hand.counter == before
     admin("POST", path_of(connection, "/suspend"), REASON)
     before = by_hand.counter
     assert admin("POST", path_of(connection, "/resume"), REASON)["status"] == "verified"

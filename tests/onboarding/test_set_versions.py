@@ -515,3 +515,28 @@ def test_of_two_sets_that_wait_the_vendor_approves_the_one_that_it_names(shop, c
         assert approved["sets_to_approve"] == left
     assert approved["permission_set"] == own_set
     assert approved["wanted_permission_set"] == other_set
+
+
+@pytest.mark.parametrize("suspended", [False, True])
+def test_sessions_that_the_customer_revoked_are_not_issued_again(shop, customer, suspended):
+    """By the stack's parameter. While the tenant is suspended, its stacks' messages are void."""
+    world, tenant = shop.world, shop.world.tenant()
+    made = launched(world, customer, tenant, shop.reads)
+    key, path = world.key("credentials:issue", tenant=tenant).key, path_of(made, "/credentials")
+    processes = [Api(app, key) for app in (shop.app, shop.other)]
+    before = {process("POST", path)["AccessKeyId"] for process in processes}
+    whole = f"/v1/tenants/{tenant['id']}"
+    if suspended:
+        world.admin("POST", f"{whole}/suspend", {"reason": "x"})
+    name = made["role_arn"].rpartition("/")[2]
+    update_stack(world, customer, name, RevokeSessionsBefore="2026-11-30T00:00:00Z")
+    registered(world, shop.app, customer)
+    if suspended:
+        world.admin("POST", f"{whole}/resume", {"reason": "y"})
+    verify(world, made)
+    after = {process("POST", path)["AccessKeyId"] for process in processes}
+    assert before.isdisjoint(after)
+    update_stack(world, customer, name, AccessUntil="2037-11-30T00:00:00Z")
+    registered(world, shop.app, customer)
+    verify(world, made)
+    assert {process("POST", path)["AccessKeyId"] for process in processes} == after
