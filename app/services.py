@@ -54,7 +54,7 @@ class Services:
         interval, prober = schedule.RoutineInterval(db, config), canary.Canary(db, config)
         sessions, self.rates = _shared(config)
         self.quotas = Quotas(db, config)
-        self.tenant_share = tenant_share.TenantShare()
+        self.tenant_share = share = tenant_share.TenantShare()
         self.audit, self.idempotency = AuditLog(db), IdempotencyKeys(db)
         self.webhook_secrets = endpoint_secrets.Secrets(config.database.secret_keys)
         self.endpoints, self.redelivery, self.deliveries = _webhooks(self)
@@ -73,7 +73,7 @@ class Services:
         self.publication = publication.Publication(config, sets)
         self.onboarding = kit.Onboarding(db, self.publication, config, sets)
         self.links = page_links.Links(
-            db, self.onboarding, self.connections, self.verification, config, self.rates
+            db, self.onboarding, self.connections, self.verification, config, self.rates, share
         )
         self.registrations = _registrations(db, config, sets)
         self.authorization = memory = authorization.Authorization(

@@ -106,11 +106,11 @@ class ApiKeys:
             scope_bits=to_bits(scopes),
             may_give_bits=to_bits(may_give),
             tenant_id=tenant_id,
-            expires_at=bounded_expiry(expires_at, principal.expires_at),
             permission_sets=permission_sets,
             made_by=principal.key_id,
         )
         with self._db.write(Making(principal)) as db:
+            key.expires_at = bounded_expiry(expires_at, _expiry_of(db, principal))
             _ensure_room(db, principal, tenant_id, self._limit)
             return _add(db, principal, key, generate_key())
 
@@ -168,7 +168,7 @@ class ApiKeys:
             ensure_may_end(db, principal, old)
             if old.replaced_by is not None:
                 raise ConflictError("This key was replaced already; replace its successor.")
-            successor = _successor(old, principal)
+            successor = _successor(old, principal, _expiry_of(db, principal))
             family_revocation.inherit(db, old.id, successor.id, by=principal.key_id)
             # Twice the limit, so that a tenant that has reached the limit can replace all its keys
             twice = self._limit._replace(most=2 * self._limit.amount)
@@ -248,7 +248,12 @@ def _reference(key: ApiKey) -> KeyReference:
     return {"api_key_id": str(key.id), "name": key.name}
 
 
-def _successor(old: ApiKey, principal: Maker) -> ApiKey:
+def _expiry_of(db: Session, principal: Maker) -> datetime | None:
+    """Return when the principal's key expires. A replacement may have ended it meanwhile."""
+    return db.scalar(select(ApiKey.expires_at).filter_by(id=principal.key_id))
+
+
+def _successor(old: ApiKey, principal: Maker, limit: datetime | None) -> ApiKey:
     expires_at = old.expires_at and now() + min(old.expires_at - old.created_at, _LIFETIME_MAX)
     return ApiKey(
         id=new_id(),
@@ -258,7 +263,7 @@ def _successor(old: ApiKey, principal: Maker) -> ApiKey:
         tenant_id=old.tenant_id,
         permission_sets=old.permission_sets,
         made_by=principal.key_id,  # it got the text, so its revocation must revoke the successor
-        expires_at=_earlier(expires_at, principal.expires_at),
+        expires_at=_earlier(expires_at, limit),
     )
 
 

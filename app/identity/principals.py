@@ -222,7 +222,6 @@ class OperatorPrincipal(Principal):
     may_add_deleted = True
     key_id = None  # what the operator creates is in no key's family
     lock_id = None
-    expires_at = None
     delegate_id = None
 
     @property

@@ -42,6 +42,7 @@ from app.identity.family_revocation import Ending, Making
 from app.ids import ACCOUNT_ID, RoleArn
 from app.limits.counting_in_memory import Rates
 from app.limits.limits import LINKS
+from app.limits.tenant_share import TenantShare
 from app.onboarding.kit import Onboarding
 from app.proofs import verification
 from app.settings import return_urls
@@ -67,6 +68,7 @@ _LEFTOVERS_SHOWN = timedelta(days=30)
 _ROLES_READ = 1_000  # maximum of a deleted tenant's roles that name its leftovers
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
+_LOOK_UP_SECONDS = 1.0  # how long the look-up of an unknown token waits for a place
 _LINKS = 10_000  # most links in a process's memory
 # Built once, for speed. Anybody may send any number of requests with made-up tokens, so the first
 # look-up is as cheap as possible.
@@ -105,6 +107,7 @@ class Links:
     _verification: verification.Verification
     _config: Config
     _rates: Rates
+    _share: TenantShare
     # Maps a link's digest to the id of the link, and to its tenant's id unless it opens no page. A
     # request counts for both ids. So requests beyond the limit are refused without the database.
     _ids: LRUCache[bytes, tuple[UUID, UUID | None]] = field(
@@ -227,8 +230,8 @@ class Links:
         """Open the page of a link, and count the request.
 
         A request with a revoked or expired link counts only for the link, even the first request.
-        Raises RateLimitedError, and the same NotFoundError for every reason why a link does not
-        work.
+        Raises RateLimitedError, also if too many unknown tokens are looked up at once, and the same
+        NotFoundError for every reason why a link does not work.
         """
         if not _TOKEN.fullmatch(token):
             raise NotFoundError
@@ -237,7 +240,7 @@ class Links:
         with self._lock:
             ids = self._ids.get(digest)
         if ids is None:
-            with self._db.read() as db:
+            with self._share.looking_up(_LOOK_UP_SECONDS), self._db.read() as db:
                 row = db.scalar(_BY_DIGEST, {"digest": digest})
             if row is None:
                 raise NotFoundError

@@ -7,6 +7,7 @@ attacked in the folders of what limits them.
 
 import itertools
 import math
+import secrets
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -504,12 +505,17 @@ def test_stops_with_keys_whose_stops_failed_come_last(pauses):
 
 
 @on_sqlite
-def test_an_unknown_key_takes_a_place_at_each_route_that_looks_it_up(world, monkeypatch):
+def test_an_unknown_key_or_link_takes_a_place_at_each_route_that_looks_it_up(world, monkeypatch):
     looks = Mock(side_effect=world.services.tenant_share.looking_up)
     monkeypatch.setattr(world.services.tenant_share, "looking_up", looks)
     issue = f"/v1/tenants/{new_id()}/connections/{new_id()}/credentials"
     for number, (method, path) in enumerate(
-        (("GET", "/v1/tenants"), ("POST", issue), ("GET", "/readyz"))
+        (
+            ("GET", "/v1/tenants"),
+            ("POST", issue),
+            ("GET", "/readyz"),
+            ("GET", f"/onboard/{secrets.token_urlsafe(32)}"),
+        )
     ):
         world.admin.with_key(generate_key()).raw(method, path)
         assert looks.call_count == number + 1, path

@@ -171,6 +171,20 @@ def test_a_key_does_not_outlive_its_maker(scene):
     assert dt.datetime.fromisoformat(grandchild["expires_at"]) == sooner
 
 
+def test_a_key_that_is_replaced_while_its_request_arrives_makes_none_that_outlives_it(scene, app):
+    """The key was checked before, with the request's header."""
+    keys = app.extensions["deputy"].api_keys
+    everything = frozenset({Scope.KEYS_WRITE})
+    old, text = keys.create_key(OPERATOR, name="x", scopes=everything)
+    other, _ = keys.create_key(OPERATOR, name="x", scopes=everything)
+    principal = keys.authenticate(text)
+    keys.replace_key(OPERATOR, old.id, grace_seconds=60)
+    end = keys.get_key(OPERATOR, old.id)[0].expires_at
+    child, _ = keys.create_key(principal, name="x", scopes=everything)
+    successor, _, _ = keys.replace_key(principal, other.id, grace_seconds=0)
+    assert child.expires_at == successor.expires_at == end is not None
+
+
 @pytest.mark.parametrize("bound", [True, False], ids=["bound", "unbound"])
 def test_a_key_neither_sees_nor_revokes_a_stronger_one(scene, app, bound):
     globex, acme = UUID(scene.globex["id"]), UUID(scene.acme["id"])

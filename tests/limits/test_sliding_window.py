@@ -1,7 +1,13 @@
 """The sliding window where clocks are wrong, and its waits."""
 
-import pytest
+from contextlib import suppress
+from datetime import timedelta
 
+import pytest
+import time_machine
+
+from app.clock import now
+from app.errors import RateLimitedError
 from app.limits.counting_in_database import count_use
 from app.store.models import QuotaUse
 
@@ -34,3 +40,21 @@ def test_the_wait_is_long_enough_and_not_longer_than_needed(counts, passed):
     assert wait > 0
     assert count(used(*counts), 600 + passed + wait + 1e-6) == 0
     assert count(used(*counts), 600 + passed + wait - 1.01) > 0
+
+
+def test_changes_that_a_clock_far_ahead_refused_are_allowed_when_it_is_right_again(world):
+    services, right = world.services, now()
+    principal = services.api_keys.authenticate(world.key("keys:write", tenant=world.tenant()).key)
+
+    def change():
+        with services.db.write(services.quotas.limiting_changes(principal)):
+            pass
+
+    with time_machine.travel(right + timedelta(hours=1), tick=False):
+        with suppress(RateLimitedError):
+            for _ in range(100):
+                change()
+        with pytest.raises(RateLimitedError):
+            change()
+    with time_machine.travel(right + timedelta(seconds=30), tick=False):
+        change()
