@@ -147,23 +147,24 @@ _NO_RIGHTS = """
 SELECT relname FROM pg_class
 WHERE relkind IN ('r', 'p') AND relnamespace = current_schema()::regnamespace
 AND relname NOT LIKE 'audit_events_%' AND relname <> 'alembic_version'
-AND NOT has_table_privilege(oid, 'INSERT')
+AND NOT (has_table_privilege(oid, 'SELECT') AND has_table_privilege(oid, 'INSERT')
+AND has_table_privilege(oid, 'UPDATE') AND has_table_privilege(oid, 'DELETE'))
 ORDER BY relname
 """  # rows of the log's partitions are written through audit_events
 
 
 def _rights(db: Database) -> HealthFinding:
-    """Check that a database role that does not own the tables may write into them."""
+    """Check that a database role that does not own the tables may read and write them."""
     if db.engine.dialect.name != "postgresql":
         return ok("SQLite has no roles.")
     with db.read() as session:
         closed = session.scalars(text(_NO_RIGHTS)).all()
     if closed:
         return failed(
-            f"This database role may not write into {', '.join(closed[:5])}.",
+            f"This database role may not read and write {', '.join(closed[:5])}.",
             "Grant it its rights again, as after each migrate (docs/install.md, Database).",
         )
-    return ok("This database role may write into every table.")
+    return ok("This database role may read and write every table.")
 
 
 def _audit_log(config: Config, db: Database) -> HealthFinding:

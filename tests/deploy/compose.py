@@ -51,7 +51,7 @@ def make_roles(login, script, password_files):
         values = {
             name: password_files[variable].read_text().rstrip("\n") for name, variable in named
         }
-        script = re.sub(r"^\\.*\n|^SELECT .*\\gset\n", "", script, flags=re.MULTILINE)
+        script = re.sub(r"^\\.*\n", "", script, flags=re.MULTILINE).replace(" \\gset", ";")
         script = re.sub(
             r":'(\w+)'", lambda found: sql.Literal(values[found[1]]).as_string(db), script
         )

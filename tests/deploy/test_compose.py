@@ -20,7 +20,7 @@ import pytest
 import redis
 
 from tests.conftest import NGINX
-from tests.deploy.compose import BY_HAND, DEPLOY, NETWORKS, SECRETS, SERVICES, Compose
+from tests.deploy.compose import BY_HAND, DEPLOY, NETWORKS, SECRETS, SERVICES, Compose, make_roles
 from tests.deploy.conftest import (
     DOCUMENT,
     commands,
@@ -72,7 +72,7 @@ def walk(composed, name, publisher):
                 printed[words[-1]] = composed.run("operator", *words, ends=ends)
             case ["compose", "up", "--build", "--detach"]:
                 composed.up()
-            case ["compose()" | "export", *_]:
+            case ["compose()" | "echo", *_]:
                 pass
             case other:
                 raise AssertionError(other)
@@ -334,3 +334,14 @@ def test_the_services_have_longer_to_end_than_their_requests():
     for name in ("web", "worker"):
         seconds = int(SERVICES[name]["stop_grace_period"].rstrip("s"))
         assert seconds > of_gunicorn("graceful_timeout")
+
+
+def test_the_roles_keep_their_passwords_if_a_file_is_missing(own_postgresql, tmp_path):
+    """psql then goes on with an empty text, and an empty password lets nobody in."""
+    url = own_postgresql.engine.url.set(drivername="postgresql")
+    paths = {name: tmp_path / name for name in ("OWNER_PASSWORD_FILE", "WEB_PASSWORD_FILE")}
+    for path, text in zip(paths.values(), ("a-password", ""), strict=True):
+        path.write_text(text)
+    script = (DEPLOY / "roles.sql").read_text()
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        make_roles(url.render_as_string(hide_password=False), script, paths)
