@@ -150,7 +150,10 @@ class SetRequests(NamedTuple):
                 move.version = None
         elif move is not None and name == move.permission_set:
             move.version = version
-            self._move()
+            # After an earlier message, only the tag of a role that can be read says which set it
+            # has. A second move by messages would forget the connection's own set.
+            if by_tag or not connection.reads_itself or connection.tagged_set in {None, name}:
+                self._move()
 
     def _move(self) -> None:
         """Move to the requested permission set if the role has it and the vendor has allowed it."""

@@ -120,6 +120,16 @@ def test_a_second_request_does_not_make_a_message_take_back_what_an_earlier_one_
     assert row.permission_sets == {"reads", "writes", "third"}
 
 
+def test_messages_about_two_sets_do_not_make_a_role_that_can_be_read_lose_its_own():
+    row = connection(S.VERIFIED, permission_set="writes", reads_itself=True)
+    for name, decision in (("third", None), ("reads", ApprovalDecision.NOT_NEEDED)):
+        requests(row).ask_for(name, decision)
+        requests(row).note_set(name, 1, by_tag=False)
+    assert row.permission_sets >= {"writes", "third"}
+    requests(row).note_set("reads", 1, by_tag=True)
+    assert row.permission_sets == {"reads"}
+
+
 def test_a_move_withdraws_the_request_for_the_set_before():
     """Also while the connection is suspended, which is due for nothing then."""
     row = connection(S.PENDING, permission_set="writes")
