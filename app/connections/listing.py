@@ -14,12 +14,14 @@ from app.permissions.permission_sets import PermissionSets
 from app.store.database import Database
 from app.store.keyset import Page, page, with_values
 from app.store.models import (
+    LIVE,
     Connection,
     ConnectionStatus,
     ExternalIdOrigin,
     ExternalIdRow,
     Proof,
     live_of,
+    live_ranges_of,
 )
 from app.store.models.external_id import IMPORTED
 
@@ -109,6 +111,16 @@ class Listing:
         Raises NotFoundError for another tenant, and ForbiddenError for a bound key if no tenant is
         given.
         """
+        takes_long = (
+            criteria.update_available is not None or criteria.external_id_origin is not None
+        )
+        # An account and a connection have indexes of their own
+        in_parts = not (criteria.account_id or criteria.connection_id or takes_long)
+        either = []
+        if criteria.tenant_id is None and (in_parts or criteria.statuses):
+            either = [Connection.status == status for status in criteria.statuses or LIVE]
+        elif criteria.tenant_id is not None and in_parts:
+            either = live_ranges_of(criteria.tenant_id)
         query = with_values(
             select(Connection).where(Connection.status != ConnectionStatus.DELETED),
             tenant_id=criteria.tenant_id,
@@ -116,6 +128,8 @@ class Listing:
             role_arn=criteria.role_arn,
             id=criteria.connection_id,
         )
+        if criteria.statuses:
+            query = query.where(Connection.status.in_(criteria.statuses))
         if criteria.update_available is not None:
             # `has_update` in SQL. `outdated` is NULL for an unknown permission set or version.
             current = case(self._sets.versions, value=Connection.permission_set)
@@ -126,15 +140,6 @@ class Listing:
             imported = Connection.external_id_id.in_(select(ExternalIdRow.id).where(IMPORTED))
             is_wanted = criteria.external_id_origin is ExternalIdOrigin.IMPORTED
             query = query.where(imported if is_wanted else ~imported)
-        takes_long = (
-            criteria.update_available is not None or criteria.external_id_origin is not None
-        )
-        either = []
-        if criteria.tenant_id is None:
-            either = [Connection.status == status for status in criteria.statuses]
-        elif criteria.statuses:
-            # `either` would read the index by status, which has the rows of all tenants
-            query = query.where(Connection.status.in_(criteria.statuses))
         with self._db.read(long=takes_long) as db:
             if criteria.tenant_id is None:
                 principal.require_vendor()
@@ -201,7 +206,7 @@ class Listing:
         permission_set: str,
         limit: int,
     ) -> Sequence[str]:
-        """Return the ARNs of one tenant's roles with another name or permission set, oldest first.
+        """Return the ARNs of some of one tenant's roles with another name or permission set.
 
         Raises NotFoundError.
         """
@@ -214,7 +219,7 @@ class Listing:
         query = select(Connection.role_arn).where(live_of(tenant_id), other)
         with self._db.read(long=True) as db:
             tenant_of(db, principal, tenant_id)
-            return db.scalars(query.order_by(Connection.id).limit(limit)).all()
+            return sorted(db.scalars(query.limit(limit)))
 
     def summary(self, principal: Principal, tenant_id: UUID) -> dict[ConnectionStatus, int]:
         """Return how many connections a tenant has in each status.

@@ -26,7 +26,8 @@ from app.onboarding.publication import Publication, Rendered, SetVersions
 from app.onboarding.registration_tokens import RegistrationTokens
 from app.permissions.permission_sets import PermissionSet, PermissionSets, managed_policy_arn
 from app.store.database import Database, Session
-from app.store.models import Approval, Connection, live_of
+from app.store.keyset import page
+from app.store.models import Approval, Connection, live_of, live_ranges_of
 from app.store.models.deployment import deployment_id
 
 # Parameters that an update keeps. With another RoleName, it would create another role.
@@ -315,11 +316,13 @@ def _newest(db: Session, tenant_id: UUID, chosen: PermissionSet) -> Connection |
     """Return the newest role that is to move to the chosen set, or else the newest with it."""
     needed = joinedload(Connection.external_id_row), joinedload(Connection.move)
     role = select(Connection).options(lazyload("*"), *needed)
-    newest = role.where(live_of(tenant_id)).order_by(Connection.id.desc()).limit(1)
-    moving = newest.join(Approval, Approval.id == Connection.move_id)
+    moving = role.where(live_of(tenant_id)).order_by(Connection.id.desc()).limit(1)
+    moving = moving.join(Approval, Approval.id == Connection.move_id)
     moving = moving.where(Approval.permission_set == chosen.name)
-    settled = newest.where(Connection.permission_set == chosen.name)
-    return db.scalars(moving).one_or_none() or db.scalars(settled).one_or_none()
+    settled = role.where(Connection.permission_set == chosen.name)
+    ranges = live_ranges_of(tenant_id)
+    newest = page(db, settled, Connection.id, limit=1, after=None, either=ranges).items
+    return db.scalars(moving).one_or_none() or next(iter(newest), None)
 
 
 def _launch_url(home: str, parameters: dict[str, str], template_url: str, stack_name: str) -> str:

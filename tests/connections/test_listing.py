@@ -4,6 +4,7 @@ of one index.
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 
 import pytest
 import sqlalchemy
@@ -174,6 +175,17 @@ def test_several_statuses_of_a_tenant_are_read_among_its_own_connections(service
     wanted = ConnectionFilter(tenant_id=busy_tenant.id, statuses=(S.VERIFIED, S.BROKEN))
     (plan,) = plans(services, lambda: services.listing.list(ADMIN, wanted, limit=50, after=None))
     assert "ix_connections_status" not in plan, plan
+
+
+def test_a_list_reads_ranges_of_an_index_that_have_no_deleted_connections(services, busy_tenant):
+    """Their rows are kept, and a tenant may have any number of them."""
+    for wanted, index in (
+        (ConnectionFilter(tenant_id=busy_tenant.id), "ix_connections_standing"),
+        (ConnectionFilter(), "ix_connections_status"),
+    ):
+        look = partial(services.listing.list, ADMIN, wanted, limit=50, after=None)
+        (plan,) = plans(services, look)
+        assert index in plan, plan
 
 
 @pytest.mark.parametrize("has_update", [True, False])

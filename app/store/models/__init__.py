@@ -18,7 +18,14 @@ from app.store.models.api_key import ApiKey
 from app.store.models.approval import Approval, ApprovalDecision
 from app.store.models.audit_event import ISSUED, NOT_ISSUED, NOT_ISSUED_TO, AuditEvent
 from app.store.models.base import TenantOwned
-from app.store.models.connection import IN_ROUTINE, URGENT, Connection, live_of
+from app.store.models.connection import (
+    IN_ROUTINE,
+    LIVE,
+    URGENT,
+    Connection,
+    live_of,
+    live_ranges_of,
+)
 from app.store.models.connection_status import ConnectionStatus, StackState
 from app.store.models.deployment import (
     BackgroundWorker,

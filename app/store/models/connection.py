@@ -9,6 +9,7 @@ from sqlalchemy import (
     Index,
     String,
     UniqueConstraint,
+    and_,
     literal_column,
     text,
 )
@@ -339,9 +340,27 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
         self.refuses = False
 
 
+# The statuses are listed so that the database can use an index by status. With "<> 'deleted'" it
+# would read the rows of deleted connections too, of which a tenant may have any number.
+LIVE = tuple(status for status in ConnectionStatus if status is not ConnectionStatus.DELETED)
+
+
 def live_of(tenant_id: UUID) -> ColumnElement[bool]:
     """Return the condition for the tenant's connections that are not deleted."""
-    return (Connection.tenant_id == tenant_id) & (Connection.status != ConnectionStatus.DELETED)
+    return (Connection.tenant_id == tenant_id) & Connection.status.in_(LIVE)
+
+
+def live_ranges_of(tenant_id: UUID) -> list[ColumnElement[bool]]:
+    """Return the same as one condition for each range of an index that is in order of the id."""
+    ranges = [(status, False) for status in LIVE] + [(ConnectionStatus.PENDING, True)]
+    return [
+        and_(
+            Connection.tenant_id == tenant_id,
+            Connection.status == status,
+            Connection.refuses == refuses,
+        )
+        for status, refuses in ranges
+    ]
 
 
 # The proof queue claims proofs of two kinds, each by an index of its own. The values are literals,
