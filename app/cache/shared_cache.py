@@ -20,14 +20,13 @@ from limits import RateLimitItemPerSecond
 from limits.storage import RedisStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 from redis.backoff import NoBackoff
-from redis.exceptions import MaxConnectionsError
 from redis.retry import Retry
 
 from app.log import logger
 
 _ANSWER_SECONDS = 0.25  # timeout; a slower cache costs more than it saves
 _LEAVE_ALONE_SECONDS = 2.0  # pause after a failure, before the next call
-_POOL = 256  # connections; further calls at the same time find nothing
+_POOL = 256  # connections; with more calls at once, the cache counts as lost for a while
 # Deletes the lock only if its value is this process's token. The lock may have expired, and another
 # process may hold it now.
 _UNLOCK = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end"
@@ -82,11 +81,10 @@ class SharedCache:
         changes = self._changes
         try:
             answer = call()
-        except MaxConnectionsError:  # this process uses them all; the cache is not lost
-            return None
         except (redis.RedisError, OSError) as error:
             if isinstance(error, redis.ReadOnlyError):  # a replica, after a failover
-                self.client.connection_pool.disconnect()
+                # Only those that nobody uses: a call would fail on a closed connection
+                self.client.connection_pool.disconnect(inuse_connections=False)
             self._note(changes, error)
             self._refuses = writes and isinstance(error, redis.ResponseError)
             return None

@@ -1,5 +1,6 @@
 """The queries that read only what a principal can see: each filters by the principal's tenant."""
 
+from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
 
@@ -44,7 +45,7 @@ _AT_COUNTER = _OWNED.options(
     lazyload(Connection.tenant),
     lazyload(Connection.approval),
     lazyload(Connection.move),
-).add_columns(Tenant.status, REVOCATION_COUNTER)
+).add_columns(Tenant.status, Tenant.resumed_at, REVOCATION_COUNTER)
 
 
 def tenant_of(db: Session, principal: Principal, tenant_id: UUID, *, lock: bool = False) -> Tenant:
@@ -88,17 +89,18 @@ def lock_owned(
 
 def owned_at_counter(
     db: Session, principal: Principal, tenant_id: UUID, connection_id: UUID
-) -> tuple[int, Connection, TenantStatus]:
-    """Return the revocation counter, the connection and its tenant's status, from one statement.
+) -> tuple[int, Connection, TenantStatus, datetime | None]:
+    """Return the revocation counter, the connection, and two columns of its tenant.
 
+    They are from one statement. The columns are the tenant's status, and when it was resumed last.
     The connection is the one that `owned` returns. Raises NotFoundError.
     """
     ids = _scoped(principal, tenant_id, connection_id=connection_id)
     row = db.execute(_AT_COUNTER, ids).unique().one_or_none()
     if row is None:
         raise NotFoundError
-    connection, status, counter = row
-    return counter, connection, status
+    connection, status, resumed_at, counter = row
+    return counter, connection, status, resumed_at
 
 
 def _scoped(principal: Principal, tenant_id: UUID, **ids: UUID) -> dict[str, UUID]:

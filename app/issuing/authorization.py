@@ -17,6 +17,7 @@ from collections.abc import Callable, Hashable, Iterator
 from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Generic, TypeVar
 from uuid import UUID
 
@@ -67,6 +68,7 @@ class VerifiedConnection:
     role_unique_id: str | None
     permission_sets: frozenset[str]
     external_id_id: UUID
+    tenant_resumed_at: datetime | None
     # The proof that was latest when this object was read allows issuing until this time, in seconds
     # since 1970. A later proof only extends the time, so comparisons leave out this field.
     proven_until: float = field(compare=False)
@@ -244,7 +246,9 @@ class Authorization:
         """
 
         def read(db: Session) -> tuple[int, VerifiedConnection]:
-            counter, connection, status = owned_at_counter(db, principal, *connection_key)
+            counter, connection, status, resumed_at = owned_at_counter(
+                db, principal, *connection_key
+            )
             with refused_about(connection_key):
                 connection.ensure_issues(status)
                 if connection.account_id in self._config.own_accounts:  # since it was connected
@@ -259,6 +263,7 @@ class Authorization:
                 permission_sets=connection.permission_sets,
                 proven_until=until.timestamp() if until else 0.0,
                 external_id_id=connection.external_id_id,
+                tenant_resumed_at=resumed_at,
             )
 
         return self._entry(self._connections, connection_key, read)

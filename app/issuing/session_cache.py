@@ -86,9 +86,10 @@ class CacheKey(NamedTuple):
         gets a session that was opened for a different request.
         """
         grant = connection.grant
-        row = connection.tenant_id.hex, connection.connection_id.hex, connection.version
+        tenant = connection.tenant_id.hex, connection.tenant_resumed_at
+        row = connection.connection_id.hex, connection.version
         role = grant.role_arn.text, grant.external_id, connection.role_unique_id
-        text = orjson.dumps([*row, *role, key_id.hex, duration_seconds, policy])
+        text = orjson.dumps([*tenant, *row, *role, key_id.hex, duration_seconds, policy])
         return cls(connection.tenant_id, text, hashlib.sha256(text).digest())
 
     @property
@@ -260,7 +261,7 @@ class SessionCache:
                     return self._keep(key, fetch()), "sts"
                 token = shared.lock(lock, _LOCK_SECONDS)
                 if token is None:
-                    time.sleep(pause)
+                    time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
                     pause = min(pause * _PAUSE_GROWTH, _LONGEST_PAUSE)
         finally:
             if token is not None:

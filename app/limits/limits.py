@@ -108,6 +108,9 @@ VENDOR_STOPS = STOPS._replace(
 UNKNOWN_KEYS = VENDOR_STOPS._replace(
     name="unknown", what="look-ups of keys that are unknown, or bound to no tenant", most=8
 )
+UNKNOWN_LINKS = UNKNOWN_KEYS._replace(
+    name="unknown_links", what="look-ups of unknown onboarding links", most=4
+)
 # A refusal costs time too, and a client may retry at once. So refused requests are held for a
 # second, 64 at a time, and the others wait for their turn.
 HELD_REFUSALS = Limit(

@@ -129,13 +129,15 @@ class TenantShare:
         """
         return self._place(NAMES_RESOLVED, subject or _VENDOR)
 
-    def looking_up(self, patience: float = math.inf) -> AbstractContextManager[None]:
-        """Hold a place for the look-up of a key that this process does not know.
+    def looking_up(
+        self, patience: float = math.inf, limit: Limit = UNKNOWN_KEYS
+    ) -> AbstractContextManager[None]:
+        """Hold a place for the look-up of a key, or of a link, that this process does not know.
 
         Anybody may send such keys, and the look-ups must not use up the database connections.
         Raises RateLimitedError after `patience` seconds without a place.
         """
-        return self._place(UNKNOWN_KEYS._replace(patience=patience), _VENDOR)
+        return self._place(limit._replace(patience=patience), _VENDOR)
 
     def hold(self, subject: UUID) -> None:
         """Hold a request for a moment before it is refused.

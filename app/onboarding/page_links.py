@@ -41,7 +41,7 @@ from app.identity import (
 from app.identity.family_revocation import Ending, Making
 from app.ids import ACCOUNT_ID, RoleArn
 from app.limits.counting_in_memory import Rates
-from app.limits.limits import LINKS
+from app.limits.limits import LINKS, UNKNOWN_LINKS
 from app.limits.tenant_share import TenantShare
 from app.onboarding.kit import Onboarding
 from app.proofs import verification
@@ -68,7 +68,6 @@ _LEFTOVERS_SHOWN = timedelta(days=30)
 _ROLES_READ = 1_000  # maximum of a deleted tenant's roles that name its leftovers
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
-_LOOK_UP_SECONDS = 1.0  # how long the look-up of an unknown token waits for a place
 _LINKS = 10_000  # most links in a process's memory
 # Built once, for speed. Anybody may send any number of requests with made-up tokens, so the first
 # look-up is as cheap as possible.
@@ -240,7 +239,7 @@ class Links:
         with self._lock:
             ids = self._ids.get(digest)
         if ids is None:
-            with self._share.looking_up(_LOOK_UP_SECONDS), self._db.read() as db:
+            with self._share.looking_up(1.0, UNKNOWN_LINKS), self._db.read() as db:
                 row = db.scalar(_BY_DIGEST, {"digest": digest})
             if row is None:
                 raise NotFoundError

@@ -20,7 +20,7 @@ from app.connections import connections
 from app.errors import ConflictError, RateLimitedError, RoleNotAllowedError
 from app.ids import RoleArn
 from app.limits.counting_in_database import take
-from app.limits.limits import MESSAGES, REPORTS
+from app.limits.limits import MESSAGES
 from app.onboarding.registration_tokens import TokenIds, VoidMessage, tenant_of_token
 from app.permissions.permission_sets import PermissionSets, read_label
 from app.proofs.access_end import end_of
@@ -52,14 +52,14 @@ class CheckedMessage:
         same = self._of_stack().where(Registration.request_id == request.request_id)
         if db.scalars(same).one_or_none() is not None:
             return
-        stack = self._stack_after(db)
+        follows = self._follows_soon(db)
         registration = Registration(
             tenant_id=tenant.id, stack_id=request.stack_id, request_id=request.request_id
         )
         db.add(registration)
         db.flush()
         actor = Actor("registration", str(registration.id), "a customer's stack")
-        if not self._apply(db, actor, tenant, stack):
+        if not self._apply(db, actor, tenant, follows):
             db.delete(registration)
 
     def _of_stack(self) -> Select[Registration]:
@@ -68,21 +68,27 @@ class CheckedMessage:
             Registration.stack_id == self.request.stack_id,
         )
 
-    def _stack_after(self, db: Session) -> StackState:
-        """Return the stack's state after this message.
+    def _follows_soon(self, db: Session) -> bool:
+        """Return whether the stack sent exactly one message before, within the last hour."""
+        times = self._of_stack().with_only_columns(Registration.created_at).limit(2)
+        earlier = db.scalars(times).all()
+        return len(earlier) == 1 and earlier[0] > now() - _CREATION
+
+    def _stack_after(self, existing: Connection | None, follows: bool) -> StackState:  # noqa: FBT001
+        """Return the stack's state after this message. `follows`: the result of `_follows_soon`.
 
         A Delete soon after a Create, with nothing in between, is the rollback of that creation. SQS
         keeps no order, but a stack sends nothing between its Create and the answer to it. So a
-        Create that is delivered after a Delete was sent before that Delete.
+        Create that is delivered after a Delete was sent before that Delete. A stack that is
+        registered sends a Create too, when its topic was removed and is set again.
         """
-        times = self._of_stack().with_only_columns(Registration.created_at).limit(2)
-        earlier = db.scalars(times).all()
-        kind = self.request.kind
-        if kind != "Update" and len(earlier) == 1 and earlier[0] > now() - _CREATION:
+        kind, stack_id = self.request.kind, self.request.stack_id
+        is_registered = existing is not None and existing.stack_id == stack_id
+        if follows and (kind == "Delete" or (kind == "Create" and not is_registered)):
             return StackState.ROLLED_BACK
         return StackState.DELETED if kind == "Delete" else StackState.MADE
 
-    def _apply(self, db: Session, actor: Actor, tenant: Tenant, stack: StackState) -> bool:
+    def _apply(self, db: Session, actor: Actor, tenant: Tenant, follows: bool) -> bool:  # noqa: FBT001
         """Apply the message. Return whether to keep the registration's row.
 
         Beyond the role's limit, the role becomes due, but no row is kept.
@@ -101,7 +107,7 @@ class CheckedMessage:
             action = actions.CONNECTION_REGISTRATION_IGNORED
         else:
             connection.make_due(now(), Trigger.REGISTERED)
-            connection.stack = stack
+            connection.stack = self._stack_after(existing, follows)
             if deleting:
                 connection.stack_id = None
                 action = actions.CONNECTION_STACK_DELETED
@@ -109,6 +115,8 @@ class CheckedMessage:
                 self._note(db, actor, connection)
         kept = existing is None or not take(db, MESSAGES, connection.id)
         if kept:
+            if self._revokes_sessions():
+                connection.version += 1  # AWS refuses the sessions that processes keep
             details: StackMessage = {
                 "role_arn": self.role.text,
                 "stack_id": request.stack_id,
@@ -116,6 +124,10 @@ class CheckedMessage:
             }
             action.record_about(db, actor, connection, details)
         return kept
+
+    def _revokes_sessions(self) -> bool:
+        before = self.request.property("RevokeSessionsBefore")
+        return before not in {"", self.request.old_properties.get("RevokeSessionsBefore")}
 
     def _note(self, db: Session, actor: Actor, connection: Connection) -> None:
         """Store what the stack says about its role.
@@ -128,10 +140,6 @@ class CheckedMessage:
         SetRequests(db, actor, connection).apply_label(self.sets, label, by_tag=False)
         if "AccessUntil" in request.properties:  # not in templates of older releases
             connection.access_until = end_of([request.property("AccessUntil")])
-        revoked = request.property("RevokeSessionsBefore")
-        is_new = revoked and revoked != request.old_properties.get("RevokeSessionsBefore")
-        if is_new and not take(db, REPORTS, connection.tenant_id):
-            connection.version += 1  # AWS refuses the sessions that processes keep
 
     def _add(self, db: Session, actor: Actor, tenant: Tenant) -> Connection:
         # Templates of older releases name no permission set; their roles get the default set

@@ -80,7 +80,9 @@ BEGIN
     END IF;
     IF TG_LEVEL = 'ROW' THEN
         {_NAME_ROW};
-        PERFORM set_config('deputy.named_rows', (named + 1)::text, true);
+        IF FOUND THEN
+            PERFORM set_config('deputy.named_rows', (named + 1)::text, true);
+        END IF;
     ELSE
         UPDATE configuration SET revocation_counter = revocation_counter + 2 WHERE id = 1;
     END IF;

@@ -175,9 +175,6 @@ class Tenants:
             tenant.ensure_may_undo(bound=not principal.is_vendor)
             was = tenant.status
             tenant.resume()
-            # The customer may have revoked the sessions that processes keep
-            connections = update(Connection).where(live_of(tenant_id))
-            db.execute(connections.values(version=Connection.version + 1))
             actions.TENANT_RESUMED.record(
                 db,
                 principal.actor,

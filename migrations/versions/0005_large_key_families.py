@@ -18,7 +18,9 @@ _STOP = """
         END IF;
 """
 _COUNT = """
-            PERFORM set_config('deputy.named_rows', (named + 1)::text, true);
+            IF FOUND THEN
+                PERFORM set_config('deputy.named_rows', (named + 1)::text, true);
+            END IF;
 """
 
 

@@ -12,6 +12,7 @@ import pytest
 from limits import RateLimitItemPerHour
 
 from app.api import credentials
+from app.clock import now
 from app.errors import StoreUnavailableError
 from app.ids import Grant, RoleArn, new_external_id, new_id
 from app.issuing import issue as issuing
@@ -184,6 +185,7 @@ ISSUABLE = {
     "role_unique_id": "AROAX",
     "permission_sets": frozenset({"inventory"}),
     "external_id_id": new_id(),
+    "tenant_resumed_at": None,
     "proven_until": 0.0,
 }
 
@@ -204,6 +206,7 @@ def test_everything_that_an_answer_depends_on_is_in_the_question():
         {"tenant_id": new_id()},
         {"connection_id": new_id()},
         {"version": 2},
+        {"tenant_resumed_at": now()},
         {"grant": replace(GRANT, external_id=new_external_id())},
         {"grant": replace(GRANT, role_arn=other_role)},
         {"role_unique_id": "AROAY"},

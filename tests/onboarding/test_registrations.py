@@ -286,12 +286,15 @@ def test_a_delete_an_hour_after_its_create_and_before_the_next_stacks_is_a_delet
     assert desk.connections()[0].stack is StackState.MADE, "the next stack makes it good"
 
 
-def test_a_stack_that_registers_again_much_later_was_not_rolled_back(desk):
-    """Its topic was removed in an outage, and is set again: that is another Create."""
+@pytest.mark.parametrize("told", [False, True])
+def test_a_stack_that_registers_again_was_not_rolled_back(desk, told):
+    """Its topic was removed, in an outage of Deputy or an hour ago, and is set again."""
     stack = desk.stack()
     desk.handle(stack.message())
-    [registered] = desk.registered()
-    desk.change(Registration, registered.id, created_at=now() - timedelta(hours=1, seconds=1))
+    if told:
+        [registered] = desk.registered()
+        desk.change(Registration, registered.id, created_at=now() - timedelta(hours=1, seconds=1))
+        desk.handle(stack.message("Delete"))
     desk.handle(stack.message())
     assert desk.connections()[0].stack is StackState.MADE
 

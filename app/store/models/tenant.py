@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import ForeignKey, Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship, validates
 
+from app.clock import now
 from app.errors import ConflictError, SuspendedError
 from app.store.models.base import (
     Base,
@@ -71,6 +72,9 @@ class Tenant(Identified, Suspendable, Base):
     created_at: Mapped[CreatedAt]
     made_by: Mapped[UUID | None]  # an API key; None: the operator
     deleted_at: Mapped[datetime | None]
+    # When it was resumed last. Its sessions from before are not issued again, because the customer
+    # may have revoked them meanwhile.
+    resumed_at: Mapped[datetime | None]
     # Every valid registration token contains this number. Raising it voids all earlier tokens.
     registration_generation: Mapped[int] = mapped_column(default=1, server_default=text("1"))
 
@@ -106,7 +110,7 @@ class Tenant(Identified, Suspendable, Base):
     def resume(self) -> None:
         if self.status is not TenantStatus.SUSPENDED:
             raise ConflictError("This tenant is not suspended.")
-        self.status = TenantStatus.ACTIVE
+        self.status, self.resumed_at = TenantStatus.ACTIVE, now()
         self.end_suspension()
 
     def ensure_active(self) -> None:
