@@ -253,6 +253,8 @@ def _ceiling(evidence: Evidence, cause: Cause, policies: str, fix: str) -> Diagn
     denied = [gap for gap in evidence.gaps if gap.cause == cause]
     if denied:
         return _problem(f"Denied by {policies}: {_some(denied)}.", fix)
+    if _is_partly_seen(evidence):
+        return _unknown("Deputy could ask IAM about a part of the role's rights only.")
     return _ok(f"Nothing that the permission set asks for is denied by {policies}.")
 
 
@@ -265,12 +267,18 @@ def _permissions(evidence: Evidence) -> DiagnosisStep:
             "Customer: update the stack (or the Terraform or AWS CLI role) from the onboarding"
             " kit, and see permissions.",
         )
+    if _is_partly_seen(evidence):
+        return _unknown("Deputy could ask IAM about a part of the role's rights only.")
     if evidence.gaps:
         return _ok(
             "The role lacks nothing that can be checked without a request; unknown:"
             f" {_some(evidence.gaps)}."
         )
     return _ok("The role has all rights of the permission set.")
+
+
+def _is_partly_seen(evidence: Evidence) -> bool:
+    return any(gap.cause == "not_seen" for gap in evidence.gaps)
 
 
 def _no_decisions(evidence: Evidence) -> DiagnosisStep | None:

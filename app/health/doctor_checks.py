@@ -161,7 +161,7 @@ def _rights(db: Database) -> HealthFinding:
         closed = session.scalars(text(_NO_RIGHTS)).all()
     if closed:
         return failed(
-            f"This database role may not read and write {', '.join(closed[:5])}.",
+            f"This database role may not both read and write {', '.join(closed[:5])}.",
             "Grant it its rights again, as after each migrate (docs/install.md, Database).",
         )
     return ok("This database role may read and write every table.")

@@ -114,7 +114,8 @@ class Canary:
         view = self._look(sts, since)
         if why := _WHY_NOT.get(view.sight):
             return finding.doubted(why)._replace(may_be_spreading=False, refused=False)
-        if view.stranger is None and check_of(STRANGER, "passed") in finding.checks:
+        tested = any(check.name == STRANGER for check in finding.checks)
+        if view.stranger is None and tested:  # the stranger was lost meanwhile
             return finding.with_check(check_of(STRANGER, "skipped"))
         return finding
 
@@ -147,10 +148,12 @@ class Canary:
             view = self._last
             return view if view.counts(since) else self._ask(sts)
 
-        view = self._last
+        view, called = self._last, time.monotonic()
         while not view.counts(since):  # repeat if `join` returned a check from before `since`
             with without_places():
                 view = self._looks.join("canary", look)[0].result()
+            if view.began >= called:  # it may have taken longer than it counts
+                break
         return view
 
     def _ask(self, sts: Sts) -> _View:

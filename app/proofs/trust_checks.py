@@ -40,8 +40,8 @@ _MAY_NOT = (
 _SILENT = "AWS did not show the role's trust policy in time. The next proof asks again."
 _LETS_IN = (
     "of the role's trust policy lets the broker in without this tenant's External ID, or with"
-    ' another. Its Condition must have "StringEquals": {"sts:ExternalId": "<External ID>"}, with'
-    " this one alone; or remove it."
+    ' another customer\'s. Its Condition must compare sts:ExternalId by "StringEquals" with fixed'
+    " values, of which none is another customer's; or remove it."
 )
 _OF_ANOTHER = (
     "of the role's trust policy accepts an External ID that belongs to another customer. Remove"
@@ -210,12 +210,10 @@ def _only_us(reading: Reading, own_accounts: Collection[str]) -> ProofCheck:
             " meant to use this role."
         )
     if ours:
-        words = "Ask the vendor what it still needs before you remove anything of it."
-        if any(name.isdigit() or name.endswith(":root") for name in ours):
-            words += ' Where an account is named, add the kit\'s "ArnEquals" on aws:PrincipalArn.'
         details.append(
             f"The role's trust policy also lets in {', '.join(ours)} in the vendor's own AWS"
-            f" accounts. {words}"
+            " accounts. Ask the vendor what it still needs before you remove or narrow anything of"
+            " it."
         )
     if details:
         return ProofCheck(ONLY_US, "failed", " ".join(details))

@@ -5,7 +5,7 @@ tenant may read in the audit log, and is deleted with the tenant.
 """
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -117,13 +117,7 @@ class Endpoints:
         with self._db.read(long=True) as db:
             before = one_seen_by(db, principal, endpoint_id)
             if before.disabled_at and fields.get("status") == EndpointStatus.ENABLED:
-                since = _first_missed(db, before)
-                events = (
-                    missed_by(before, max(since - _FIRST_ATTEMPT, before.created_at), None)
-                    .limit(RECOVERED_AT_ONCE)
-                    .subquery()
-                )
-                missed = db.scalars(select(func.count()).select_from(events)).one()
+                missed = _count_missed(db, before)
         if "url" in fields:
             by_vendor = before.by_vendor and principal.is_vendor
             self._ensure_allowed(principal, fields["url"], by_vendor=by_vendor)
@@ -196,17 +190,25 @@ class Endpoints:
             raise ValidationFailedError(url=str(error)) from error
 
 
-def _first_missed(db: Session, endpoint: WebhookEndpoint) -> datetime:
-    """Return since when a disabled endpoint may have missed events.
+def _count_missed(db: Session, endpoint: WebhookEndpoint) -> int:
+    """Return how many events a disabled endpoint missed, up to RECOVERED_AT_ONCE.
 
-    Events of one tenant may have failed while those of others were delivered, and events may have
-    waited when the endpoint was disabled.
+    They are the events since its first failure in a row, or since it was disabled, and what was not
+    delivered before: events of one tenant may have failed while those of others were delivered.
     """
-    failed = select(func.min(WebhookDelivery.created_at)).where(
+    since = min(filter(None, (endpoint.failing_since, endpoint.disabled_at))) - _FIRST_ATTEMPT
+    since = max(since, endpoint.created_at)
+    events = missed_by(endpoint, since, None)
+    earlier = select(WebhookDelivery.event_id).where(
         WebhookDelivery.endpoint_id == endpoint.id,
         WebhookDelivery.status != DeliveryStatus.DELIVERED,
+        WebhookDelivery.created_at < since,
     )
-    return min(filter(None, (db.scalar(failed), endpoint.failing_since, endpoint.disabled_at)))
+    missed = 0
+    for query in (events, earlier):
+        some = query.limit(RECOVERED_AT_ONCE).subquery()
+        missed += db.scalars(select(func.count()).select_from(some)).one()
+    return min(missed, RECOVERED_AT_ONCE)
 
 
 def disable(endpoint: WebhookEndpoint, because: DisabledBecause) -> None:

@@ -165,4 +165,5 @@ def _send(
     if missing:
         rows = [delivery_of(endpoint, *each) for each in missing.items()]
         db.execute(insert(WebhookDelivery), rows)
-    endpoint.probe_at, endpoint.due_at = None, now()
+    # Not None: a failure after days without attempts must not disable the endpoint
+    endpoint.probe_at, endpoint.due_at = endpoint.probe_at and min(endpoint.probe_at, now()), now()

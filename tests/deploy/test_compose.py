@@ -19,6 +19,7 @@ import psycopg
 import pytest
 import redis
 
+from dev.postgres import Postgres
 from tests.conftest import NGINX
 from tests.deploy.compose import BY_HAND, DEPLOY, NETWORKS, SECRETS, SERVICES, Compose, make_roles
 from tests.deploy.conftest import (
@@ -336,12 +337,22 @@ def test_the_services_have_longer_to_end_than_their_requests():
         assert seconds > of_gunicorn("graceful_timeout")
 
 
-def test_the_roles_keep_their_passwords_if_a_file_is_missing(own_postgresql, tmp_path):
+def test_the_roles_keep_their_passwords_if_a_file_is_missing(tmp_path):
     """psql then goes on with an empty text, and an empty password lets nobody in."""
-    url = own_postgresql.engine.url.set(drivername="postgresql")
     paths = {name: tmp_path / name for name in ("OWNER_PASSWORD_FILE", "WEB_PASSWORD_FILE")}
-    for path, text in zip(paths.values(), ("a-password", ""), strict=True):
-        path.write_text(text)
-    script = (DEPLOY / "roles.sql").read_text()
-    with pytest.raises(psycopg.errors.DivisionByZero):
-        make_roles(url.render_as_string(hide_password=False), script, paths)
+    for name, path in paths.items():
+        path.write_text(f"a-password-of-{name}")
+
+    def passwords(db):
+        asked = "SELECT rolpassword FROM pg_authid WHERE rolname IN ('deputy', 'deputy_web')"
+        return db.execute(asked).fetchall()
+
+    with Postgres() as server, psycopg.connect(login := server.url().replace("+psycopg", "")) as db:
+        make_roles(login, paths)
+        before = passwords(db)
+        paths["WEB_PASSWORD_FILE"].unlink()
+        make_roles(login, paths, fails=True)
+        assert passwords(db) == before
+        assert "a-password" not in (server._home / "log").read_text()
+    assert len(before) == 2
+    assert (None,) not in before

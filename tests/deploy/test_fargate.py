@@ -312,7 +312,7 @@ class Stack:
             f"host=127.0.0.1 port={self.server.port} user=deputy dbname=deputy"
             f" password={PASSWORDS['deputy']}"
         )
-        make_roles(login, (ROOT / "deploy" / "roles.sql").read_text(), files)
+        make_roles(login, files)
 
     def _file(self, role):
         path = self.server._home / f"{role}-password"

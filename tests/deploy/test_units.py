@@ -62,7 +62,7 @@ class Machine:
             "WEB_PASSWORD_FILE": self.etc / "web_password",
         }
         login = f"host=127.0.0.1 port={server.port} user=postgres dbname=deputy"
-        make_roles(login, (ROOT / "deploy" / "roles.sql").read_text(), logins)
+        make_roles(login, logins)
 
     def _make_files(self, settings):
         """By the guide's own commands; then settings.env and broker.env as an operator fills

@@ -389,6 +389,16 @@ def test_what_depends_on_an_unknown_condition_is_unknown(patient):
     assert step(found, "permissions")["detail"].endswith("unknown: tag:GetResources.")
 
 
+def test_rights_that_iam_was_not_asked_about_are_not_called_granted(patient):
+    """A role may have so many policies that no call is left."""
+    first, *_ = copy.deepcopy(patient.policy["Statement"])
+    patient.put("permissions", first)
+    for number in range(40):
+        patient.put(f"more-{number}", first)
+    found = patient.diagnose()
+    assert outcomes(found)["permissions"] == outcomes(found)["organization"] == "unknown"
+
+
 def test_rights_are_compared_also_if_the_customer_revoked_older_sessions(patient):
     """By the kit's parameter, or the button of IAM's console."""
     patient.put("permissions", *copy.deepcopy(patient.policy["Statement"])[:1])

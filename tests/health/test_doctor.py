@@ -537,7 +537,7 @@ def test_a_database_role_without_rights_on_a_table_that_an_upgrade_has_made(depl
         deployment.doctor({"database": "failed", "rights": "failed"}, database_url=url)
     finally:
         admin(f"DROP OWNED BY {role}", f"DROP ROLE {role}")
-    says(found, rights="may not read and write external_id_trials. Grant it")
+    says(found, rights="may not both read and write external_id_trials. Grant it")
 
 
 @on_postgresql

@@ -3,6 +3,7 @@ does to proofs.
 """
 
 import copy
+import itertools
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 from flask import Flask
@@ -449,15 +451,20 @@ def test_while_aws_is_unclear_about_the_canary_no_proof_counts(
     assert world.verify(made)["status"] == "verified"
 
 
-def test_calls_to_the_canary_that_time_out_are_not_repeated_at_once(
-    deployment, canary_clock, monkeypatch
+@pytest.mark.parametrize("sight", [Sight.UNCLEAR, Sight.SIGHTED])
+def test_a_look_at_the_canary_that_takes_longer_than_it_counts_is_not_repeated_at_once(
+    deployment, canary_clock, monkeypatch, sight
 ):
-    def time_out(*, with_id):
-        canary_clock.move(4)
-        raise Unavailable
+    calls = itertools.count()
 
-    monkeypatch.setattr(deployment.sts, "probe_canary", time_out)
-    assert deployment.sight() is Sight.UNCLEAR
+    def slow(*, with_id):
+        assert next(calls) < 4, "it looked again"
+        canary_clock.move(40)
+        if sight is Sight.UNCLEAR:
+            raise Unavailable
+
+    monkeypatch.setattr(deployment.sts, "probe_canary", slow)
+    assert deployment.sight() is sight
 
 
 @pytest.mark.parametrize(
@@ -597,6 +604,21 @@ def test_a_role_with_an_imported_name_that_was_repaired_is_proven(
     made = world.connect(tenant, role_arn, status="insecure")
     customer.retrust(kit["role_name"], kit["trust_policy"])
     assert world.verify(made)["status"] == "verified"
+
+
+def test_a_hole_that_the_stranger_found_is_not_forgotten_when_the_stranger_is_lost(
+    deployment, world, customer, canary_clock, monkeypatch
+):
+    config = with_settings(deployment.canary.config, role_prefix="another-")
+    monkeypatch.setattr(deployment.canary, "config", config)
+    tenant = world.tenant()
+    kit = world.kit(tenant)
+    role_arn = customer.role(kit["role_name"], for_everybody(kit["trust_policy"]))
+    made = world.connect(tenant, role_arn, status="insecure")
+    canary_clock.move(1)  # the vendor's policy no longer lets the stranger call
+    for probe in ("probe_as_stranger", "probe_canary_as_stranger", "open_stranger"):
+        monkeypatch.setattr(deployment.sts, probe, Mock(side_effect=Refused()))
+    assert world.verify(made)["status"] == "insecure"
 
 
 def test_the_stranger_counts_only_if_the_canary_lets_it_in(deployment, world, canary_clock):

@@ -227,7 +227,8 @@ def test_what_was_missed_is_counted_also_if_the_url_is_changed_first(services, r
 
 
 def test_what_one_tenant_missed_is_counted_though_others_got_theirs(services, receiver, clock):
-    endpoint, _ = endpoint_of(services, receiver)
+    kinds = ["tenant.suspended", "tenant.changed"]
+    endpoint, _ = endpoint_of(services, receiver, types=kinds)
     first, second = tenants(services, "Acme", "Other")
     deliver(services)
     receiver.refused.add(str(first.id))
@@ -236,10 +237,11 @@ def test_what_one_tenant_missed_is_counted_though_others_got_theirs(services, re
     clock.shift(timedelta(hours=3))
     services.tenants.change(OPERATOR, second.id, {"name": "Another"})
     deliver(services)
-    services.endpoints.change(OPERATOR, endpoint.id, {"status": EndpointStatus.DISABLED})
+    wanted = {"types": ["tenant.*"], "status": EndpointStatus.DISABLED}
+    services.endpoints.change(OPERATOR, endpoint.id, wanted)
     clock.shift(timedelta(minutes=5))
     _, missed = services.endpoints.change(OPERATOR, endpoint.id, {"status": EndpointStatus.ENABLED})
-    assert missed == 1
+    assert missed == 1, "and no event of a type that it did not get then"
 
 
 def test_a_single_failure_after_days_without_attempts_disables_nothing(services, receiver, clock):
@@ -250,6 +252,23 @@ def test_a_single_failure_after_days_without_attempts_disables_nothing(services,
     tenants(services, "Other")
     deliver(services)
     clock.shift(timedelta(days=6))
+    assert len(deliver(services)) == 1
+    [row] = rows(services, WebhookEndpoint)
+    assert row.status is EndpointStatus.ENABLED
+
+
+def test_an_event_that_failed_for_good_neither_alarms_nor_makes_a_test_disable(
+    services, receiver, clock
+):
+    endpoint, _ = endpoint_of(services, receiver)
+    receiver.answers["/hook"] = 503
+    tenants(services, "Acme")
+    for seconds in (0, *RETRIES):
+        clock.shift(timedelta(seconds=seconds * 1.11))
+        deliver(services)
+    clock.shift(timedelta(days=6))
+    assert finding(services.db).status is Status.OK
+    services.redelivery.test(OPERATOR, endpoint.id)
     assert len(deliver(services)) == 1
     [row] = rows(services, WebhookEndpoint)
     assert row.status is EndpointStatus.ENABLED

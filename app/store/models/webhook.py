@@ -37,7 +37,7 @@ class DisabledBecause(enum.StrEnum):
     """Why an endpoint is disabled."""
 
     ASKED = "asked"  # by a request or the operator
-    FAILING = "failing"  # no attempt succeeded for five days
+    FAILING = "failing"  # attempts failed for five days
     GONE = "gone"  # it answered 410
     REVOKED = "revoked"  # the key that set its URL or its secret was revoked
 
