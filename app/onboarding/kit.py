@@ -25,7 +25,7 @@ from app.onboarding.kit_trust_policy import trust_policy
 from app.onboarding.publication import Publication, Rendered, SetVersions
 from app.onboarding.registration_tokens import RegistrationTokens
 from app.permissions.permission_sets import PermissionSet, PermissionSets, managed_policy_arn
-from app.store.database import Database, Session
+from app.store.database import Database
 from app.store.keyset import page
 from app.store.models import Approval, Connection, live_of, live_ranges_of
 from app.store.models.deployment import deployment_id
@@ -154,8 +154,9 @@ class Onboarding:
         Raises NotFoundError, ValidationFailedError.
         """
         region, chosen = self._region(region), self.sets.choose(permission_set)
-        values, names, connection = self._read(principal, tenant_id, chosen, region)
-        role_to_update = self._existing(existing or connection, tenant_id, chosen, names)
+        values, names = self._read(principal, tenant_id, chosen, region)
+        existing = existing or self._newest(tenant_id, chosen)
+        role_to_update = self._existing(existing, tenant_id, chosen, names)
         aws, rendered = self._config.aws, self._publication.rendered[chosen.name]
         url = self._publication.bucket.url(rendered.role)
         organization_url = self._publication.bucket.url(rendered.organization)
@@ -241,8 +242,8 @@ class Onboarding:
 
     def _read(
         self, principal: Principal, tenant_id: UUID, chosen: PermissionSet, region: str
-    ) -> tuple[dict[str, str], KitNames, Connection | None]:
-        """Return the values of a stack's parameters, a new role's names, and the role to update.
+    ) -> tuple[dict[str, str], KitNames]:
+        """Return the values of a stack's parameters, and a new role's names.
 
         Raises NotFoundError.
         """
@@ -263,8 +264,22 @@ class Onboarding:
                     tenant.registration_generation,
                     link_id=principal.link_id,
                 )
-            new = new_names(db, self._config, self.sets, tenant_id, chosen.name)
-            return values, new, _newest(db, tenant_id, chosen)
+            return values, new_names(db, self._config, self.sets, tenant_id, chosen.name)
+
+    def _newest(self, tenant_id: UUID, chosen: PermissionSet) -> Connection | None:
+        """Return the newest role that is to move to the chosen set, or else the newest with it."""
+        needed = joinedload(Connection.external_id_row), joinedload(Connection.move)
+        role = select(Connection).options(lazyload("*"), *needed)
+        moving = role.where(live_of(tenant_id)).order_by(Connection.id.desc()).limit(1)
+        moving = moving.join(Approval, Approval.id == Connection.move_id)
+        moving = moving.where(Approval.permission_set == chosen.name)
+        settled, ranges = (
+            role.where(Connection.permission_set == chosen.name),
+            live_ranges_of(tenant_id),
+        )
+        with self._db.read() as db:
+            newest = page(db, settled, Connection.id, limit=1, after=None, either=ranges).items
+            return db.scalars(moving).one_or_none() or next(iter(newest), None)
 
     def _role(self, name: str, values: dict[str, str], chosen: PermissionSet) -> KitRole:
         config, partition = self._config, self._config.aws.broker.partition
@@ -310,19 +325,6 @@ class Onboarding:
                 " ask a deployment of that partition."
             )
         raise ValidationFailedError(region=message)
-
-
-def _newest(db: Session, tenant_id: UUID, chosen: PermissionSet) -> Connection | None:
-    """Return the newest role that is to move to the chosen set, or else the newest with it."""
-    needed = joinedload(Connection.external_id_row), joinedload(Connection.move)
-    role = select(Connection).options(lazyload("*"), *needed)
-    moving = role.where(live_of(tenant_id)).order_by(Connection.id.desc()).limit(1)
-    moving = moving.join(Approval, Approval.id == Connection.move_id)
-    moving = moving.where(Approval.permission_set == chosen.name)
-    settled = role.where(Connection.permission_set == chosen.name)
-    ranges = live_ranges_of(tenant_id)
-    newest = page(db, settled, Connection.id, limit=1, after=None, either=ranges).items
-    return db.scalars(moving).one_or_none() or next(iter(newest), None)
 
 
 def _launch_url(home: str, parameters: dict[str, str], template_url: str, stack_name: str) -> str:

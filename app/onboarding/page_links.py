@@ -310,13 +310,14 @@ class Links:
                 tenant_id=tenant.id  # deleted ones count
             )
             newest = db.execute(roles.order_by(Connection.id.desc()).limit(_ROLES_READ)).all()
-        kit, own_names = set[KitNames](), set[str]()
-        for role_arn, _ in newest:
+        kit, own_names, sets = set[KitNames](), set[str](), set[str]()
+        for role_arn, permission_set in newest:
             if is_named_by_kit(self._config, tenant.id, role_arn):
                 kit.add(names_of(self._config, tenant.id, role_arn, new))
+                sets.add(permission_set)
             else:
                 own_names.add(RoleArn.parse(role_arn).name)
-        if link.permission_set not in {permission_set for _, permission_set in newest}:
+        if link.permission_set not in sets:
             kit.add(new)  # a stack may not have registered its role
         return Leftovers(tenant.name, (*sorted(kit),), (*sorted(own_names),), link.region)
 

@@ -70,15 +70,15 @@ def status_of(db: Session, rotation: Rotation) -> RotationStatus:
     counts = func.count(), func.count().filter(has_switched(rotation))
     verified = select(*counts).where(awaited(rotation.tenant_id))
     total, switched = db.execute(verified).one()
-    waiting = total - switched
-    state = rotation.state(waiting)
+    left = total - switched
+    state = rotation.state(left)
     if state is RotationState.ABANDONED:
-        waiting = 0
+        left = 0
     return RotationStatus(
         state=state,
         emergency=rotation.emergency,
         external_id=rotation.old.value,
         next_external_id=rotation.new.value,
         started_at=rotation.started_at,
-        connections=Counts(total, switched, waiting),
+        connections=Counts(total, switched, left),
     )

@@ -107,7 +107,7 @@ class Rotations:
             return None if rotation is None else status_of(db, rotation)
 
     def waiting_accounts(self, principal: Principal, tenant_id: UUID, *, limit: int) -> list[str]:
-        """Return the accounts of the verified connections that wait to switch, oldest first.
+        """Return the accounts of verified connections that wait to switch, in order.
 
         Raises NotFoundError for an absent tenant.
         """
@@ -116,8 +116,8 @@ class Rotations:
             rotation = latest(db, tenant_id)
             if rotation is None or not rotation.is_open:
                 return []
-            accounts = waiting(rotation).with_only_columns(Connection.account_id)
-            return list(db.scalars(accounts.order_by(Connection.id).limit(limit)))
+            accounts = waiting(rotation).with_only_columns(Connection.account_id).distinct()
+            return list(db.scalars(accounts.order_by(Connection.account_id).limit(limit)))
 
     def accepted(self, connections: Sequence[Connection]) -> dict[UUID, datetime]:
         """Return since when each role of one tenant accepts what is to replace its External ID.
@@ -218,14 +218,17 @@ def settle(db: Session, actor: Actor, tenant_id: UUID) -> None:
 
 
 def _complete_by_itself(db: Session, actor: Actor, rotation: Rotation) -> None:
-    """Complete the rotation, unless roles were proven and none of them has accepted the next one.
+    """Complete the rotation, unless a role that was proven lately is left behind.
 
-    Those roles may be suspended, or refuse Deputy because of a mistake of ours. Retiring their
-    External ID would then be up to the clock alone.
+    It may be suspended, or refuse Deputy because of a mistake of ours. Retiring its External ID
+    would then be up to the clock alone.
     """
-    live = select(Connection.id).where(live_of(rotation.tenant_id))
-    proven = live.where(Connection.verified_at.is_not(None))
-    if db.scalar(select(live.where(has_switched(rotation)).exists() | ~proven.exists())):
+    left_behind = select(Connection.id).where(
+        live_of(rotation.tenant_id),
+        Connection.external_id_id == rotation.external_id_id,
+        Connection.verified_at > rotation.started_at - _REPAIRED_WITHIN,
+    )
+    if not db.scalar(select(left_behind.exists())):
         _complete(db, actor, rotation)
 
 

@@ -77,8 +77,20 @@ def test_a_rotation_names_the_accounts_that_wait_wherever_they_are_in_the_list(v
     every = many(visitor, VERIFIED, 30)
     visitor.rotate(reason="x", emergency=True)
     page = visitor.page()
-    assert f"accounts {', '.join(every[:-26:-1])} and 5 more" in text_of(page.find(id="rotation"))
+    told = f"accounts {', '.join(sorted(every)[:25])} (30 roles)"
+    assert told in text_of(page.find(id="rotation"))
     assert page.find(id="list-insecure")["href"] == "#rotation"
+
+
+def test_roles_of_many_names_cost_no_more_than_three_instructions(visitor):
+    """The others get the trust policy."""
+    many(visitor, VERIFIED, 25)
+    visitor.rotate()
+    with statements(visitor.services.db) as executed:
+        page = visitor.page()
+    assert len(page.select("#rotation code[id$=-cli]")) == 3
+    assert page.find(id="rotation-trust-more")
+    assert len(executed) < 40
 
 
 def test_searches_for_roles_of_several_names_are_told_apart(visitor):

@@ -14,7 +14,7 @@ from app.onboarding.kit_scripts import filled
 from app.onboarding.page_links import Visit
 from app.proofs.schedule import SEARCH_DAYS
 from app.rotation.progress import RotationStatus
-from app.store.models import ConnectionStatus, RotationState
+from app.store.models import Connection, ConnectionStatus, RotationState
 from app.web.onboarding import statuses
 from app.web.onboarding.look import Look, look_of
 from app.web.onboarding.role_updates import chosen_region, external_id_updates, set_updates
@@ -71,11 +71,12 @@ def live_part(visit: Visit, kit: Kit) -> dict[str, Any]:
     counts = _without_withdrawn(summed, rotation)
     any_withdrawn = any(row.is_withdrawn for row in shown)
     connected = set(counts) == {ConnectionStatus.VERIFIED} and not any(row.topic for row in shown)
-    updates = set_updates(visit, listed.items)
-    id_updates = external_id_updates(visit, listed.items if rotation or total == 1 else [], kit)
-    only = id_updates[0] if total == 1 and shown else None
+    instructions = _instructions(visit, listed.items, rotation, kit, total)
+    only = instructions["only"]
     imported = [each for each in listed.items if each.imported_id]
-    tasks = [words for words, rows in ((_UPDATES, updates), (_NEW_ID, imported)) if rows]
+    tasks = [
+        words for words, rows in ((_UPDATES, instructions["updates"]), (_NEW_ID, imported)) if rows
+    ]
     summary = statuses.with_rotation(statuses.headline(counts, shown), tasks, rotation)
     common = {"start": start, "total": total, "vendor": vendor_name(), "search_days": SEARCH_DAYS}
     body = render_template(
@@ -84,15 +85,13 @@ def live_part(visit: Visit, kit: Kit) -> dict[str, Any]:
         shown=shown,
         counts=counts,
         rest=listed.rest,
-        updates=updates,
         imported=imported,
         accepted=services.rotations.accepted(imported),
         kit=only.kit if only else kit,
-        id_updates=id_updates,
         rotation=rotation,
         waiting=_waiting_accounts(visit, rotation) if total > len(shown) else [],
-        only=only,
         way_back=None if any_withdrawn else services.links.way_back(visit, connected=connected),
+        **instructions,
         **common,
     )
     return common | {
@@ -128,6 +127,28 @@ def _rotation_under_way(visit: Visit) -> RotationStatus | None:
     if rotation and rotation.state is RotationState.READY and not rotation.connections.total:
         return None  # no role has accepted the new one
     return rotation
+
+
+def _instructions(
+    visit: Visit,
+    listed: Sequence[Connection],
+    rotation: RotationStatus | None,
+    kit: Kit,
+    total: int,
+) -> dict[str, Any]:
+    """Return the updates that the roles need, and `only`: that of the tenant's only role."""
+    updates, more_updates = set_updates(visit, listed)
+    to_update = listed if rotation or total == 1 else []
+    if rotation and rotation.state is RotationState.OPEN and total > 1:
+        to_update = [each for each in listed if each.external_id != rotation.next_external_id]
+    id_updates, more_id_updates = external_id_updates(visit, to_update, kit)
+    return {
+        "updates": updates,
+        "more_updates": more_updates,
+        "id_updates": id_updates,
+        "more_id_updates": more_id_updates,
+        "only": id_updates[0] if total == 1 and listed else None,
+    }
 
 
 def _waiting_accounts(visit: Visit, rotation: RotationStatus | None) -> list[str]:

@@ -22,6 +22,10 @@ from app.permissions.difference_in_words import difference
 from app.permissions.permission_sets import PermissionSet
 from app.store.models import Connection
 
+# Maximum of different instructions of a kind on a page, because making them costs more than all the
+# rest of it. A tenant may have given each role another name.
+_MOST = 3
+
 
 class SetUpdate(NamedTuple):
     """One update, and the connections that need it.
@@ -76,17 +80,19 @@ class ExternalIdUpdate(NamedTuple):
 
 def external_id_updates(
     visit: Visit, connections: Sequence[Connection], kit: Kit
-) -> list[ExternalIdUpdate]:
+) -> tuple[list[ExternalIdUpdate], list[Connection]]:
     """Return the updates of these roles, one for the roles that need the same instructions.
 
-    Returns the link's alone if there are no connections.
+    Returns the link's alone if there are no connections. The second list has the connections beyond
+    the maximum of instructions.
     """
     sets = services.onboarding.sets
     groups: defaultdict[tuple[object, ...], list[Connection]] = defaultdict(list)
     for connection in connections:
         groups[_instructions_of(visit, connection)].append(connection)
+    first, rest = list(groups.values())[:_MOST], list(groups.values())[_MOST:]
     updates = []
-    for those in groups.values():
+    for those in first:
         name, version = those[0].set_of_role
         own = _update_of(visit, those[0], name if name in sets else kit.permission_set)
         updates.append(
@@ -98,8 +104,10 @@ def external_id_updates(
                 name in sets and sets.is_outdated(name, version),
             )
         )
-    own_parameters = sets[kit.permission_set].parameters
-    return updates or [ExternalIdUpdate(kit, kit.trust_policy, [], own_parameters, newer=False)]
+    if not updates:
+        own_parameters = sets[kit.permission_set].parameters
+        updates = [ExternalIdUpdate(kit, kit.trust_policy, [], own_parameters, newer=False)]
+    return updates, [connection for those in rest for connection in those]
 
 
 def _instructions_of(visit: Visit, connection: Connection) -> tuple[object, ...]:
@@ -121,10 +129,16 @@ def _region_of(visit: Visit, connection: Connection) -> str:
     return chosen_region() or visit.link.region
 
 
-def set_updates(visit: Visit, connections: Sequence[Connection]) -> list[SetUpdate]:
-    """Return the updates that these connections of the tenant need."""
+def set_updates(
+    visit: Visit, connections: Sequence[Connection]
+) -> tuple[list[SetUpdate], list[Connection]]:
+    """Return the updates that these connections of the tenant need.
+
+    The second list has the connections beyond the maximum of instructions.
+    """
     sets, versions = services.onboarding.sets, services.onboarding.versions
     updates: dict[tuple[object, ...], SetUpdate] = {}
+    rest = []
     for connection in connections:
         name, version = connection.permission_set, connection.permission_set_version
         target = connection.wanted_permission_set or name
@@ -133,6 +147,9 @@ def set_updates(visit: Visit, connections: Sequence[Connection]) -> list[SetUpda
         if target == name and not sets.is_outdated(name, version):
             continue
         key = target, name, version, *_instructions_of(visit, connection)
+        if key not in updates and len(updates) == _MOST:
+            rest.append(connection)
+            continue
         if key not in updates:
             applied = connection.set_of_role != (name, version)
             present = versions.of(*connection.set_of_role) if applied else None
@@ -140,9 +157,9 @@ def set_updates(visit: Visit, connections: Sequence[Connection]) -> list[SetUpda
             kit = _update_of(visit, connection, target)
             words = list(difference(before, after).words()) if before else []
             words = [sentence.replace("${AWS::Partition}", kit.partition) for sentence in words]
-            updates[key] = SetUpdate(after, [], words, kit, target != name, applied)
+            updates[key] = SetUpdate(after, [], words, kit, after.name != name, applied)
         updates[key].connections.append(connection)
-    return list(updates.values())
+    return list(updates.values()), rest
 
 
 def _update_of(visit: Visit, connection: Connection, permission_set: str) -> Kit:

@@ -401,7 +401,7 @@ def rotation_steps(rotation: RotationStatus) -> list[ProgressStep]:
     if rotation.state is RotationState.RETIRING:
         return steps_at(_ROTATION_STEPS, 3, "now", "Update the role once more.")
     if rotation.state is RotationState.READY:
-        note = "The old one is still accepted, for a day at most."
+        note = "The old one is still accepted for a while."
         return steps_at(_ROTATION_STEPS, 2, "now", note)
     twice = "After an update we check the role twice, two minutes apart."
     note = "We check the role after an update." if rotation.emergency else twice
