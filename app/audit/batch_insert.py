@@ -11,7 +11,6 @@ If the counters differ, the revocation log shows which rows were revoked. Events
 rows are still valid.
 """
 
-import sqlite3
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -82,10 +81,14 @@ class AuditBatch:
         self._on_sqlite = db.engine.dialect.name == "sqlite"
         # Psycopg is not imported by this module, because SQLite does not need it
         dbapi = db.engine.dialect.loaded_dbapi
-        # InternalError: of psycopg, for a standby. ProgrammingError: of sqlite3, for a closed
-        # connection.
-        ours = dbapi.OperationalError, dbapi.InterfaceError, dbapi.InternalError
-        self._unreachable = *ours, sqlite3.ProgrammingError
+        # Errors after which a later batch may succeed. A standby makes psycopg raise InternalError,
+        # and a missing right ProgrammingError. A closed connection makes sqlite3 raise that.
+        self._passing = (
+            dbapi.OperationalError,
+            dbapi.InterfaceError,
+            dbapi.InternalError,
+            dbapi.ProgrammingError,
+        )
         self._connection: Any = None
         self._used_at = 0.0
         event.listen(db.engine, "engine_disposed", lambda _: self._disconnect())
@@ -101,7 +104,7 @@ class AuditBatch:
             lost = insert(events)
         except BaseException as error:
             self._disconnect()  # the connection may have an open transaction
-            if isinstance(error, self._unreachable):
+            if isinstance(error, self._passing):
                 raise StoreUnavailableError(_UNREACHABLE) from error
             raise
         return frozenset(event.id for event in lost)
@@ -165,7 +168,7 @@ class AuditBatch:
         if self._connection is not None and time.monotonic() - self._used_at > _IDLE_SECONDS:
             try:
                 self._cursor.execute("SELECT 1")
-            except self._unreachable:
+            except self._passing:
                 self._disconnect()
         if self._connection is None:
             self._connection = self._db.dedicated()

@@ -180,10 +180,12 @@ def own_checks(db: Database, sts: Sts) -> list[HealthCheck]:
 def _database(db: Database) -> HealthFinding:
     try:
         revision(db)
-        is_read_only = db.is_read_only()
+        was_standby = db.leave_standby()
     except StoreUnavailableError as error:
-        return failed(error.detail, "Look at DEPUTY_DATABASE_URL, the database and its disk.")
-    if is_read_only:
+        return failed(
+            error.detail, "Look at DEPUTY_DATABASE_URL, and the database's disk and rights."
+        )
+    if was_standby:
         return failed(
             "The database answers, but accepts no writes.",
             "Let DEPUTY_DATABASE_URL lead to the primary, or end what makes it read-only.",

@@ -53,6 +53,7 @@ from app.store.sqlite import SqliteConnection, WriteLock
 P = ParamSpec("P")
 
 _UNREACHABLE = "The database can't be reached right now; try again."
+_UNPREPARED = "The database lacks a table, or a right of this role; try again."
 # PostgreSQL's error codes serialization_failure, deadlock_detected and lock_not_available
 _COLLISIONS = {"40001", "40P01", "55P03"}
 # undefined_table: the database has not been migrated yet. insufficient_privilege: its role lacks a
@@ -250,10 +251,10 @@ class Database:
             if time.monotonic() - began > LONGEST:
                 raise StoreUnavailableError(_UNREACHABLE)
 
-    def is_read_only(self) -> bool:
+    def leave_standby(self) -> bool:
         """Return whether PostgreSQL refuses writes, as a standby does.
 
-        Then the pool's connections are replaced, as the database's name may lead elsewhere by now.
+        If so, replace the pool's connections, as the database's name may lead elsewhere by now.
         Raises StoreUnavailableError.
         """
         if self.engine.dialect.name == "sqlite":
@@ -294,7 +295,9 @@ def store_errors() -> Iterator[None]:
             raise ConflictError(_COLLIDED) from error
         raise StoreUnavailableError(_UNREACHABLE) from error
     except DBAPIError as error:
-        if error.connection_invalidated or sqlstate(error) in _NOT_PREPARED:
+        if sqlstate(error) in _NOT_PREPARED:
+            raise StoreUnavailableError(_UNPREPARED) from error
+        if error.connection_invalidated:
             raise StoreUnavailableError(_UNREACHABLE) from error
         raise
 

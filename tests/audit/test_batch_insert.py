@@ -281,6 +281,9 @@ def test_a_database_that_accepts_no_writes_is_unavailable_and_not_ready(own_post
     by_hand("SET TRANSACTION READ WRITE", f"ALTER {setting} = off")
     assert _database(own_postgresql).status is Status.OK
     batch.commit([event(new_id())])
+    by_hand("ALTER TABLE audit_events RENAME TO others")
+    with pytest.raises(StoreUnavailableError):
+        batch.commit([event(new_id())])
 
 
 def test_the_batchs_connection_is_closed_with_the_engine_and_opened_again_when_used(
