@@ -298,6 +298,7 @@ def test_what_was_deleted_after_an_import_does_not_come_back(admin, importing, t
 
 
 @on_sqlite
+@pytest.mark.usefixtures("impatient")
 def test_only_an_import_may_use_the_imported_names(app, world, customer, tmp_path, monkeypatch):
     services, row = app.extensions["deputy"], row_of(71)
     config = with_settings(services.config, imported_role_names=frozenset({IMPORTED_ROLE}))
