@@ -7,7 +7,7 @@
 \set web_password `cat "$WEB_PASSWORD_FILE"`
 -- Fails without a file: an empty password would close the role to everybody. The statement has no password in it,
 -- because PostgreSQL logs a statement that fails.
-\set both_are_there `test -s "$OWNER_PASSWORD_FILE" && test -s "$WEB_PASSWORD_FILE" && echo 1 || echo 0`
+\set both_are_there `grep -q . "$OWNER_PASSWORD_FILE" && grep -q . "$WEB_PASSWORD_FILE" && echo 1 || echo 0`
 SELECT 1 / :both_are_there AS both_passwords_are_there \gset
 SET client_min_messages = warning;
 SELECT current_database() AS database \gset

@@ -150,15 +150,17 @@ class SetRequests(NamedTuple):
                 move.version = None
         elif move is not None and name == move.permission_set:
             move.version = version
-            # After an earlier message, only the tag of a role that can be read says which set it
-            # has. A second move by messages would forget the connection's own set.
-            if by_tag or not connection.reads_itself or connection.tagged_set in {None, name}:
-                self._move()
+            self._move(by_tag=by_tag)
 
-    def _move(self) -> None:
+    def _move(self, *, by_tag: bool = False) -> None:
         """Move to the requested permission set if the role has it and the vendor has allowed it."""
         connection, move = self.connection, self.connection.move
         if move is None or move.waits or move.version is None:
+            return
+        # After messages about two sets, only the tag of a role that can be read says which one it
+        # has. A move would forget the connection's own set.
+        told_more = connection.tagged_set not in {None, move.permission_set}
+        if connection.reads_itself and told_more and not by_tag:
             return
         before = connection.permission_set
         connection.change_set(move.permission_set, move.version)

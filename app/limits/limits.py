@@ -109,7 +109,11 @@ UNKNOWN_KEYS = VENDOR_STOPS._replace(
     name="unknown", what="look-ups of keys that are unknown, or bound to no tenant", most=8
 )
 UNKNOWN_LINKS = UNKNOWN_KEYS._replace(
-    name="unknown_links", what="look-ups of unknown onboarding links", most=4
+    name="unknown_links",
+    what="look-ups of unknown onboarding links",
+    most=4,
+    patience=1.0,
+    beyond="waits for a second, then 429",
 )
 # A refusal costs time too, and a client may retry at once. So refused requests are held for a
 # second, 64 at a time, and the others wait for their turn.

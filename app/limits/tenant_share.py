@@ -129,15 +129,13 @@ class TenantShare:
         """
         return self._place(NAMES_RESOLVED, subject or _VENDOR)
 
-    def looking_up(
-        self, patience: float = math.inf, limit: Limit = UNKNOWN_KEYS
-    ) -> AbstractContextManager[None]:
+    def looking_up(self, limit: Limit = UNKNOWN_KEYS) -> AbstractContextManager[None]:
         """Hold a place for the look-up of a key, or of a link, that this process does not know.
 
         Anybody may send such keys, and the look-ups must not use up the database connections.
-        Raises RateLimitedError after `patience` seconds without a place.
+        Raises RateLimitedError after the limit's patience without a place.
         """
-        return self._place(limit._replace(patience=patience), _VENDOR)
+        return self._place(limit, _VENDOR)
 
     def hold(self, subject: UUID) -> None:
         """Hold a request for a moment before it is refused.

@@ -239,7 +239,7 @@ class Links:
         with self._lock:
             ids = self._ids.get(digest)
         if ids is None:
-            with self._share.looking_up(1.0, UNKNOWN_LINKS), self._db.read() as db:
+            with self._share.looking_up(UNKNOWN_LINKS), self._db.read() as db:
                 row = db.scalar(_BY_DIGEST, {"digest": digest})
             if row is None:
                 raise NotFoundError

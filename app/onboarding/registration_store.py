@@ -20,7 +20,7 @@ from app.connections import connections
 from app.errors import ConflictError, RateLimitedError, RoleNotAllowedError
 from app.ids import RoleArn
 from app.limits.counting_in_database import take
-from app.limits.limits import MESSAGES
+from app.limits.limits import MESSAGES, REPORTS
 from app.onboarding.registration_tokens import TokenIds, VoidMessage, tenant_of_token
 from app.permissions.permission_sets import PermissionSets, read_label
 from app.proofs.access_end import end_of
@@ -113,10 +113,11 @@ class CheckedMessage:
                 action = actions.CONNECTION_STACK_DELETED
             else:
                 self._note(db, actor, connection)
+        # Counted for itself, because other messages may have used up the role's limit
+        if self._revokes_sessions() and not take(db, REPORTS, connection.id):
+            connection.version += 1  # AWS refuses the sessions that processes keep
         kept = existing is None or not take(db, MESSAGES, connection.id)
         if kept:
-            if self._revokes_sessions():
-                connection.version += 1  # AWS refuses the sessions that processes keep
             details: StackMessage = {
                 "role_arn": self.role.text,
                 "stack_id": request.stack_id,

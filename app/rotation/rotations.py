@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, exists, func, select, update
+from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, update
 
 from app.audit import Actor, actions
 from app.audit.details import ExternalIdRetirement, RotatedIds
@@ -47,6 +47,7 @@ _UNPAIRED_IMPORT = IMPORTED & ~exists().where(
 # Connections in these statuses may be repaired for so long after their last successful proof.
 _REPAIRABLE = ConnectionStatus.BROKEN, ConnectionStatus.PENDING, ConnectionStatus.INSECURE
 _REPAIRED_WITHIN = timedelta(days=1)
+_LOST_AFTER = timedelta(days=14)
 
 
 @dataclass
@@ -221,12 +222,14 @@ def _complete_by_itself(db: Session, actor: Actor, rotation: Rotation) -> None:
     """Complete the rotation, unless a role that was proven lately is left behind.
 
     It may be suspended, or refuse Deputy because of a mistake of ours. Retiring its External ID
-    would then be up to the clock alone.
+    would then be up to the clock alone. A role that refuses for weeks is taken for lost.
     """
+    suspended = Connection.status == ConnectionStatus.SUSPENDED
     left_behind = select(Connection.id).where(
         live_of(rotation.tenant_id),
         Connection.external_id_id == rotation.external_id_id,
         Connection.verified_at > rotation.started_at - _REPAIRED_WITHIN,
+        or_(suspended, Connection.verified_at > now() - _LOST_AFTER),
     )
     if not db.scalar(select(left_behind.exists())):
         _complete(db, actor, rotation)

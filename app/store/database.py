@@ -53,7 +53,7 @@ from app.store.sqlite import SqliteConnection, WriteLock
 P = ParamSpec("P")
 
 _UNREACHABLE = "The database can't be reached right now; try again."
-_UNPREPARED = "The database lacks a table, or a right of this role; try again."
+_UNPREPARED = "The database is not prepared: a table or a right is missing."
 # PostgreSQL's error codes serialization_failure, deadlock_detected and lock_not_available
 _COLLISIONS = {"40001", "40P01", "55P03"}
 # undefined_table: the database has not been migrated yet. insufficient_privilege: its role lacks a

@@ -33,9 +33,10 @@ from app.store.models import (
     Tenant,
     WebhookDelivery,
     WebhookEndpoint,
+    WebhookEvent,
 )
 from app.webhooks.endpoint_secrets import Secrets, retire_secret
-from app.webhooks.events import RECOVERED_AT_ONCE, missed_by
+from app.webhooks.events import RECOVERED_AT_ONCE, TEST_TYPE, missed_by
 
 _FIRST_ATTEMPT = timedelta(minutes=1)  # the longest time from an event to its first attempt
 
@@ -199,7 +200,9 @@ def _count_missed(db: Session, endpoint: WebhookEndpoint) -> int:
     since = min(filter(None, (endpoint.failing_since, endpoint.disabled_at))) - _FIRST_ATTEMPT
     since = max(since, endpoint.created_at)
     events = missed_by(endpoint, since, None)
+    of_events = WebhookDelivery.event_id == WebhookEvent.id, WebhookEvent.type != TEST_TYPE
     earlier = select(WebhookDelivery.event_id).where(
+        *of_events,
         WebhookDelivery.endpoint_id == endpoint.id,
         WebhookDelivery.status != DeliveryStatus.DELIVERED,
         WebhookDelivery.created_at < since,

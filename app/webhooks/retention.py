@@ -18,7 +18,8 @@ from app.store.models import (
     WebhookEvent,
 )
 
-_LONG = timedelta(hours=1)  # for a failing endpoint
+# Readiness tells of an endpoint that fails for so long, and of an event that it lost lately
+_LONG, _REMEMBERED = timedelta(hours=1), timedelta(days=7)
 DELIVERIES_KEPT = timedelta(days=30)
 # `recover` may send an event on its last day, and the new delivery is kept for DELIVERIES_KEPT too
 EVENTS_KEPT = 2 * DELIVERIES_KEPT + timedelta(days=1)
@@ -47,9 +48,13 @@ def finding(db: Database) -> HealthFinding:
             f"{len(ids)} of your webhook endpoints were disabled, and get nothing: {names}.",
             "Look at: flask --app wsgi webhooks list. Enable them, or delete them.",
         )
-    waits = exists().where(WebhookDelivery.endpoint_id == WebhookEndpoint.id, ~HAS_ENDED)
+    undelivered = exists().where(
+        WebhookDelivery.endpoint_id == WebhookEndpoint.id,
+        WebhookDelivery.status != DeliveryStatus.DELIVERED,
+        WebhookDelivery.created_at > now() - _REMEMBERED,
+    )
     failing = _of_vendor(EndpointStatus.ENABLED).where(
-        WebhookEndpoint.failing_since < now() - _LONG, waits
+        WebhookEndpoint.failing_since < now() - _LONG, undelivered
     )
     with db.read() as session:
         ids = session.scalars(failing).all()

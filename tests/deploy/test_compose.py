@@ -350,6 +350,8 @@ def test_the_roles_keep_their_passwords_if_a_file_is_missing(tmp_path):
     with Postgres() as server, psycopg.connect(login := server.url().replace("+psycopg", "")) as db:
         make_roles(login, paths)
         before = passwords(db)
+        paths["WEB_PASSWORD_FILE"].write_text("\n")
+        make_roles(login, paths, fails=True)
         paths["WEB_PASSWORD_FILE"].unlink()
         make_roles(login, paths, fails=True)
         assert passwords(db) == before

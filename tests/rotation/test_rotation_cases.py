@@ -416,6 +416,12 @@ def test_a_rotation_that_leaves_a_proven_role_behind_does_not_complete_by_itself
         tenant.resume(connection)
     assert tenant.verify(connection)["status"] == "verified"
     assert tenant.state()[0] == "open"
+    tenant.break_role(connection)
+    for days in (13, 2):
+        assert tenant.state()[0] == "ready"
+        tenant.idle(days=days)
+    tenant.idle(hours=1)
+    assert tenant.state()[0] != "ready", "a role that refuses for weeks is lost"
 
 
 def test_a_rotation_of_a_tenant_without_proven_roles_completes_by_itself(tenant):

@@ -17,13 +17,14 @@ from app.errors import ConnectionClosedError, RateLimitedError, TryLaterError, U
 from app.http.current_request import services
 from app.identity import ApiKeyPrincipal
 from app.identity.scopes import Scope
+from app.limits.limits import UNKNOWN_KEYS
 from app.limits.request_costs import ORDINARY, STOP, price_of, price_of_body
 
 # AWS's SDKs send this endpoint a key without `Bearer`, and read its refusals: Java and Go read
 # `code` and `message`, JavaScript reads `Code` and `Message`.
 CONTAINER = "credentials.get_container_credentials"
 # The SDKs that ask for credentials give up after two seconds, and readiness must not wait either
-_LOOK_UP_SECONDS = 1.0
+_BRIEF_LOOK_UP = UNKNOWN_KEYS._replace(patience=1.0)
 
 Guard = Callable[[], AbstractContextManager[ApiKeyPrincipal]]
 
@@ -90,7 +91,7 @@ def _authenticate_for_issuing(key: str) -> ApiKeyPrincipal:
     authorization, sender = services.authorization, (g.request_id, g.client_address)
     if principal := authorization.authenticate_from_memory(key, *sender):
         return principal
-    with services.tenant_share.looking_up(_LOOK_UP_SECONDS):
+    with services.tenant_share.looking_up(_BRIEF_LOOK_UP):
         return authorization.authenticate(key, *sender)
 
 
@@ -141,7 +142,7 @@ def refusals_for_good_keys(key: str) -> Iterator[None]:
 def is_vendor_with(scope: Scope) -> bool:
     """Return whether the request of a public view has a valid vendor key with this scope."""
     try:
-        with services.tenant_share.looking_up(_LOOK_UP_SECONDS):
+        with services.tenant_share.looking_up(_BRIEF_LOOK_UP):
             principal = services.api_keys.authenticate(_presented_key())
     except (UnauthenticatedError, TryLaterError):
         return False

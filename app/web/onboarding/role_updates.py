@@ -4,7 +4,6 @@ An update adds or removes an External ID, or leads to a newer version of a role'
 to another set.
 """
 
-import copy
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from app.http.current_request import services
 from app.ids import RoleArn
 from app.onboarding.kit import Kit
 from app.onboarding.kit_scripts import filled
+from app.onboarding.kit_trust_policy import trust_policy
 from app.onboarding.page_links import Visit
 from app.permissions.difference_in_words import difference
 from app.permissions.permission_sets import PermissionSet
@@ -80,25 +80,24 @@ class ExternalIdUpdate(NamedTuple):
 
 def external_id_updates(
     visit: Visit, connections: Sequence[Connection], kit: Kit
-) -> tuple[list[ExternalIdUpdate], list[Connection]]:
+) -> tuple[list[ExternalIdUpdate], list[tuple[dict[str, Any], list[Connection]]]]:
     """Return the updates of these roles, one for the roles that need the same instructions.
 
-    Returns the link's alone if there are no connections. The second list has the connections beyond
-    the maximum of instructions.
+    Returns the link's alone if there are no connections. For roles beyond the maximum of
+    instructions, the second list has their trust policies.
     """
     sets = services.onboarding.sets
     groups: defaultdict[tuple[object, ...], list[Connection]] = defaultdict(list)
     for connection in connections:
         groups[_instructions_of(visit, connection)].append(connection)
-    first, rest = list(groups.values())[:_MOST], list(groups.values())[_MOST:]
     updates = []
-    for those in first:
+    for those in list(groups.values())[:_MOST]:
         name, version = those[0].set_of_role
         own = _update_of(visit, those[0], name if name in sets else kit.permission_set)
         updates.append(
             ExternalIdUpdate(
                 own,
-                _trust_policy(those[0], own),
+                _trust_policy(those[0], kit),
                 those,
                 sets[name].parameters if name in sets else None,
                 name in sets and sets.is_outdated(name, version),
@@ -107,7 +106,10 @@ def external_id_updates(
     if not updates:
         own_parameters = sets[kit.permission_set].parameters
         updates = [ExternalIdUpdate(kit, kit.trust_policy, [], own_parameters, newer=False)]
-    return updates, [connection for those in rest for connection in those]
+    others: defaultdict[tuple[object, ...], list[Connection]] = defaultdict(list)
+    for those in list(groups.values())[_MOST:]:
+        others[those[0].imported_id, those[0].access_until] += those
+    return updates, [(_trust_policy(those[0], kit), those) for those in others.values()]
 
 
 def _instructions_of(visit: Visit, connection: Connection) -> tuple[object, ...]:
@@ -147,11 +149,11 @@ def set_updates(
         if target == name and not sets.is_outdated(name, version):
             continue
         key = target, name, version, *_instructions_of(visit, connection)
-        if key not in updates and len(updates) == _MOST:
+        applied = connection.set_of_role != (name, version)
+        if key not in updates and not applied and len(updates) >= _MOST:
             rest.append(connection)
             continue
         if key not in updates:
-            applied = connection.set_of_role != (name, version)
             present = versions.of(*connection.set_of_role) if applied else None
             before, after = versions.of(name, version), present or sets[target]
             kit = _update_of(visit, connection, target)
@@ -190,7 +192,8 @@ def _trust_policy(connection: Connection, kit: Kit) -> dict[str, Any]:
     It has what the role needs beside the kit's: its imported External ID, and the end of the access
     that the customer set.
     """
-    trust = copy.deepcopy(kit.update.trust_policy)
+    ids = kit.external_id, kit.next_external_id, connection.imported_id
+    trust = trust_policy(services.config.aws.broker, *ids)
     if (until := connection.access_until) and until > now():
         end = {"aws:CurrentTime": f"{until:%Y-%m-%dT%H:%M:%SZ}"}
         trust["Statement"][0]["Condition"]["DateLessThan"] = end
