@@ -138,7 +138,7 @@ class Links:
         with self._db.write(Making(principal)) as db:
             tenant_of(db, principal, tenant_id, lock=True).ensure_active()
             live = live_links().where(Tenant.id == tenant_id)
-            count = live.with_only_columns(func.count(OnboardingLink.id))
+            count = live.with_only_columns(func.count())
             ensure_room(db, count, LINKS.with_setting(self._config))
             link = OnboardingLink(
                 tenant_id=tenant_id,

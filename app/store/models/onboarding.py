@@ -48,7 +48,11 @@ class OnboardingLink(Identified, TenantOwned, Base):
     """
 
     __tablename__ = "onboarding_links"
-    __table_args__ = (Index("ix_onboarding_links_tenant", "tenant_id", "id"),)
+    __table_args__ = (
+        Index("ix_onboarding_links_tenant", "tenant_id", "id"),
+        # Counts a tenant's live links. The rows of the others are kept, any number of them.
+        Index("ix_onboarding_links_ends", "tenant_id", "expires_at", "revoked_at"),
+    )
 
     digest: Mapped[bytes] = mapped_column(unique=True)
     permission_set: Mapped[Text64]
