@@ -59,7 +59,7 @@ class CheckedMessage:
         db.add(registration)
         db.flush()
         actor = Actor("registration", str(registration.id), "a customer's stack")
-        if not self._apply(db, actor, tenant, follows):
+        if not self._apply(db, actor, tenant, follows=follows):
             db.delete(registration)
 
     def _of_stack(self) -> Select[Registration]:
@@ -74,7 +74,7 @@ class CheckedMessage:
         earlier = db.scalars(times).all()
         return len(earlier) == 1 and earlier[0] > now() - _CREATION
 
-    def _stack_after(self, existing: Connection | None, follows: bool) -> StackState:  # noqa: FBT001
+    def _stack_after(self, existing: Connection | None, *, follows: bool) -> StackState:
         """Return the stack's state after this message. `follows`: the result of `_follows_soon`.
 
         A Delete soon after a Create, with nothing in between, is the rollback of that creation. SQS
@@ -88,7 +88,7 @@ class CheckedMessage:
             return StackState.ROLLED_BACK
         return StackState.DELETED if kind == "Delete" else StackState.MADE
 
-    def _apply(self, db: Session, actor: Actor, tenant: Tenant, follows: bool) -> bool:  # noqa: FBT001
+    def _apply(self, db: Session, actor: Actor, tenant: Tenant, *, follows: bool) -> bool:
         """Apply the message. Return whether to keep the registration's row.
 
         Beyond the role's limit, the role becomes due, but no row is kept.
@@ -107,7 +107,7 @@ class CheckedMessage:
             action = actions.CONNECTION_REGISTRATION_IGNORED
         else:
             connection.make_due(now(), Trigger.REGISTERED)
-            connection.stack = self._stack_after(existing, follows)
+            connection.stack = self._stack_after(existing, follows=follows)
             if deleting:
                 connection.stack_id = None
                 action = actions.CONNECTION_STACK_DELETED
