@@ -253,8 +253,8 @@ def _ceiling(evidence: Evidence, cause: Cause, policies: str, fix: str) -> Diagn
     denied = [gap for gap in evidence.gaps if gap.cause == cause]
     if denied:
         return _problem(f"Denied by {policies}: {_some(denied)}.", fix)
-    if _is_partly_seen(evidence):
-        return _unknown("Deputy could ask IAM about a part of the role's rights only.")
+    if partly := _partly_seen(evidence):
+        return partly
     return _ok(f"Nothing that the permission set asks for is denied by {policies}.")
 
 
@@ -267,8 +267,8 @@ def _permissions(evidence: Evidence) -> DiagnosisStep:
             "Customer: update the stack (or the Terraform or AWS CLI role) from the onboarding"
             " kit, and see permissions.",
         )
-    if _is_partly_seen(evidence):
-        return _unknown("Deputy could ask IAM about a part of the role's rights only.")
+    if partly := _partly_seen(evidence):
+        return partly
     if evidence.gaps:
         return _ok(
             "The role lacks nothing that can be checked without a request; unknown:"
@@ -277,8 +277,11 @@ def _permissions(evidence: Evidence) -> DiagnosisStep:
     return _ok("The role has all rights of the permission set.")
 
 
-def _is_partly_seen(evidence: Evidence) -> bool:
-    return any(gap.cause == "not_seen" for gap in evidence.gaps)
+def _partly_seen(evidence: Evidence) -> DiagnosisStep | None:
+    """Return the step's result if IAM was not asked about some rights, otherwise None."""
+    if any(gap.cause == "not_seen" for gap in evidence.gaps):
+        return _unknown("Deputy could ask IAM about a part of the role's rights only.")
+    return None
 
 
 def _no_decisions(evidence: Evidence) -> DiagnosisStep | None:

@@ -73,7 +73,7 @@ class KitUpdate:
 
 
 class ExistingRole(NamedTuple):
-    """The role that is to be updated; if there is none yet, the kit's own role.
+    """The role to update, or the kit's own role if there is none yet.
 
     `label`: its permission set and version. `imported_id`: its imported External ID, if it has one.
     """
@@ -273,13 +273,13 @@ class Onboarding:
         moving = role.where(live_of(tenant_id)).order_by(Connection.id.desc()).limit(1)
         moving = moving.join(Approval, Approval.id == Connection.move_id)
         moving = moving.where(Approval.permission_set == chosen.name)
-        settled, ranges = (
-            role.where(Connection.permission_set == chosen.name),
-            live_ranges_of(tenant_id),
-        )
+        settled = role.where(Connection.permission_set == chosen.name)
+        ranges = live_ranges_of(tenant_id)
         with self._db.read() as db:
+            if connection := db.scalars(moving).one_or_none():
+                return connection
             newest = page(db, settled, Connection.id, limit=1, after=None, either=ranges).items
-            return db.scalars(moving).one_or_none() or next(iter(newest), None)
+            return next(iter(newest), None)
 
     def _role(self, name: str, values: dict[str, str], chosen: PermissionSet) -> KitRole:
         config, partition = self._config, self._config.aws.broker.partition

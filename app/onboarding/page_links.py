@@ -84,7 +84,7 @@ class Visit(NamedTuple):
 
 
 class Leftovers(NamedTuple):
-    """What a deleted tenant's customer may still have in AWS accounts.
+    """The stacks and roles that a deleted tenant's customer may still have in AWS accounts.
 
     `kit`: the names of the roles that the kit made, with the default names of their stacks.
     `own_names`: the names of other roles.

@@ -16,7 +16,7 @@ from app.proofs.calls_and_verdict import ProofCheck, refusal
 from app.store.models.proof import STRANGER
 
 _RENEWED = timedelta(minutes=5)  # the stranger's session is replaced this long before it expires
-NAME_NOT_TESTED = (
+_NAME_NOT_TESTED = (
     "The role refuses another principal of ours, but our own test of this check does not cover a"
     " role of this name. The role needs no change."
 )
@@ -56,5 +56,5 @@ def check_refusal(sts: Sts, stranger: Session, grant: Grant, role_prefix: str) -
     check = refusal(STRANGER, partial(sts.probe_as_stranger, stranger), grant)
     is_imported_name = not grant.role_arn.name.startswith(role_prefix)
     if is_imported_name and check.outcome == "passed":
-        return check._replace(outcome="skipped", detail=NAME_NOT_TESTED)
+        return check._replace(outcome="skipped", detail=_NAME_NOT_TESTED)
     return check

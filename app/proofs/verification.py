@@ -28,10 +28,9 @@ from app.errors import ConflictError
 from app.identity import Principal, lock_owned, owned
 from app.ids import Grant
 from app.permissions.permission_sets import PermissionSets
-from app.proofs.calls_and_verdict import ProofCheck, ProofFinding, prove, prove_routinely
+from app.proofs.calls_and_verdict import ProofCheck, ProofFinding, check_of, prove, prove_routinely
 from app.proofs.canary import Canary, Sight
 from app.proofs.schedule import Interval, schedule_next
-from app.proofs.stranger import NAME_NOT_TESTED
 from app.proofs.trust_checks import UNREADABLE, judge, named_external_ids, without_its_text
 from app.rotation.rotations import settle
 from app.rotation.switch import (
@@ -178,12 +177,8 @@ class Verification:
         warning remains. A trust policy that was read and lets in nobody else needs no stranger.
         """
         outcomes = {check.name: check.outcome for check in finding.checks}
-        untested = any(
-            check.name == STRANGER
-            and check.outcome == "skipped"
-            and check.detail != NAME_NOT_TESTED
-            for check in finding.checks
-        )
+        # A role with an imported name that refused the stranger has another detail
+        untested = check_of(STRANGER, "skipped") in finding.checks
         unseen = {STRANGER} if untested else set[str]()
         if connection.reads_itself and finding.reads_itself is None:
             unseen = {STRANGER, DEMANDS}

@@ -47,7 +47,7 @@ _UNPAIRED_IMPORT = IMPORTED & ~exists().where(
 # Connections in these statuses may be repaired for so long after their last successful proof.
 _REPAIRABLE = ConnectionStatus.BROKEN, ConnectionStatus.PENDING, ConnectionStatus.INSECURE
 _REPAIRED_WITHIN = timedelta(days=1)
-_LOST_AFTER = timedelta(days=14)
+_LOST_AFTER = timedelta(days=14)  # a rotation completes by itself without such a role
 
 
 @dataclass

@@ -268,7 +268,7 @@ def test_a_database_that_is_away_is_unavailable(tmp_path):
 
 
 def test_a_database_that_accepts_no_writes_is_unavailable_and_not_ready(own_postgresql):
-    """As a standby. Readiness leaves it, in case the database's name leads elsewhere by now."""
+    """Readiness leaves a standby, in case the database's name leads elsewhere by now."""
     batch, url = AuditBatch(own_postgresql), own_postgresql.engine.url
     by_hand = ByHand(url.render_as_string(hide_password=False))
     batch.commit([event(new_id())])

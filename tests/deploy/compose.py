@@ -204,7 +204,7 @@ class Compose:
         return True
 
     def _make_roles(self, name):
-        """With the file that compose.yaml mounts, which psql reads there."""
+        """Make the roles with the file that compose.yaml mounts, which psql reads there."""
         ((_, target, mode),) = (volume.split(":") for volume in SERVICES[name]["volumes"])
         given = SERVICES[name]["environment"]
         assert (target, mode) == ("/roles.sql", "ro")

@@ -400,7 +400,7 @@ def test_rights_that_iam_was_not_asked_about_are_not_called_granted(patient):
 
 
 def test_rights_are_compared_also_if_the_customer_revoked_older_sessions(patient):
-    """By the kit's parameter, or the button of IAM's console."""
+    """The kit's parameter revokes them, and so does the button of IAM's console."""
     patient.put("permissions", *copy.deepcopy(patient.policy["Statement"])[:1])
     lacking = patient.diagnose()["permissions"]["missing"]
     revoked = {"DateLessThan": {"aws:TokenIssueTime": "2026-01-01T00:00:00Z"}}

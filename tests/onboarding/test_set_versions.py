@@ -519,7 +519,7 @@ def test_of_two_sets_that_wait_the_vendor_approves_the_one_that_it_names(shop, c
 
 @pytest.mark.parametrize("suspended", [False, True])
 def test_sessions_that_the_customer_revoked_are_not_issued_again(shop, customer, suspended):
-    """By the stack's parameter. While the tenant is suspended, its stacks' messages are void."""
+    """A stack's parameter revokes them. Its message is void while the tenant is suspended."""
     world, tenant = shop.world, shop.world.tenant()
     made = launched(world, customer, tenant, shop.reads)
     key, path = world.key("credentials:issue", tenant=tenant).key, path_of(made, "/credentials")

@@ -593,15 +593,21 @@ def test_the_strangers_refusal_counts_only_for_names_that_the_canary_tests(
     assert outcomes(made)["stranger_refused"] == "skipped"
 
 
-def test_a_role_with_an_imported_name_that_was_repaired_is_proven(
-    deployment, world, customer, monkeypatch
-):
+def open_to_everybody(deployment, world, customer, monkeypatch):
+    """An insecure connection to a role with an imported name, and its kit."""
     config = with_settings(deployment.canary.config, role_prefix="another-")
     monkeypatch.setattr(deployment.canary, "config", config)
     tenant = world.tenant()
     kit = world.kit(tenant)
     role_arn = customer.role(kit["role_name"], for_everybody(kit["trust_policy"]))
     made = world.connect(tenant, role_arn, status="insecure")
+    return made, kit
+
+
+def test_a_role_with_an_imported_name_that_was_repaired_is_proven(
+    deployment, world, customer, monkeypatch
+):
+    made, kit = open_to_everybody(deployment, world, customer, monkeypatch)
     customer.retrust(kit["role_name"], kit["trust_policy"])
     assert world.verify(made)["status"] == "verified"
 
@@ -609,12 +615,7 @@ def test_a_role_with_an_imported_name_that_was_repaired_is_proven(
 def test_a_hole_that_the_stranger_found_is_not_forgotten_when_the_stranger_is_lost(
     deployment, world, customer, canary_clock, monkeypatch
 ):
-    config = with_settings(deployment.canary.config, role_prefix="another-")
-    monkeypatch.setattr(deployment.canary, "config", config)
-    tenant = world.tenant()
-    kit = world.kit(tenant)
-    role_arn = customer.role(kit["role_name"], for_everybody(kit["trust_policy"]))
-    made = world.connect(tenant, role_arn, status="insecure")
+    made, _ = open_to_everybody(deployment, world, customer, monkeypatch)
     canary_clock.move(1)  # the vendor's policy no longer lets the stranger call
     for probe in ("probe_as_stranger", "probe_canary_as_stranger", "open_stranger"):
         monkeypatch.setattr(deployment.sts, probe, Mock(side_effect=Refused()))

@@ -512,7 +512,8 @@ def test_each_connection_is_tried_hourly_also_in_a_fleet_that_is_proven_every_te
     following = tenant.start()["next_external_id"]
     tenant.after(hours=3, minutes=1)
     assert tenant.sent(waiting).count(following) == 3
+    by_chance = tenant.sent(older).count(following)  # its slot of a routine proof may lie here
     tenant.world.admin("POST", tenant.path, EMERGENCY)
     tenant.after(hours=3, minutes=1)
     assert tenant.sent(waiting).count(following) == 7, "once at once"
-    assert tenant.sent(older).count(following) == 4
+    assert tenant.sent(older).count(following) == by_chance + 4

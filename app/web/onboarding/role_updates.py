@@ -68,7 +68,7 @@ class ExternalIdUpdate(NamedTuple):
         None if the kit did not make the role: the command could break an older system's access.
         """
         [connection, *_] = self.connections
-        if has_own_name(connection):
+        if not is_named_by_kit(services.config, connection.tenant_id, connection.role_arn):
             return None
         return filled(
             "trust-policy.sh.jinja",
@@ -179,11 +179,6 @@ def chosen_region() -> str | None:
     """Return the region that the visitor chose for stacks; None: the link's."""
     region = request.args.get("region", "")
     return region if region in services.onboarding.regions() else None
-
-
-def has_own_name(connection: Connection) -> bool:
-    """Return whether the kit did not name the role. An older system may still need that role."""
-    return not is_named_by_kit(services.config, connection.tenant_id, connection.role_arn)
 
 
 def _trust_policy(connection: Connection, kit: Kit) -> dict[str, Any]:
