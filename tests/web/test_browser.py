@@ -129,7 +129,8 @@ def test_keys_reach_and_do_everything_and_a_list_stays_when_it_refreshes(
         page.keyboard.press("ArrowRight")
         assert page.is_visible(shown)
     assert not page.is_visible("#terraform")
-    page.click("#list-next")
+    with page.expect_navigation():
+        page.click("#list-next")
     rows = page.locator("tbody th").all_inner_texts()
     assert len(rows) == 25
     many(visitor, ConnectionStatus.INSECURE, 1)
@@ -205,6 +206,6 @@ def test_without_javascript_the_tabs_turn_and_the_list_goes_on(visitor, url, pla
     assert not plain.is_visible("#copy-external-id")
     plain.select_option("#region", "eu-west-1")
     plain.click("text=Use this region")
-    assert plain.is_visible("text=Launch stack in eu-west-1")
+    expect(plain.get_by_text("Launch stack in eu-west-1")).to_be_visible()
     plain.click("#list-next")
     expect(plain.locator("tbody code")).to_have_text(listed[25:])
