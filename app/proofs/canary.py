@@ -130,7 +130,7 @@ class Canary:
         session = self._look(sts).stranger if self.config.proofs.canary_role_arn else None
         if session is None:
             return check_of(STRANGER, "skipped")
-        return check_refusal(sts, session, grant, self.config.aws.role_prefix)
+        return check_refusal(sts, session, grant, self.config.proofs.stranger_role_arn)
 
     def finding(self, sts: Sts) -> HealthFinding:
         """Return the canary's finding for readiness. Raises the same errors as `ask_canary`."""

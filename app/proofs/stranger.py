@@ -11,7 +11,7 @@ from functools import partial
 from app.aws.sts import Session, Sts, StsError
 from app.clock import now
 from app.health.checks import warning
-from app.ids import Grant
+from app.ids import Grant, RoleArn
 from app.proofs.calls_and_verdict import ProofCheck, refusal
 from app.store.models.proof import STRANGER
 
@@ -47,14 +47,15 @@ class Stranger:
         return session
 
 
-def check_refusal(sts: Sts, stranger: Session, grant: Grant, role_prefix: str) -> ProofCheck:
+def check_refusal(sts: Sts, stranger: Session, grant: Grant, stranger_role: RoleArn) -> ProofCheck:
     """Check that the role refuses the stranger with the right External ID.
 
-    A refusal by a role with an imported name does not count: if canary.yaml lacks the name, the
-    stranger's own policy causes the refusal.
+    A refusal counts only if the stranger's own policy is sure to allow the call: canary.yaml gives
+    that policy, and the name of the stranger's role, one prefix. An imported name may be missing
+    there, and so may a prefix that DEPUTY_ROLE_PREFIX got since.
     """
     check = refusal(STRANGER, partial(sts.probe_as_stranger, stranger), grant)
-    is_imported_name = not grant.role_arn.name.startswith(role_prefix)
-    if is_imported_name and check.outcome == "passed":
+    is_tested = grant.role_arn.name.startswith(stranger_role.name.removesuffix("stranger"))
+    if check.outcome == "passed" and not is_tested:
         return check._replace(outcome="skipped", detail=_NAME_NOT_TESTED)
     return check

@@ -582,12 +582,22 @@ def test_a_role_that_trusts_everybody_who_knows_the_external_id_is_insecure(
     assert world.verify(made)["status"] == "verified"
 
 
+def stranger_covers(deployment, prefix, monkeypatch):
+    """Its stack names the stranger by the prefix that the stranger's policy has."""
+    canary_role = deployment.stack.canary_role_arn
+    role = RoleArn.parse(f"{canary_role.partition('/')[0]}/{prefix}stranger")
+    config = with_settings(deployment.canary.config, stranger_role_arn=role)
+    monkeypatch.setattr(deployment.canary, "config", config)
+
+
 def test_the_strangers_refusal_counts_only_for_names_that_the_canary_tests(
     deployment, world, monkeypatch
 ):
-    """A role with an imported name: canary.yaml may lack the name, and AWS refuses the stranger."""
-    config = with_settings(deployment.canary.config, role_prefix="another-")
-    monkeypatch.setattr(deployment.canary, "config", config)
+    """Its own policy may lack the others, and then AWS refuses the stranger everywhere.
+
+    They are imported names, and those of a new prefix while canary.yaml still has the old one.
+    """
+    stranger_covers(deployment, "another-", monkeypatch)
     made = world.proven()
     assert len(stranger_calls(world, made)) == 1, "an acceptance would count"
     assert outcomes(made)["stranger_refused"] == "skipped"
@@ -595,8 +605,7 @@ def test_the_strangers_refusal_counts_only_for_names_that_the_canary_tests(
 
 def open_to_everybody(deployment, world, customer, monkeypatch):
     """An insecure connection to a role with an imported name, and its kit."""
-    config = with_settings(deployment.canary.config, role_prefix="another-")
-    monkeypatch.setattr(deployment.canary, "config", config)
+    stranger_covers(deployment, "another-", monkeypatch)
     tenant = world.tenant()
     kit = world.kit(tenant)
     role_arn = customer.role(kit["role_name"], for_everybody(kit["trust_policy"]))
