@@ -26,8 +26,7 @@ class KitNames(NamedTuple):
     organization_stack: str
 
 
-def _names(config: Config, tenant_id: UUID, suffix: str) -> KitNames:
-    prefix = config.aws.role_prefix
+def _names(prefix: str, tenant_id: UUID, suffix: str) -> KitNames:
     stack = stack_name(prefix, kit_role_name("", tenant_id, suffix))
     return KitNames(kit_role_name(prefix, tenant_id, suffix), stack, f"{stack}-organization")
 
@@ -53,13 +52,16 @@ def new_names(
         )
         if not db.scalar(taken.limit(1)):
             suffix = ""
-    return _names(config, tenant_id, suffix)
+    return _names(config.aws.role_prefix, tenant_id, suffix)
 
 
 def is_named_by_kit(config: Config, tenant_id: UUID, role_arn: str) -> bool:
-    """Return whether the kit gave the role its name. Imported roles have names of their own."""
-    beginning = kit_role_name(config.aws.role_prefix, tenant_id)
-    return RoleArn.parse(role_arn).name.startswith(beginning)
+    """Return whether the kit gave the role its name. Imported roles have names of their own.
+
+    It may have been made with an earlier, longer prefix.
+    """
+    prefix, digits, _ = RoleArn.parse(role_arn).name.partition(_digits_of(tenant_id))
+    return bool(digits) and prefix.startswith(config.aws.role_prefix)
 
 
 def names_of(config: Config, tenant_id: UUID, role_arn: str, new: KitNames) -> KitNames:
@@ -70,8 +72,8 @@ def names_of(config: Config, tenant_id: UUID, role_arn: str, new: KitNames) -> K
     name = RoleArn.parse(role_arn).name
     if not is_named_by_kit(config, tenant_id, role_arn):
         return new._replace(role=name)
-    beginning = kit_role_name(config.aws.role_prefix, tenant_id)
-    return _names(config, tenant_id, name.removeprefix(beginning))
+    prefix, _, suffix = name.partition(_digits_of(tenant_id))
+    return _names(prefix, tenant_id, suffix)
 
 
 def kit_role_name(prefix: str, tenant_id: UUID, suffix: str = "") -> str:
@@ -82,7 +84,11 @@ def kit_role_name(prefix: str, tenant_id: UUID, suffix: str = "") -> str:
     the last eight of the id. The first ones are the time, and are equal for tenants that were
     created in the same minute.
     """
-    return f"{prefix}{tenant_id.hex[-TENANT_DIGITS:]}{suffix}"
+    return f"{prefix}{_digits_of(tenant_id)}{suffix}"
+
+
+def _digits_of(tenant_id: UUID) -> str:
+    return tenant_id.hex[-TENANT_DIGITS:]
 
 
 def stack_name(prefix: str, name: str) -> str:
