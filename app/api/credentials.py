@@ -58,7 +58,8 @@ _POLICY_TEXT = fields.String(metadata={"openapi": {"pattern": r"^\s*\{[\s\S]*\}\
 _BOTH = "Limits this session to what both this policy and the role's permissions allow."
 _NARROWS = doc(_POLICY, _BOTH, one_of=[SessionPolicyDocument, _POLICY_TEXT])
 _HOW_LONG = (
-    f"A whole number from {SESSION_MIN} to the connection's maximum. Default {DURATION_DEFAULT}."
+    f"A whole number from {SESSION_MIN} to the deployment's maximum. Default {DURATION_DEFAULT}, or"
+    " the maximum if that is less."
 )
 
 

@@ -87,6 +87,14 @@ def test_a_bad_filter_is_refused(world):
             world.admin.refused("GET", f"{path}?{query}", expect=422, code="validation_failed")
 
 
+def test_a_query_beside_a_body_is_refused(world):
+    """A field there would be ignored, and the request would do something else."""
+    path, body = "/v1/tenants?name=Here", {"name": "There"}
+    problem = world.admin.refused("POST", path, body, expect=422, code="validation_failed")
+    assert problem["errors"] == {"name": ["Unknown field."]}
+    assert found(world, name="there") == []
+
+
 def test_connections_in_one_of_several_statuses(world):
     """In one tenant, and across all: newest first, page by page."""
     tenant, account = world.tenant(), Customer(world.aws).account

@@ -57,8 +57,8 @@ def test_a_key_that_asks_too_often_is_told_when_to_ask_again(tight, stopped_cloc
 
 
 @on_sqlite
-@pytest.mark.parametrize("query", ["", "?plain=0"], ids=["plain", "Flask"])
-def test_requests_beyond_the_rate_of_a_key_are_held(start_limited, monkeypatch, query):
+@pytest.mark.parametrize("headers", [{}, {"TE": "trailers"}], ids=["plain", "Flask"])
+def test_requests_beyond_the_rate_of_a_key_are_held(start_limited, monkeypatch, headers):
     """Otherwise 64 connections that repeat one leave other tenants an eighth of their requests."""
     paused, held = [], []
     monkeypatch.setattr("app.limits.counting_in_memory.pause", paused.append)
@@ -66,11 +66,14 @@ def test_requests_beyond_the_rate_of_a_key_are_held(start_limited, monkeypatch, 
     narrow = start_limited(issue_rate=1)
     connection = narrow.connection()
     worker = narrow.worker({"id": connection["tenant_id"]})
-    path = path_of(connection, "/credentials") + query
-    worker("POST", path)
+    path = path_of(connection, "/credentials")
+    worker("POST", path, headers=headers)
     at_once = int(REFUSED_CREDENTIALS.amount * REFUSED_CREDENTIALS.burst)
     slow = int(REFUSED_CREDENTIALS.amount * REFUSED_CREDENTIALS.patience) - 1
-    details = [worker.raw("POST", path).get_json()["detail"] for _ in range(at_once + slow + 3)]
+    details = [
+        worker.raw("POST", path, headers=headers).get_json()["detail"]
+        for _ in range(at_once + slow + 3)
+    ]
     assert set(details) == {"Too many credential requests with this key: at most 1 per second."}
     assert len(paused) in {slow, slow + 1}  # as the last one rounds
     assert held in ([1] * 3, [1] * 2)

@@ -9,7 +9,7 @@ from typing import Any
 import flask_smorest
 import orjson
 from flask import Flask, Request, Response, g
-from marshmallow import Schema
+from marshmallow import Schema, ValidationError
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 from werkzeug.routing import UnicodeConverter, UUIDConverter
@@ -35,6 +35,8 @@ class StrictParser(FlaskParser):
     DEFAULT_UNKNOWN_BY_LOCATION = {}  # the schemas say it (`Strict`)
 
     def load_json(self, req: Request, schema: Any) -> Any:  # noqa: ARG002  webargs' signature
+        if req.args:
+            raise ValidationError({name: ["Unknown field."] for name in req.args})
         with whole_body():
             raw = req.get_data(cache=True)
         if not raw:

@@ -104,5 +104,7 @@ def _key(text: str) -> str:
     """Return the key, which may be quoted. Raises MalformedRequestError."""
     match = _KEY.fullmatch(text.strip())
     if not match:
-        raise MalformedRequestError(f"{HEADER} must have 1 to 255 printable characters.")
+        raise MalformedRequestError(
+            f"{HEADER} must have 1 to 255 ASCII characters that can be printed, and no quotes."
+        )
     return match["key"]
