@@ -20,7 +20,7 @@ from app.factory import create_app, without_settings
 from app.health.heartbeats import Heartbeat
 from app.ids import Broker, first_id_at, new_id
 from app.store.database import SYSTEM, Database
-from app.store.models import AuditEvent, Connection, Trigger
+from app.store.models import AuditEvent, Connection, ConnectionStatus, Trigger
 from dev.stack import ROOT
 from tests.conftest import make_config, publish_templates, with_settings
 from tests.proofs.test_canary import DEMANDS_AN_ID, of_nobody, roles_of
@@ -335,6 +335,21 @@ def test_a_broker_whom_no_role_lets_in_and_a_closed_topic_and_a_queue_without_de
     says(found, may_assume="sts:AssumeRole", topic="does not let customers publish")
     says(found, queue="no dead-letter queue")
     assert found["dead_letters"]["status"] == "skipped"
+
+
+def test_a_role_that_was_suspended_or_deleted_says_nothing_about_the_broker(deployment):
+    with deployment.db.write(SYSTEM) as db:
+        before = db.scalars(sqlalchemy.select(Connection)).all()
+        statuses = {row.id: row.status for row in before}
+        db.execute(sqlalchemy.update(Connection).values(status=ConnectionStatus.DELETED))
+    try:
+        found = deployment.doctor(proof_max_age=0)
+    finally:
+        with deployment.db.write(SYSTEM) as db:
+            for row_id, status in statuses.items():
+                one = sqlalchemy.update(Connection).where(Connection.id == row_id)
+                db.execute(one.values(status=status))
+    assert found["may_assume"]["status"] == "skipped"
 
 
 def test_a_bucket_and_a_queue_that_do_not_exist(deployment):
