@@ -106,7 +106,10 @@ VENDOR_STOPS = STOPS._replace(
     most=6,  # beside VENDOR_REQUESTS, a process has eight connections to the database
 )
 UNKNOWN_KEYS = VENDOR_STOPS._replace(
-    name="unknown", what="look-ups of keys that are unknown, or bound to no tenant", most=8
+    name="unknown",
+    what="look-ups of keys that are unknown, or bound to no tenant",
+    most=8,
+    beyond="waits; for credentials a second, then 429",
 )
 UNKNOWN_LINKS = UNKNOWN_KEYS._replace(
     name="unknown_links",

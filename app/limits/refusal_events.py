@@ -2,9 +2,9 @@
 
 In each second, a process records a limited number of refusals as single events. There is one limit
 for each key, and one for all keys of a tenant (app/limits/limits.py). The key's other refusals in
-that second, and all refusals by a rate limit, become one event with their number and their codes.
-This summary is stored when the second or the process ends. A process that is killed loses it.
-Beyond the limit REFUSALS, the answer is a 429, and nothing is recorded.
+that second become one event with their number and their codes. This summary is stored when the
+second or the process ends. A process that is killed loses it. Beyond the limit REFUSALS, the answer
+is a 429, and nothing is recorded.
 """
 
 import atexit
@@ -20,7 +20,6 @@ from app.audit import Actor, Event, actions
 from app.audit.log import AuditLog
 from app.clock import now
 from app.concurrency.gevent import spawn
-from app.errors import RateLimitedError
 from app.limits.counting_in_memory import TokenBucket
 from app.limits.limits import REFUSALS, REFUSALS_OF_KEY, REFUSALS_OF_TENANT
 from app.log import logger
@@ -59,8 +58,7 @@ class Refusals:
         """
         actor = event.actor._replace(request_id=None, client_address=None)
         second = _Second(actor, tenant_scope, int(event.at.timestamp()))
-        # Refusals by a rate limit are only counted.
-        if event.details["code"] != RateLimitedError.code and self._count(second):
+        if self._count(second):
             self._audit.append(event)
             return
         with self._lock:
