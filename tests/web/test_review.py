@@ -119,7 +119,7 @@ def test_the_numbers_are_the_settings(visitor, visiting):
     assert "repeated about every hour." in usual["proof"]
     assert "older than 1 day." in usual["proof"]
     assert "A second AWS account" not in usual["proof"]
-    assert "for 400 days." in usual["log"]
+    assert "for at least 400 days." in usual["log"]
     other = answers(
         visiting(
             max_session_seconds=1800,

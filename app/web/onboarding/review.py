@@ -67,8 +67,8 @@ _ANSWERS = (
         "sessions",
         "How long sessions last",
         """
-        {vendor} gets temporary credentials only. A session lasts {session} at most. There is no
-        user, no password and no key that lasts.
+        {vendor} gets temporary credentials only. A session lasts {session} at most. In your account
+        there is no user, no password and no key that lasts.
 
         A change of the trust policy keeps new sessions from beginning. Those that live end by
         themselves, or at once by RevokeSessionsBefore or AccessUntil.
@@ -208,7 +208,7 @@ def _answers(config: Config, kit: Kit) -> list[JsonObject]:
         "interval": _duration(proofs.reprove_every).removeprefix("1 "),
         "age": _duration(proofs.proof_max_age),
         "stranger": _STRANGER.format(vendor=vendor) if has_stranger else "",
-        "kept": f"for {days} days" if days else "without an end",
+        "kept": f"for at least {days} days" if days else "without an end",
     }
     answers = []
     for name, title, text in _ANSWERS:

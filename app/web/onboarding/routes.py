@@ -163,7 +163,7 @@ def _problems_of(error: errors.AppError) -> Sequence[str]:
     if isinstance(error, errors.RateLimitedError):
         return [error.detail, f"If you need more, ask {vendor}."]
     if isinstance(error, errors.SuspendedError):
-        return [f"{vendor} has paused this connection, and has to resume it."]
+        return [f"This connection is paused. Resume it first, or ask {vendor}."]
     return error.errors.get("role_arn", [error.detail])
 
 
