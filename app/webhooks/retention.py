@@ -46,7 +46,8 @@ def finding(db: Database) -> HealthFinding:
         names = ", ".join(map(str, ids[:5]))
         return warning(
             f"{len(ids)} of your webhook endpoints were disabled, and get nothing: {names}.",
-            "Look at: flask --app wsgi webhooks list. Enable them, or delete them.",
+            "Look at: flask --app wsgi webhooks list. Enable them, or delete them. If a key was"
+            " revoked (`revoked`), only a request can give the endpoint a new secret and url.",
         )
     undelivered = exists().where(
         WebhookDelivery.endpoint_id == WebhookEndpoint.id,
