@@ -92,7 +92,10 @@ def test_the_pages_tables_are_as_their_contents_are_declared():
         (f"{FEED_SECONDS} seconds", ["docs/api.md", "docs/architecture.md", "docs/runbooks.md"]),
         (f"{FEED_SECONDS} seconds", ["app/api/audit_events.py", "app/cli/audit.py"]),
         (f"over {BODY_KIB} KiB", ["docs/api.md"]),
-        (f"from {SESSION_MIN} to the deployment's maximum; {DURATION_DEFAULT} ", ["docs/api.md"]),
+        (
+            f"from {SESSION_MIN} to the deployment's maximum; unless given, {DURATION_DEFAULT} ",
+            ["docs/api.md"],
+        ),
     ],
 )
 def test_a_text_has_the_number_of_the_code(number, places):
