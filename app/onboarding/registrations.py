@@ -316,12 +316,14 @@ class Registrations:
         cause = str(void)
         if self._void_messages.acquire((cause, request.account_id)):
             logger.info("registration.void", cause=cause, account_id=request.account_id)
-        # A stack outlives tokens and tenants, so a Delete always succeeds. An Update with a void
-        # token also succeeds if the stack had a token before. FAILED would roll the update back.
-        # The rollback sends the earlier token, and if that is void too, the stack gets stuck.
-        passes = request.kind == "Delete"
-        if request.kind == "Update" and isinstance(void, VoidToken):
-            passes = bool(request.old_properties.get("RegistrationToken"))
+        # A stack outlives tokens, tenants and what is allowed, so a Delete always succeeds. An
+        # Update also succeeds if the stack had a token before, and its token is void or its role is
+        # the same. FAILED would roll the update back. The rollback sends the earlier token and
+        # role, and if those are refused too, the stack gets stuck.
+        passes, before = request.kind == "Delete", request.old_properties
+        keeps_role = before.get("RoleArn") == request.property("RoleArn")
+        if request.kind == "Update" and (isinstance(void, VoidToken) or keeps_role):
+            passes = bool(before.get("RegistrationToken"))
         return None if passes else REFUSAL
 
     def _check(self, request: Request) -> CheckedMessage:

@@ -531,6 +531,21 @@ def test_a_registered_stacks_update_with_a_void_token_passes_and_registers_nothi
     assert desk.actions() == before
 
 
+def test_a_registered_stacks_update_passes_if_its_role_is_no_longer_allowed(desk, monkeypatch):
+    """Its rollback would name the same role. An update to such a role is refused."""
+    stack = desk.stack()
+    desk.handle(stack.message())
+    [before] = desk.connections()
+    registered = {"RegistrationToken": stack.token, "RoleArn": stack.role_arn}
+    config = with_settings(desk.registrations._config, role_prefix="acme-")
+    monkeypatch.setattr(desk.registrations, "_config", config)
+    desk.handle(stack.message("Update", OldResourceProperties=registered))
+    moved = registered | {"RoleArn": f"{stack.role_arn}-before"}
+    desk.handle(stack.message("Update", OldResourceProperties=moved), "FAILED")
+    [after] = desk.connections()
+    assert after.due_at == before.due_at
+
+
 def test_a_stack_in_an_account_that_is_not_declared_registers_nothing(desk):
     declared, other = desk.stack(), desk.stack()
     with desk.db.write(SYSTEM) as db:
