@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
+from moto.iam.exceptions import DeleteConflictException
 from moto.iam.models import Role, iam_backends
 
 from sandbox.errors import access_denied
@@ -81,9 +82,11 @@ def _delete_role(
 ) -> None:
     """Delete the role with the policies that its template attached.
 
-    Any other attached policy prevents the deletion, as at AWS.
+    Any other policy prevents the deletion, as at AWS. moto deletes inline policies with the role.
     """
     role = iam_backends[account_id]["aws"].get_role(resource_name)
+    if role.policies.keys() - role.__dict__.get("template_policies", ()):
+        raise DeleteConflictException("Cannot delete entity, must delete policies first.")
     for arn in role.__dict__.get("template_managed_policies", ()):
         role.managed_policies.pop(arn, None)
     _role_delete(cls, resource_name, template, account_id, region_name)

@@ -59,8 +59,8 @@ def _read_template(self: Any, url: str) -> str:
 
 
 def _check_status(_self: Any, stack: Any) -> None:
-    """Refuse to update a stack that is busy or was rolled back. moto would update it."""
-    if stack.status.endswith("_IN_PROGRESS") or stack.status == "ROLLBACK_COMPLETE":
+    """Refuse to update a stack that is busy, was rolled back or is stuck. moto would update it."""
+    if stack.status == "ROLLBACK_COMPLETE" or stack.status.endswith(("_IN_PROGRESS", "_FAILED")):
         message = f"Stack:{stack.stack_id} is in {stack.status} state and can not be updated."
         raise ValidationError(message=message)
 

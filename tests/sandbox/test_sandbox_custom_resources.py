@@ -12,6 +12,9 @@ from tests.sandbox.sandbox_people import CUSTOMER, outcome
 from tests.sandbox.sandbox_vendor import CUSTOMER_STACK, Stack, TopicReader, put, respond
 from tests.support.waiting import until
 
+NOTHING = (
+    '{"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "*", "Resource": "*"}]}'
+)
 RETAINED = CUSTOMER_STACK.replace(
     "Condition: Registers\n    Properties:",
     "Condition: Registers\n    DeletionPolicy: RetainExceptOnCreate\n    Properties:",
@@ -166,6 +169,17 @@ def test_an_update_sends_the_old_properties_and_a_refused_one_is_taken_back(crea
     assert topic_reader.read() == []
 
 
+def test_a_stack_whose_rollback_failed_too_takes_no_update(created, topic_reader):
+    created.update(Token="second")
+    for _ in range(2):
+        respond(topic_reader.next("Update"), "FAILED", Reason="No.")
+    assert created.status == "UPDATE_ROLLBACK_FAILED"
+    assert outcome(lambda: created.update(Topic="")) == (400, "ValidationError")
+    created.delete()
+    respond(topic_reader.next("Delete"))
+    assert created.status == "DELETE_COMPLETE"
+
+
 def test_an_update_that_does_not_touch_the_registration_sends_nothing(created, topic_reader):
     template = CUSTOMER_STACK.replace("Description: !Ref Token", "Description: other")
     created.cloudformation.update_stack(**created.options({}, template))
@@ -189,6 +203,18 @@ def test_a_deletion_is_sent_while_the_role_exists_and_a_refused_one_keeps_the_st
     assert (created.status, created.description) == ("DELETE_COMPLETE", None)
     assert topic_reader.read() == []
     created.create()  # the name is free again
+
+
+def test_a_role_with_a_policy_that_the_stack_did_not_make_is_not_deleted(created, topic_reader):
+    revoked = {"RoleName": f"deputy-{created.name}", "PolicyName": "AWSRevokeOlderSessions"}
+    created.iam.put_role_policy(**revoked, PolicyDocument=NOTHING)
+    created.delete()
+    respond(topic_reader.next("Delete"))
+    assert (created.status, created.description) == ("DELETE_FAILED", "first")
+    assert "must delete policies first" in created.reason("DELETE_FAILED")
+    created.iam.delete_role_policy(**revoked)
+    created.delete()
+    assert (created.status, created.description) == ("DELETE_COMPLETE", None)
 
 
 # DeletionPolicy.
