@@ -9,6 +9,7 @@ from contextlib import closing
 import boto3
 import pytest
 from botocore.exceptions import ClientError
+from moto.cloudformation.models import cloudformation_backends
 
 from app.onboarding.registrations import REFUSAL
 from sandbox.organization import organization
@@ -124,6 +125,16 @@ def with_the_role_there(a):
     return a.launch()
 
 
+def with_a_stack_that_is_stuck(a):
+    a.launch()
+    [stack] = cloudformation_backends[a.account]["us-east-1"].stacks.values()
+    stack.status = "UPDATE_ROLLBACK_FAILED"
+    aws = root_client(a.visitor.world.aws, "cloudformation", a.account)
+    with closing(aws), pytest.raises(ClientError) as refused:
+        aws.update_stack(StackName=stack.name, UsePreviousTemplate=True)
+    return str(refused.value)
+
+
 def in_no_organization(a):
     organization._units.clear()
     return a.launch(
@@ -148,6 +159,13 @@ TROUBLE = {
         lambda a: denied(a, "iam:Create*"),
         {"organization": "an exception for the role {role_name}"},
     ),
+    "an organisation that keeps to its own topics": (  # the sandbox lets every stack publish
+        lambda a: (
+            "The role is not authorized to perform: SNS:Publish on resource:"
+            " a topic with an explicit deny in a service control policy"
+        ),
+        {"perimeter": "Leave “Registration topic” empty"},
+    ),
     "a boundary that is demanded": (
         lambda a: denied(a, "iam:CreateRole", Condition=WITHOUT_BOUNDARY),
         {"boundary": "under “Permissions boundary”"},
@@ -163,6 +181,10 @@ TROUBLE = {
     "a stack that is there already": (
         lambda a: a.launch() and a.launch(),
         {"stack-name": "Open the stack {stack_name}"},
+    ),
+    "a stack whose rollback failed": (
+        with_a_stack_that_is_stuck,
+        {"stuck": "skip the resource Registration"},
     ),
     "a region that is not allowed": (
         lambda a: denied(a, "cloudformation:*", Condition=ELSEWHERE),
@@ -201,7 +223,7 @@ def test_what_the_page_says_to_do_helps(administrator, visitor):
     visitor.paste(f"arn:aws:iam::{administrator.account}:role/{administrator.kit['role_name']}")
     page = visitor.page()
     assert page.select_one("#summary").text == "Connected. There is nothing left to do."
-    assert len(page.select("details.trouble")) == 12
+    assert len(page.select("details.trouble")) == 14
     assert administrator.account in page.select_one("#status").text, (
         "AWS shows nothing of a wrong account"
     )

@@ -97,7 +97,8 @@ _ANSWERS = (
         minutes to apply it everywhere.
 
         If {vendor}'s service is down, also empty RegistrationTopicArn in that update of the stack.
-        Otherwise CloudFormation undoes the update after half an hour without an answer.
+        Otherwise CloudFormation undoes the update after half an hour without an answer, and after
+        an hour the stack takes no update until you choose Continue update rollback.
 
         To end the access, delete the stack, run terraform destroy, or delete the role {role}. You
         need no consent of {vendor}, and don't have to tell it.
