@@ -68,6 +68,9 @@ _DURABLE = (
     "SELECT set_config('synchronous_commit', 'on', false) WHERE"
     " current_setting('synchronous_commit') = 'off'"
 )
+# A database may have other defaults. After a lock, the next statement must see what was committed
+# meanwhile, and psycopg reads no other notation of times.
+_EXPECTED = "SET default_transaction_isolation = 'read committed'; SET datestyle = 'ISO'"
 # Maximum duration of a transaction in seconds, and so the maximum age of an audit event when it is
 # stored. The feed shows only older events (FEED_SECONDS in app/audit/log.py).
 LONGEST = 15
@@ -77,7 +80,13 @@ _LONG_READS = 4
 _STATEMENT_SECONDS = 10  # timeout of a statement, which may wait for a lock or read many rows
 # Timeouts after which the database counts as unavailable: seconds for connect_timeout, milliseconds
 # for tcp_user_timeout. AWS SDKs wait two seconds for container credentials.
-_POSTGRESQL_WAITS = {"connect_timeout": 2, "tcp_user_timeout": 2000}
+_POSTGRESQL_WAITS = {
+    "connect_timeout": 2,
+    "tcp_user_timeout": 2000,
+    # A host that vanishes while a statement runs would be noticed after two hours
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+}
 # Without it, psycopg returns bytes from a database whose encoding is SQL_ASCII
 _POSTGRESQL_OPTIONS = _POSTGRESQL_WAITS | {"client_encoding": "utf8"}
 # All principals share this number of locks. So the locks for a key family of any size fit into
@@ -335,6 +344,7 @@ def _postgresql(url: str) -> Engine:
     @event.listens_for(engine, "connect")
     def _connect(dbapi: Any, _record: Any) -> None:
         dbapi.execute(_DURABLE)
+        dbapi.execute(_EXPECTED)
         for name, seconds in postgresql_limits(dbapi.info.server_version).items():
             dbapi.execute("SELECT set_config(%s, %s, false)", (name, f"{int(seconds * 1000)}ms"))
         dbapi.commit()

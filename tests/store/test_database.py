@@ -3,6 +3,7 @@ away.
 """
 
 import os
+import socket
 import threading
 import uuid
 from contextlib import ExitStack, nullcontext
@@ -106,13 +107,18 @@ def test_a_time_comes_back_as_the_same_moment_in_utc(database, row_id):
         assert (back, back.utcoffset()) == (value, timedelta(0))
 
 
-def test_times_are_utc_in_any_time_zone_of_the_server(tmp_path):
-    """PostgreSQL answers in the session's zone, which the server, the role or the database may
-    set.
-    """
+DEFAULTS = {
+    "timezone": "Asia/Kolkata",
+    "datestyle": "German",
+    "default_transaction_isolation": "repeatable read",
+}
+
+
+def test_the_servers_defaults_change_neither_times_nor_isolation(tmp_path):
+    """The server, the role or the database may set them."""
     with empty_database("postgresql", tmp_path) as url:
         name = sqlalchemy.make_url(url).database
-        ByHand(url)(f"ALTER DATABASE {name} SET timezone TO 'Asia/Kolkata'")
+        ByHand(url)(*[f"ALTER DATABASE {name} SET {key} TO '{DEFAULTS[key]}'" for key in DEFAULTS])
         table = Table("times", MetaData(), Column("at", UtcDateTime))
         database = Database(url)
         with database.write(SYSTEM) as db:
@@ -120,6 +126,7 @@ def test_times_are_utc_in_any_time_zone_of_the_server(tmp_path):
             db.execute(insert(table).values(at=datetime(2030, 1, 2, 3, tzinfo=UTC)))
         with database.read() as db:
             assert db.scalar(select(table.c.at)).isoformat() == "2030-01-02T03:00:00+00:00"
+            assert db.scalar(text("SHOW transaction_isolation")) == "read committed"
         database.engine.dispose()
 
 
@@ -271,6 +278,17 @@ def test_a_connection_to_a_standby_is_not_kept(own_postgresql):
     for expected in (pytest.raises(StoreUnavailableError), nullcontext()):
         with expected, own_postgresql.write(SYSTEM) as db:
             db.add(Tenant(id=new_id(), name="Acme"))
+
+
+def test_a_server_that_vanishes_while_a_statement_runs_is_noticed(own_postgresql):
+    """Its kernel has acknowledged the statement, so only keepalives ask whether it is there."""
+    options = socket.SO_KEEPALIVE, socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL
+    levels = socket.SOL_SOCKET, socket.IPPROTO_TCP, socket.IPPROTO_TCP
+    with (
+        own_postgresql.engine.connect() as connection,
+        socket.fromfd(connection.connection.fileno(), socket.AF_INET, 0) as used,
+    ):
+        assert [*map(used.getsockopt, levels, options)] == [1, 5, 2]
 
 
 def test_a_missing_right_is_for_the_operator(own_postgresql):
