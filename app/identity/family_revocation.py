@@ -284,6 +284,8 @@ def inherit(db: Session, old: UUID, successor: UUID, *, by: UUID | None) -> None
     for children in (keys, update(OnboardingLink)):
         unrevoked = children.filter_by(made_by=old, revoked_at=None)
         db.execute(unrevoked.values(made_by=successor), execution_options=_BLIND)
-    for column in ("url_by", "secret_by", "old_secret_by"):
+    columns = "url_by", "secret_by", "old_secret_by"
+    db.execute(locked_endpoints(or_(*[getattr(WebhookEndpoint, name) == old for name in columns])))
+    for column in columns:
         endpoints = update(WebhookEndpoint).filter_by(**{column: old})
         db.execute(endpoints.values({column: successor}), execution_options=_BLIND)

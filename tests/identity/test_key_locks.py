@@ -11,15 +11,18 @@ import pytest
 import sqlalchemy
 from sqlalchemy.exc import OperationalError
 
+from app.clock import now
 from app.errors import NotFoundError
 from app.identity import family_revocation, lock_owned, owned, tenant_of
 from app.identity.principals import ApiKeyPrincipal, LinkPrincipal
 from app.identity.scopes import ALL_SCOPES
+from app.ids import new_id
 from app.limits.limits import KEYS
 from app.services import Services
 from app.store import database
 from app.store.database import SYSTEM
-from app.store.models import ApiKey, Connection, OnboardingLink, Tenant
+from app.store.models import ApiKey, Connection, OnboardingLink, Tenant, WebhookEndpoint
+from app.store.models.webhook import locked_endpoints
 from tests.attacks.evidence import on_postgresql
 from tests.conftest import OPERATOR
 from tests.identity.test_stops import Place, all_dead, deadlocks
@@ -114,6 +117,27 @@ def test_keys_that_are_replaced_and_revoked_at_once(world):
     )
     assert set(answers) <= {201, 204, 401, 404, 409}
     assert answers[:3].count(201) == 1
+
+
+def test_a_key_is_replaced_while_its_endpoints_are_delivered(services):
+    """The endpoint that was made first had an event, so its row lies behind the other's."""
+    key, _ = services.api_keys.create_key(OPERATOR, name="x", scopes=ALL_SCOPES)
+    first, second = new_id(), new_id()
+    of_key = {"url_by": key.id, "secret_by": key.id, "by_vendor": True}
+    with services.db.write(SYSTEM) as db:
+        db.add_all(
+            WebhookEndpoint(id=each, url="https://x.example/", types=["*"], secret=b"s", **of_key)
+            for each in (first, second)
+        )
+    with services.db.write(SYSTEM) as db:
+        db.get(WebhookEndpoint, first).due_at = now()
+    with ThreadPoolExecutor(1) as pool:
+        with services.db.write(SYSTEM) as db:
+            db.execute(locked_endpoints(WebhookEndpoint.id == first))
+            replacing = pool.submit(services.api_keys.replace_key, OPERATOR, key.id)
+            until(lambda: waiting_for_locks(services.db))
+            db.execute(locked_endpoints(WebhookEndpoint.id == second))
+        replacing.result(60)
 
 
 def test_the_last_place_is_taken_once(world, app, monkeypatch):
