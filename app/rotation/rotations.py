@@ -12,7 +12,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Select,
+    and_,
+    exists,
+    func,
+    or_,
+    select,
+    update,
+)
 
 from app.audit import Actor, actions
 from app.audit.details import ExternalIdRetirement, RotatedIds
@@ -39,11 +49,8 @@ from app.store.models.external_id import IMPORTED, ROTATING
 # Maximum time between two tries of the same role during a rotation
 HOURLY = timedelta(hours=1)
 _COMPLETES_AFTER = timedelta(days=1)  # after the rotation became ready
-_UNPAIRED_IMPORT = IMPORTED & ~exists().where(
-    Connection.tenant_id == ExternalIdRow.tenant_id,
-    Connection.external_id_id == ExternalIdRow.id,
-    Connection.status != ConnectionStatus.DELETED,
-)
+# Maximum of imported External IDs that one transaction retires
+_RETIRED_AT_ONCE = 200
 # Connections in these statuses may be repaired for so long after their last successful proof.
 _REPAIRABLE = ConnectionStatus.BROKEN, ConnectionStatus.PENDING, ConnectionStatus.INSECURE
 _REPAIRED_WITHIN = timedelta(days=1)
@@ -242,9 +249,8 @@ def settle_all(database: Database) -> None:
     ID may retire.
     """
     rotating = select(ExternalIdRow.tenant_id).where(ROTATING)
-    unpaired = select(ExternalIdRow.tenant_id).where(_UNPAIRED_IMPORT)
     with database.read(long=True) as db:
-        tenant_ids = db.scalars(rotating.union(unpaired)).all()
+        tenant_ids = {*db.scalars(rotating), *db.scalars(_unpaired_imports())}
     for tenant_id in tenant_ids:
         principal = SystemPrincipal(WORKER, tenant_id)
         with suppress(NotFoundError), database.write(principal) as db:
@@ -360,10 +366,24 @@ def _become(db: Session, row: ExternalIdRow, state: ExternalIdState) -> None:
     db.flush()
 
 
+def _unpaired_imports(**of_tenant: UUID) -> CompoundSelect[UUID, UUID]:
+    """Select tenant and id of the imported External IDs that no live connection has any more.
+
+    PostgreSQL hashes or sorts for EXCEPT. With statistics from before an import it would run NOT
+    EXISTS as a comparison of each External ID with each connection.
+    """
+    imports = select(ExternalIdRow.tenant_id, ExternalIdRow.id).where(IMPORTED)
+    paired = select(Connection.tenant_id, Connection.external_id_id).where(
+        Connection.status != ConnectionStatus.DELETED
+    )
+    return imports.filter_by(**of_tenant).except_(paired.filter_by(**of_tenant))
+
+
 def _retire_imports(db: Session, actor: Actor, tenant_id: UUID) -> None:
     """Retire the tenant's imported External IDs that no live connection has any more."""
-    unpaired = select(ExternalIdRow).where(ExternalIdRow.tenant_id == tenant_id, _UNPAIRED_IMPORT)
-    for row in db.scalars(unpaired).all():
+    unpaired = _unpaired_imports(tenant_id=tenant_id).limit(_RETIRED_AT_ONCE)
+    for _, external_id_id in db.execute(unpaired).all():
+        row = db.get_one(ExternalIdRow, external_id_id)
         _become(db, row, ExternalIdState.RETIRED)
         current = db.get_one(ExternalIdRow, current_external_id_id(db, tenant_id))
         retirement: ExternalIdRetirement = {

@@ -6,8 +6,10 @@ import json
 import pytest
 from bs4 import BeautifulSoup
 
+from app.rotation.rotations import settle_all
 from tests.rotation.conftest import accepting, import_rows
 from tests.support.cast import Customer
+from tests.support.rows import plan
 
 on_sqlite = pytest.mark.parametrize("deployed", ["sqlite"], indirect=True)
 
@@ -128,6 +130,14 @@ def test_an_imported_id_retires_with_its_last_pair(tenant, imported):
     assert tenant.issued_ids()[old] == "imported"
     tenant.after()
     assert tenant.issued_ids()[old] == "retired"
+
+
+@pytest.mark.parametrize("deployed", ["postgresql"], indirect=True)
+def test_imported_ids_without_a_pair_are_found_without_comparing_each_with_each(tenant, imported):
+    """Also with statistics from before thousands were imported."""
+    imported()
+    database = tenant.services.db
+    assert "Join" not in plan(database, lambda: settle_all(database), of="external_ids")
 
 
 def test_a_rotation_does_not_wait_for_imported_connections(tenant, imported):
