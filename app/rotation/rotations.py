@@ -235,11 +235,21 @@ def _complete_by_itself(db: Session, actor: Actor, rotation: Rotation) -> None:
     left_behind = select(Connection.id).where(
         live_of(rotation.tenant_id),
         Connection.external_id_id == rotation.external_id_id,
-        Connection.verified_at > rotation.started_at - _REPAIRED_WITHIN,
-        or_(suspended, Connection.verified_at > now() - _LOST_AFTER),
+        _proven_after(rotation.started_at - _REPAIRED_WITHIN),
+        or_(suspended, _proven_after(now() - _LOST_AFTER)),
     )
     if not db.scalar(select(left_behind.exists())):
         _complete(db, actor, rotation)
+
+
+def _proven_after(time: datetime) -> ColumnElement[bool]:
+    """Return the condition for connections with a proof that passed after this time.
+
+    A connection that awaits approval has no `verified_at`, although its proofs pass.
+    """
+    awaits = Connection.approval_id.is_not(None) & Connection.role_unique_id.is_not(None)
+    accepted_at = func.coalesce(Connection.refusing_since, Connection.tried_at)
+    return or_(Connection.verified_at > time, awaits & (accepted_at > time))
 
 
 def settle_all(database: Database) -> None:
@@ -404,7 +414,7 @@ def _not_refused_twice(rotation: Rotation) -> Select[UUID]:
         Connection.tenant_id == rotation.tenant_id,
         Connection.status.in_(_REPAIRABLE),
         Connection.external_id_id == rotation.external_id_id,
-        Connection.verified_at > now() - _REPAIRED_WITHIN,
+        _proven_after(now() - _REPAIRED_WITHIN),
     )
     refused_twice = exists().where(
         ExternalIdCheck.connection_id == Connection.id,

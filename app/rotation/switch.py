@@ -108,6 +108,8 @@ def plan_rotation(db: Session, connection: Connection) -> RotationPlan:
     # still verified.
     keeps_own = connection.status is ConnectionStatus.VERIFIED and paired not in retired
     order, lost = [paired, target], list[ExternalIdRow]()
+    if paired.state is ExternalIdState.IMPORTED and not current.is_withdrawn:
+        order.append(current)  # the role may have been updated before the rotation began
     if not keeps_own:
         order = [current, target, paired]
         if connection.verified_at is None and connection.created_at >= target.created_at:

@@ -51,6 +51,15 @@ def test_an_imported_connection_issues_and_switches_once_its_role_accepts_ours(t
 
 
 @on_sqlite
+def test_a_role_that_was_given_the_current_one_before_a_rotation_goes_on(tenant, imported):
+    connection, _ = imported()
+    tenant.start()
+    tenant.update_role(connection, accepting(tenant.trust, tenant.first_id))
+    assert tenant.verify(connection)["status"] == "verified"
+    assert (tenant.id_of(connection), bool(tenant.issue(connection))) == (tenant.first_id, True)
+
+
+@on_sqlite
 def test_the_kit_and_the_list_show_the_move(tenant, imported):
     ours = tenant.connection()
     connection, old = imported()

@@ -327,10 +327,13 @@ def test_a_role_that_accepts_the_current_id_too_is_paired_with_it_as_soon_as_its
 
 @on_sqlite
 def test_an_approval_verifies_nothing_that_was_proven_with_a_retired_id(tenant):
-    """A rotation does not wait for a connection that awaits approval."""
+    """A rotation does not wait for a connection that awaits approval. The next one retires its
+    External ID.
+    """
     waiting = tenant.world.awaiting_approval(tenant.made)
     old = tenant.start()["external_id"]
-    assert tenant.complete()["state"] == "retired"
+    assert tenant.complete()["state"] == "retiring"
+    tenant.start()
     approved = tenant.world.admin("POST", path_of(waiting, "/approve"))
     assert (approved["status"], approved["external_id"]) == ("pending", old)
     assert tenant.verify(waiting)["status"] == "pending"

@@ -424,6 +424,16 @@ def test_a_rotation_that_leaves_a_proven_role_behind_does_not_complete_by_itself
     assert tenant.state()[0] != "ready", "a role that refuses for weeks is lost"
 
 
+def test_a_role_that_awaits_approval_is_not_left_behind_either(tenant):
+    """Its proofs pass, so it is not retired by the clock alone."""
+    waiting = tenant.world.awaiting_approval(tenant.made)
+    tenant.start()
+    tenant.after(hours=30)
+    assert tenant.state()[0] == "ready"
+    assert tenant.world.admin("POST", path_of(waiting, "/approve"))["status"] == "verified"
+    assert tenant.state() == ("open", 0, 1)
+
+
 def test_a_rotation_of_a_tenant_without_proven_roles_completes_by_itself(tenant):
     tenant.connection(trust=accepting(tenant.trust, new_external_id()), status="pending")
     tenant.start()
