@@ -141,7 +141,8 @@ class Diagnoses:
     ) -> Connection:
         with self._db.write(principal) as db:
             connection = owned(db, principal, tested.tenant_id, tested.id, lock=True)
-            if isinstance(settings, RoleSettings):
+            # A proof that was stored meanwhile may have read the role later
+            if isinstance(settings, RoleSettings) and connection.tried_at == tested.tried_at:
                 SetRequests(db, principal.actor, connection).apply_label(
                     self._sets, settings.permission_set, by_tag=True
                 )

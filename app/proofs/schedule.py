@@ -131,15 +131,19 @@ def first_after(pauses: tuple[int, ...], since: datetime, tried_at: datetime) ->
     return None
 
 
-def next_search(since: datetime, tried_at: datetime) -> datetime | None:
+def next_search(
+    since: datetime, tried_at: datetime, resumed_at: datetime | None = None
+) -> datetime | None:
     """Return the time of the next proof of an unproven role; None when the role is given up.
 
-    `since`: the start of the schedule.
+    `since`: the start of the schedule. `resumed_at`: when the tenant was last resumed. Nothing is
+    tried while it is suspended, so the days until the role is given up begin again.
     """
     if soon := first_after(_RETRIES, since, tried_at):
         return soon
     due_at = since + ((tried_at - since) // _HOURLY + 1) * _HOURLY
-    return due_at if due_at <= since + timedelta(days=SEARCH_DAYS) else None
+    began_at = max(since, resumed_at or since)
+    return due_at if due_at <= began_at + timedelta(days=SEARCH_DAYS) else None
 
 
 def next_slot(connection_id: UUID, checked_at: datetime, seconds: int) -> datetime:
@@ -170,7 +174,7 @@ def schedule_next(
         connection.due_since = checked_at
     connection.due_for, since = Trigger.SCHEDULED, connection.due_since
     if status is ConnectionStatus.PENDING:
-        connection.due_at = next_search(since, checked_at)
+        connection.due_at = next_search(since, checked_at, connection.tenant.resumed_at)
         return
     settling = first_after(_SETTLING, since, checked_at)
     verified = status is ConnectionStatus.VERIFIED

@@ -289,6 +289,12 @@ class _VerdictStorage:
         db, connection = self.db, self.connection
         due_at, due_for = connection.due_at, connection.due_for
         self.finding = store_checks(db, self.actor, connection, self.answers, self.checked_at)
+        is_alone = connection.tried_at == self.before.tried_at
+        if not is_alone:
+            # The proof that was stored since may have read the role later. The next one decides.
+            self.finding = self.finding._replace(
+                reads_trust=False, reads_itself=None, permission_set=None
+            )
         self._note_what_the_role_read()
         proof = self._count_or_add_proof()
         connection.note_attempt(self.checked_at, refused=self.finding.refused)
@@ -298,6 +304,8 @@ class _VerdictStorage:
         # If the connection was made due during the test, its new time and reason stay.
         if due_at not in {None, self.before.due_at}:
             connection.due_at, connection.due_for = due_at, due_for
+        if not is_alone:
+            connection.due_at = self.checked_at
         if proof.count == 1 or connection.version != self.before.version:
             self._record()
         requests = SetRequests(db, self.actor, connection)

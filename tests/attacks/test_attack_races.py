@@ -3,16 +3,18 @@
 import datetime as dt
 import itertools
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 
 import pytest
 
 from app.aws.role_reader import session_policy
 from app.aws.sts import INERT_POLICY
+from app.clock import now
 from app.identity import api_keys as keys
 from app.ids import RoleArn
 from tests.attacks.evidence import issues_nothing, newest, on_postgresql, on_sqlite, problem
-from tests.support.cast import Api, Customer, path_of, without_external_id
+from tests.support.cast import Api, Customer, path_of, root_client, without_external_id
 from tests.support.rows import at_once
 from tests.support.waiting import until, waiting_for_locks
 
@@ -193,6 +195,42 @@ def test_a_proof_counts_only_for_the_version_that_it_tested(world, case, meanwhi
     meanwhile("probe_foreign", case.loosen_and_verify)
     assert world.admin("POST", f"{case.path}/resume", REASON)["status"] == "insecure"
     assert world.admin("GET", case.path)["status"] == "insecure"
+
+
+@on_sqlite
+@pytest.mark.parametrize(("slow", "call"), [("verify", "probe_foreign"), ("diagnose", "view")])
+def test_what_a_slow_request_read_of_the_role_replaces_nothing_that_a_later_one_read(
+    world, customer, meanwhile, slow, call
+):
+    """A key for another permission set would get credentials of the role again."""
+    tenant = world.tenant()
+    kit = world.kit(tenant)
+
+    def of_set(label):
+        return [{"Key": "deputy:permission-set", "Value": label}]
+
+    role_arn = customer.reading_itself(
+        kit["role_name"], kit["trust_policy"], Tags=of_set("inventory@1")
+    )
+    path = path_of(world.connect(tenant, role_arn))
+    narrow = world.key("credentials:issue", tenant=tenant, permission_sets=["inventory"])
+    narrow("POST", f"{path}/credentials")
+
+    def refused():
+        problem(narrow.raw("POST", f"{path}/credentials"), 403, "forbidden")
+
+    def retag_and_verify():
+        with closing(root_client(world.aws, "iam", customer.account)) as iam:
+            iam.tag_role(RoleName=kit["role_name"], Tags=of_set("bucket-sync@1"))
+        world.admin.with_key(world.admin.key)("POST", f"{path}/verify")
+        refused()
+
+    meanwhile(call, retag_and_verify)
+    world.admin("POST", f"{path}/{slow}")
+    refused()
+    if slow == "verify":  # which of the two read last is unknown, so another proof follows
+        due_at = world.admin("GET", path)["next_proof_at"]
+        assert dt.datetime.fromisoformat(due_at) <= now()
 
 
 def statuses_at_once(world, *requests, times=3):

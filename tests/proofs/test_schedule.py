@@ -14,7 +14,7 @@ from app.proofs.schedule import (
     schedule_after_approval,
     schedule_next,
 )
-from app.store.models import Connection, ConnectionStatus, Proof, Trigger, Verdict
+from app.store.models import Connection, ConnectionStatus, Proof, Tenant, Trigger, Verdict
 
 SINCE = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
@@ -39,6 +39,9 @@ def test_a_search_is_quick_at_first_then_hourly_and_ends_after_14_days():
     assert offsets(next_search, 40) == [60, *hours]
     assert offsets(next_search, 9_000) == hours[2:]
     assert offsets(next_search, 15 * 86_400) == []
+    # Nothing is tried while the tenant is suspended
+    resumed = partial(next_search, resumed_at=SINCE + 14 * DAY)
+    assert offsets(resumed, 15 * 86_400)[-1] == 28 * 86_400
 
 
 def test_a_first_proof_is_repeated_after_2_and_15_minutes():
@@ -88,6 +91,7 @@ def due_in(until, status=ConnectionStatus.VERIFIED, verdict=Verdict.PROVEN):
 
 def test_a_search_that_a_clock_ahead_began_goes_on_at_once():
     it = Connection(id=new_id(), status=ConnectionStatus.PENDING, due_since=SINCE + DAY)
+    it.tenant = Tenant()
     proof = Proof(verdict=Verdict.UNASSUMABLE, checked_at=SINCE, checks=[])
     schedule_next(it, proof, Interval(3600, 3600), restarts=False)
     assert it.due_at - SINCE < timedelta(minutes=1)
