@@ -18,7 +18,7 @@ from app.clock import now
 from app.config import Config
 from app.connections import connections
 from app.errors import ConflictError, RateLimitedError, RoleNotAllowedError
-from app.ids import RoleArn
+from app.ids import RoleArn, new_id
 from app.limits.counting_in_database import take
 from app.limits.limits import MESSAGES, REPORTS
 from app.onboarding.registration_tokens import TokenIds, VoidMessage, tenant_of_token
@@ -52,15 +52,17 @@ class CheckedMessage:
         same = self._of_stack().where(Registration.request_id == request.request_id)
         if db.scalars(same).one_or_none() is not None:
             return
-        follows = self._follows_soon(db)
-        registration = Registration(
-            tenant_id=tenant.id, stack_id=request.stack_id, request_id=request.request_id
-        )
-        db.add(registration)
-        db.flush()
-        actor = Actor("registration", str(registration.id), "a customer's stack")
-        if not self._apply(db, actor, tenant, follows=follows):
-            db.delete(registration)
+        registration_id = new_id()
+        actor = Actor("registration", str(registration_id), "a customer's stack")
+        if self._apply(db, actor, tenant):
+            db.add(
+                Registration(
+                    id=registration_id,
+                    tenant_id=tenant.id,
+                    stack_id=request.stack_id,
+                    request_id=request.request_id,
+                )
+            )
 
     def _of_stack(self) -> Select[Registration]:
         return select(Registration).where(
@@ -74,8 +76,8 @@ class CheckedMessage:
         earlier = db.scalars(times).all()
         return len(earlier) == 1 and earlier[0] > now() - _CREATION
 
-    def _stack_after(self, existing: Connection | None, *, follows: bool) -> StackState:
-        """Return the stack's state after this message. `follows`: the result of `_follows_soon`.
+    def _stack_after(self, db: Session, existing: Connection | None) -> StackState:
+        """Return the stack's state after this message.
 
         A Delete soon after a Create, with nothing in between, is the rollback of that creation. SQS
         keeps no order, but a stack sends nothing between its Create and the answer to it. So a
@@ -84,14 +86,15 @@ class CheckedMessage:
         """
         kind, stack_id = self.request.kind, self.request.stack_id
         is_registered = existing is not None and existing.stack_id == stack_id
-        if follows and (kind == "Delete" or (kind == "Create" and not is_registered)):
+        may_follow = kind == "Delete" or (kind == "Create" and not is_registered)
+        if may_follow and self._follows_soon(db):
             return StackState.ROLLED_BACK
         return StackState.DELETED if kind == "Delete" else StackState.MADE
 
-    def _apply(self, db: Session, actor: Actor, tenant: Tenant, *, follows: bool) -> bool:
-        """Apply the message. Return whether to keep the registration's row.
+    def _apply(self, db: Session, actor: Actor, tenant: Tenant) -> bool:
+        """Apply the message. Return whether to add the registration's row.
 
-        Beyond the role's limit, the role becomes due, but no row is kept.
+        Beyond the role's limit, the role becomes due, but no row is added.
         """
         request, action = self.request, actions.CONNECTION_REGISTERED_AGAIN
         deleting = request.kind == "Delete"
@@ -106,8 +109,8 @@ class CheckedMessage:
         if connection.status in {ConnectionStatus.SUSPENDED, ConnectionStatus.DELETED}:
             action = actions.CONNECTION_REGISTRATION_IGNORED
         else:
+            connection.stack = self._stack_after(db, existing)
             connection.make_due(now(), Trigger.REGISTERED)
-            connection.stack = self._stack_after(existing, follows=follows)
             if deleting:
                 connection.stack_id = None
                 action = actions.CONNECTION_STACK_DELETED
