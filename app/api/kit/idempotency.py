@@ -37,20 +37,6 @@ _PARAMETER = {
 }
 
 
-def _refusing(view: View) -> View:
-    """Refuse requests with the header."""
-
-    @wraps(view)
-    def refused(*args: Any, **kwargs: Any) -> Any:
-        if HEADER in request.headers:
-            raise MalformedRequestError(
-                f"This answer has a secret, which is not stored; leave out {HEADER}."
-            )
-        return view(*args, **kwargs)
-
-    return refused
-
-
 def answering_again(view: View, again: Again | None) -> View:
     """Let `again` answer instead of the view if an earlier attempt changed something."""
     if not again:
@@ -69,14 +55,16 @@ def once(view: View, again: Again | None) -> View:
 
     Without `again`, the view refuses the header.
     """
-    if not again:
-        return _refusing(view)
     stops = price_of(view.__name__) == STOP
 
     @wraps(view)
     def answered(*args: Any, **kwargs: Any) -> Any:
         if HEADER not in request.headers:
             return view(*args, **kwargs)
+        if not again:
+            raise MalformedRequestError(
+                f"This answer has a secret, which is not stored; leave out {HEADER}."
+            )
         key = _key(request.headers[HEADER])
         with whole_body():
             body = request.get_data(cache=True)
@@ -97,6 +85,8 @@ def once(view: View, again: Again | None) -> View:
             response.headers["Idempotency-Replayed"] = "true"
         return response
 
+    if not again:
+        return answered
     return Blueprint.doc(parameters=[_PARAMETER])(answered)  # type: ignore[no-any-return]
 
 
