@@ -6,7 +6,7 @@ the role as it was created.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote, urlencode
 from uuid import UUID
 
@@ -19,6 +19,7 @@ from app.config import Config
 from app.connections.kit_names import KitNames, names_of, new_names
 from app.errors import ValidationFailedError
 from app.identity import Principal, tenant_of
+from app.ids import RoleArn
 from app.onboarding import kit_scripts
 from app.onboarding.kit_scripts import KitRole
 from app.onboarding.kit_trust_policy import trust_policy
@@ -70,17 +71,6 @@ class KitUpdate:
     terraform: str
     aws_cli: str
     trust_policy: dict[str, Any]
-
-
-class ExistingRole(NamedTuple):
-    """The role to update, or the kit's own role if there is none yet.
-
-    `label`: its permission set and version. `imported_id`: its imported External ID, if it has one.
-    """
-
-    names: KitNames
-    label: tuple[str, int | None]
-    imported_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,16 +145,16 @@ class Onboarding:
         """
         region, chosen = self._region(region), self.sets.choose(permission_set)
         values, names = self._read(principal, tenant_id, chosen, region)
-        existing = existing or self._newest(tenant_id, chosen)
-        role_to_update = self._existing(existing, tenant_id, chosen, names)
+        existing_names = names
+        if existing := existing or self._newest(tenant_id, chosen):
+            existing_names = names_of(self._config, tenant_id, existing.role_arn, names)
         aws, rendered = self._config.aws, self._publication.rendered[chosen.name]
         url = self._publication.bucket.url(rendered.role)
         organization_url = self._publication.bucket.url(rendered.organization)
         role = self._role(names.role, values, chosen)
         home = console_home(self._config, region)
         launch = partial(_launch_url, home, values | {"RoleName": role.name})
-        _, stack, organization_stack = role_to_update.names
-        stacks = {stack: url, organization_stack: organization_url}
+        stacks = {existing_names.stack: url, existing_names.organization_stack: organization_url}
         return Kit(
             external_id=role.external_id,
             next_external_id=values["NextExternalId"] or None,
@@ -183,7 +173,7 @@ class Onboarding:
             trust_policy=role.trust,
             terraform=kit_scripts.terraform(role),
             aws_cli=kit_scripts.aws_cli(role),
-            update=self._update(region, stacks, values, role, role_to_update),
+            update=self._update(region, stacks, values, role, existing),
         )
 
     def _update(
@@ -192,27 +182,28 @@ class Onboarding:
         stacks: dict[str, str],
         values: dict[str, str],
         role: KitRole,
-        existing: ExistingRole,
+        existing: Connection | None,
     ) -> KitUpdate:
         """Return the update of the existing role to what the kit asks for.
 
-        `stacks`: the URL of the new template, by the name of the stack. The customer supplies the
-        values of parameters that the role's present template did not have.
+        `stacks`: the URL of the new template, by the name of the stack. `existing`: None if there
+        is no role yet. The customer supplies the values of parameters that the role's present
+        template did not have.
         """
-        origin = self.versions.of(*existing.label)
-        external_ids = role.external_id, values["NextExternalId"], existing.imported_id
+        present, imported_id = role.parameters, None
+        if existing:
+            role = role._replace(name=RoleArn.parse(existing.role_arn).name)
+            origin, imported_id = self.versions.of(*existing.set_of_role), existing.imported_id
+            present = origin.parameters if origin else ()
+        external_ids = role.external_id, values["NextExternalId"], imported_id
         trust = trust_policy(self._config.aws.broker, *external_ids)
-        role = role._replace(name=existing.names.role, trust=trust)
-        present = {parameter["name"] for parameter in origin.parameters} if origin else set[str]()
+        role, present_names = role._replace(trust=trust), {each["name"] for each in present}
         kept, to_fill_in = [*KEPT], list[str]()
         for parameter in role.parameters:
-            names = kept if parameter["name"] in present else to_fill_in
+            names = kept if parameter["name"] in present_names else to_fill_in
             names.append(parameter["name"])
         values = {name: f"<{name}>" for name in to_fill_in} | values
-        home, parameters = (
-            console_home(self._config, region),
-            kit_scripts.updated_parameters(values, kept),
-        )
+        home = console_home(self._config, region)
         stack, whole = (
             StackUpdate(
                 name=name,
@@ -222,7 +213,7 @@ class Onboarding:
                     region=region,
                     stack=name,
                     template_url=url,
-                    parameters=parameters,
+                    parameters=kit_scripts.updated_parameters(values, kept),
                 ),
                 parameters=values,
                 to_fill_in=to_fill_in,
@@ -231,14 +222,6 @@ class Onboarding:
         )
         texts = kit_scripts.terraform(role), kit_scripts.aws_cli(role)
         return KitUpdate(stack, whole, *texts, trust)
-
-    def _existing(
-        self, connection: Connection | None, tenant_id: UUID, chosen: PermissionSet, new: KitNames
-    ) -> ExistingRole:
-        if connection is None:
-            return ExistingRole(new, (chosen.name, chosen.version))
-        names = names_of(self._config, tenant_id, connection.role_arn, new)
-        return ExistingRole(names, connection.set_of_role, connection.imported_id)
 
     def _read(
         self, principal: Principal, tenant_id: UUID, chosen: PermissionSet, region: str
