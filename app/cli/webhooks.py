@@ -73,16 +73,14 @@ def deliveries(endpoint_id: UUID, limit: int) -> list[Row]:
     shows all of these.
     """
     rows = []
-    for delivery, event_type in islice(
-        every(services.redelivery.deliveries, operator, endpoint_id), limit
-    ):
+    for delivery in islice(every(services.redelivery.deliveries, operator, endpoint_id), limit):
         last: Row = {"at": None, "status_code": None, "ms": None, "error": None}
         last["attempted"] = len(delivery.attempts)
         if delivery.attempts:
             last |= delivery.attempts[-1]
             last["at"] = datetime.fromisoformat(last["at"])
         row = row_of(delivery, "id event_id status tries next_attempt_at attempts")
-        rows.append(row | {"type": event_type} | last)
+        rows.append(row | {"type": delivery.event.type} | last)
     return rows
 
 

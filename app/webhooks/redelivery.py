@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, case, func, insert, select, update
+from sqlalchemy.orm import joinedload
 
 from app.audit import actions
 from app.audit.events import note_effect
@@ -41,17 +42,13 @@ class Redelivery:
 
     def deliveries(
         self, principal: Maker, endpoint_id: UUID, *, limit: int, after: UUID | None
-    ) -> Page[tuple[WebhookDelivery, str]]:
+    ) -> Page[WebhookDelivery]:
         """Return an endpoint's deliveries with their types, newest first. Raises NotFoundError."""
+        with_type = joinedload(WebhookDelivery.event).load_only(WebhookEvent.type)
+        query = select(WebhookDelivery).options(with_type).filter_by(endpoint_id=endpoint_id)
         with self._db.read(long=True) as db:
             one_seen_by(db, principal, endpoint_id)
-            query = select(WebhookDelivery).where(WebhookDelivery.endpoint_id == endpoint_id)
-            rows = page(db, query, WebhookDelivery.id, limit=limit, after=after)
-            ids = [delivery.event_id for delivery in rows.items]
-            events = select(WebhookEvent.id, WebhookEvent.type).where(WebhookEvent.id.in_(ids))
-            types = dict(db.execute(events).all())
-            pairs = [(delivery, types[delivery.event_id]) for delivery in rows.items]
-            return Page(pairs, rows.after)
+            return page(db, query, WebhookDelivery.id, limit=limit, after=after)
 
     def test(self, principal: Maker, endpoint_id: UUID) -> UUID:
         """Send an example event to this endpoint alone, and return the event's id.

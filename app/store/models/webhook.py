@@ -20,7 +20,7 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.store.models.base import Base, CreatedAt, Identified, Text16, Text64, Text200, index_where
 
@@ -166,3 +166,4 @@ class WebhookDelivery(Identified, Base):
     # While this is in the future, a background worker has the delivery
     claimed_until: Mapped[datetime | None]
     created_at: Mapped[CreatedAt]
+    event: Mapped[WebhookEvent] = relationship(lazy="raise", viewonly=True)
