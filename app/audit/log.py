@@ -124,7 +124,7 @@ class AuditLog:
             if last is not None and events.after is None:
                 events = events._replace(after=UUID(int=last.int + 1))
             if tenant_scope is not None:
-                hide_actors(db, tenant_scope, events.items)
+                hide_actors(db, events.items)
             return events
 
 

@@ -3,6 +3,7 @@
 A tenant sees nothing about kinds of actors that are not listed here.
 """
 
+from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
@@ -27,17 +28,27 @@ def details_for_tenant(event: AuditEvent, *, is_own_key: bool) -> dict[str, Any]
     return event.details | {"reason": None} if "reason" in event.details else event.details
 
 
-def hide_actors(db: Session, tenant_id: UUID, events: list[AuditEvent]) -> None:
-    """Remove from the events what a principal of this tenant may not see."""
-    keys = {
-        UUID(event.actor_id) for event in events if event.actor_kind == "api_key" and event.actor_id
+def by_own_keys(db: Session, events: Iterable[AuditEvent]) -> set[UUID]:
+    """Return the ids of the events in which an API key of the event's own tenant acted."""
+    by_key = {
+        event.id: event for event in events if event.actor_kind == "api_key" and event.actor_id
     }
-    query = select(ApiKey.id).where(ApiKey.id.in_(keys), ApiKey.tenant_id == tenant_id)
-    own = {("api_key", str(key_id)) for key_id in db.scalars(query)}
+    keys = {UUID(event.actor_id) for event in by_key.values()}
+    query = select(ApiKey.id, ApiKey.tenant_id).where(
+        ApiKey.id.in_(keys), ApiKey.tenant_id.is_not(None)
+    )
+    own = {(str(key_id), tenant_id) for key_id, tenant_id in db.execute(query)}
+    return {
+        event_id for event_id, event in by_key.items() if (event.actor_id, event.tenant_id) in own
+    }
+
+
+def hide_actors(db: Session, events: list[AuditEvent]) -> None:
+    """Remove from the events what principals of their tenant may not see."""
+    own = by_own_keys(db, events)
     for event in events:
         db.expunge(event)  # the changes below must not be stored
-        kind = event.actor_kind
-        is_own_key = (kind, event.actor_id) in own
+        kind, is_own_key = event.actor_kind, event.id in own
         event.details = details_for_tenant(event, is_own_key=is_own_key)
         if kind in _SHOWN or is_own_key:
             continue

@@ -13,12 +13,11 @@ import orjson
 from sqlalchemy import Select, exists, insert, or_, select, update
 
 from app.audit.actions import WEBHOOK_TYPES
-from app.audit.visibility import details_for_tenant
+from app.audit.visibility import by_own_keys, details_for_tenant
 from app.clock import now
 from app.ids import first_id_at, new_id
 from app.store.database import Session
 from app.store.models import (
-    ApiKey,
     AuditEvent,
     DeliveryStatus,
     EndpointStatus,
@@ -75,16 +74,23 @@ def spread(db: Session) -> None:
     if not events:
         return
     endpoints = _endpoints_for(db, {event.tenant_id for event in events} - {None})
-    bodies = _Bodies(db, events)
+    query = select(AuditEvent, Tenant.reference).outerjoin(
+        Tenant, Tenant.id == AuditEvent.tenant_id
+    )
+    rows = db.execute(query.where(AuditEvent.id.in_([event.id for event in events]))).all()
+    audit_events = {audit_event.id: (audit_event, reference) for audit_event, reference in rows}
+    by_own = by_own_keys(db, [audit_event for audit_event, _ in rows])
     deliveries: list[dict[str, Any]] = []
     for event in events:
         if len(deliveries) >= _DELIVERIES:
             break  # the rest of the events stay new
         own = [each for each in endpoints if each.tenant_id in {None, event.tenant_id}]
-        if not own or event.id not in bodies.audit_events:  # or its audit event was deleted
+        if not own or event.id not in audit_events:  # or its audit event was deleted
             db.delete(event)
             continue
-        event.body, event.tenant_body = bodies.of(event)
+        event.body, event.tenant_body = _bodies(
+            *audit_events[event.id], is_own_key=event.id in by_own
+        )
         deliveries += [
             delivery_of(endpoint, event.id, event.tenant_id)
             for endpoint in own
@@ -93,7 +99,8 @@ def spread(db: Session) -> None:
     db.flush()
     if deliveries:
         db.execute(insert(WebhookDelivery), deliveries)
-        _make_due(db, [delivery["endpoint_id"] for delivery in deliveries])
+        due = [delivery["endpoint_id"] for delivery in deliveries]
+        db.execute(update(WebhookEndpoint).where(WebhookEndpoint.id.in_(due)).values(due_at=now()))
 
 
 def delivery_of(
@@ -124,51 +131,22 @@ def _endpoints_for(db: Session, tenant_ids: set[Any]) -> Sequence[WebhookEndpoin
     return db.scalars(locked_endpoints(of_these, live)).all()
 
 
-def _make_due(db: Session, endpoint_ids: list[Any]) -> None:
-    due = update(WebhookEndpoint).where(WebhookEndpoint.id.in_(endpoint_ids))
-    db.execute(due.values(due_at=now()))
-
-
-class _Bodies:
-    """Renders the bodies of some events. The constructor reads all that they need."""
-
-    def __init__(self, db: Session, events: Sequence[WebhookEvent]) -> None:
-        query = select(AuditEvent).where(AuditEvent.id.in_([event.id for event in events]))
-        self.audit_events = {event.id: event for event in db.scalars(query)}
-        key_ids = {
-            UUID(event.actor_id)
-            for event in self.audit_events.values()
-            if event.actor_kind == "api_key" and event.actor_id
-        }
-        tenant_ids = {event.tenant_id for event in events}
-        self._references = _by_id(db, Tenant.id, Tenant.reference, tenant_ids)
-        self._tenants_of_keys = _by_id(db, ApiKey.id, ApiKey.tenant_id, key_ids)
-
-    def of(self, event: WebhookEvent) -> tuple[str, str | None]:
-        """Return the body for the vendor, and the body for the tenant if it differs."""
-        audit_event = self.audit_events[event.id]
-        data = {
-            "event_id": event.id,
-            "tenant_id": event.tenant_id,
-            "tenant_reference": self._references.get(event.tenant_id),
-            "connection_id": audit_event.connection_id,
-            "outcome": audit_event.outcome,
-            "details": audit_event.details,
-        }
-        body = _body(event.type, audit_event.at, data)
-        details = details_for_tenant(audit_event, is_own_key=self._is_own_key(audit_event))
-        tenant_body = _body(event.type, audit_event.at, data | {"details": details})
-        return body, tenant_body if tenant_body != body else None
-
-    def _is_own_key(self, event: AuditEvent) -> bool:
-        if event.actor_kind != "api_key" or event.actor_id is None or event.tenant_id is None:
-            return False
-        return bool(self._tenants_of_keys.get(UUID(event.actor_id)) == event.tenant_id)
-
-
-def _by_id(db: Session, key: Any, value: Any, ids: set[Any]) -> dict[Any, Any]:
-    query = select(key, value).where(key.in_(ids - {None}))
-    return dict(db.execute(query).all())
+def _bodies(
+    event: AuditEvent, reference: str | None, *, is_own_key: bool
+) -> tuple[str, str | None]:
+    """Return the body for the vendor, and the body for the tenant if it differs."""
+    data = {
+        "event_id": event.id,
+        "tenant_id": event.tenant_id,
+        "tenant_reference": reference,
+        "connection_id": event.connection_id,
+        "outcome": event.outcome,
+        "details": event.details,
+    }
+    body = _body(event.action, event.at, data)
+    details = details_for_tenant(event, is_own_key=is_own_key)
+    tenant_body = _body(event.action, event.at, data | {"details": details})
+    return body, tenant_body if tenant_body != body else None
 
 
 def _body(event_type: str, timestamp: datetime, data: dict[str, Any]) -> str:
