@@ -85,7 +85,8 @@ class Deliveries:
     def _post(self, claimed: DeliveryClaim, attempted_at: datetime) -> HttpAnswer:
         """Sign and send the event. Raises AddressError, TimeoutError and AttemptError."""
         began = time.monotonic()
-        opened = [self._secrets.open(claimed.endpoint_id, sealed) for sealed in claimed.secrets]
+        about = claimed.endpoint_id.bytes
+        opened = [self._secrets.open(sealed, about) for sealed in claimed.secrets]
         secrets = [secret for secret in opened if secret is not None]
         if not secrets:  # a receiver could not tell an unsigned event from a forgery
             raise AttemptError("secret")

@@ -23,32 +23,20 @@ _PREFIX = "whsec_"
 _BYTES = 32  # length of a secret; the specification asks for 24 to 64
 
 
-class Secrets:
-    """Makes endpoints' secrets, and seals them for the database under SECRET_KEYS."""
+class Secrets(Sealer):
+    """Makes endpoints' secrets, and seals them for the database under SECRET_KEYS.
+
+    A sealed secret is bound to its endpoint's id: `about` is the id's bytes.
+    """
 
     def __init__(self, secret_keys: tuple[str, ...]) -> None:
-        self._sealer = Sealer(secret_keys, "webhook secret")
+        super().__init__(secret_keys, "webhook secret")
 
     def make(self, endpoint_id: UUID) -> tuple[str, bytes]:
         """Return a new secret as its owner sees it, and the same secret sealed."""
         secret = secrets.token_bytes(_BYTES)
-        return _PREFIX + base64.b64encode(secret).decode(), self.seal(endpoint_id, secret)
-
-    def seal(self, endpoint_id: UUID, secret: bytes) -> bytes:
-        return self._sealer.seal(secret, endpoint_id.bytes)
-
-    def open(self, endpoint_id: UUID, sealed: bytes) -> bytes | None:
-        """Return the secret; None if none of SECRET_KEYS sealed it for this endpoint."""
-        return self._sealer.open(sealed, endpoint_id.bytes)
-
-    def is_current(self, sealed: bytes) -> bool:
-        """Return whether the first of SECRET_KEYS sealed the secret."""
-        return self._sealer.is_current(sealed)
-
-    def sealed_again(self, endpoint_id: UUID, sealed: bytes) -> bytes:
-        """Return the secret sealed under the first of SECRET_KEYS; unchanged if none opens it."""
-        secret = self.open(endpoint_id, sealed)
-        return sealed if secret is None else self.seal(endpoint_id, secret)
+        shown = _PREFIX + base64.b64encode(secret).decode()
+        return shown, self.seal(secret, endpoint_id.bytes)
 
 
 def retire_secret(db: Session, endpoint: WebhookEndpoint, grace_seconds: int) -> None:
@@ -77,15 +65,16 @@ def seal_again(db: Database, secrets: Secrets) -> None:
             endpoint = session.get(WebhookEndpoint, endpoint_id, with_for_update=True)
             if endpoint is None or endpoint.status == EndpointStatus.DELETED:
                 continue
-            endpoint.secret = secrets.sealed_again(endpoint.id, endpoint.secret)
-            if endpoint.old_secret is not None:
-                endpoint.old_secret = secrets.sealed_again(endpoint.id, endpoint.old_secret)
+            for name in ("secret", "old_secret"):
+                secret = secrets.open(getattr(endpoint, name) or b"", endpoint.id.bytes)
+                if secret is not None:
+                    setattr(endpoint, name, secrets.seal(secret, endpoint.id.bytes))
 
 
 def check_secrets(db: Database, secrets: Secrets) -> HealthFinding:
     """Report secrets that none of SECRET_KEYS opens. This reads all endpoints."""
     endpoints = _live(db)
-    closed = [each for each in endpoints if secrets.open(each.id, each.secret) is None]
+    closed = [each for each in endpoints if secrets.open(each.secret, each.id.bytes) is None]
     if closed:
         return failed(
             f"{len(closed)} webhook endpoints have a secret that none of DEPUTY_SECRET_KEYS opens.",

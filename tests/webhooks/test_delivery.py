@@ -668,8 +668,10 @@ def test_a_secret_is_sealed_again_under_a_new_first_key(services, receiver):
     seal_again(services.db, newer)
     [row] = rows(services, WebhookEndpoint)
     assert newer.is_current(row.secret)
-    assert Secrets(tuple(old)).open(endpoint.id, row.secret) is None
-    assert Secrets(keys[:1]).open(endpoint.id, row.secret) == newer.open(endpoint.id, row.secret)
+    assert Secrets(tuple(old)).open(row.secret, endpoint.id.bytes) is None
+    assert Secrets(keys[:1]).open(row.secret, endpoint.id.bytes) == newer.open(
+        row.secret, endpoint.id.bytes
+    )
     assert check_secrets(services.db, newer).status == "ok"
     assert check_secrets(services.db, Secrets(tuple(old))).status == "failed"
     assert secret
