@@ -10,11 +10,14 @@ from app.api.kit.pagination import PageQuery, page_of
 from app.api.kit.schemas import (
     Answer,
     Strict,
+    choice,
     date_time,
     described,
     doc,
     line,
     nested,
+    nullable_date_time,
+    nullable_uuid,
     number,
     seconds,
     string,
@@ -28,7 +31,7 @@ from app.store.models import ApiKey
 
 def scope_list(description: str = "", **options: Any) -> fields.List[Any]:
     metadata = doc(["credentials:issue"], description)
-    return fields.List(fields.Enum(Scope, by_value=True), metadata=metadata, **options)
+    return fields.List(choice(Scope), metadata=metadata, **options)
 
 
 _SOME = validate.Length(1, len(Scope))
@@ -42,8 +45,8 @@ class NewApiKey(Strict):
     name = line(200, "nightly worker", required=True)
     scopes = scope_list(required=True, validate=_SOME)
     may_give = scope_list(_MAY_GIVE, allow_none=True, validate=_SOME)
-    tenant_id = uuid("Bind the key to one tenant.", allow_none=True)
-    expires_at = date_time(allow_none=True)
+    tenant_id = nullable_uuid("Bind the key to one tenant.")
+    expires_at = nullable_date_time()
     permission_sets = fields.List(
         line(64, "inventory"),
         allow_none=True,
@@ -57,13 +60,13 @@ class ApiKeyOut(Answer):
     name = string("nightly worker")
     scopes = scope_list()
     may_give = scope_list(_MAY_GIVE, allow_none=True)
-    tenant_id = uuid(allow_none=True)
+    tenant_id = nullable_uuid()
     permission_sets = fields.List(string("inventory"), allow_none=True)
-    made_by = uuid("The key that made it; null: the command line.", allow_none=True)
-    expires_at = date_time(allow_none=True)
+    made_by = nullable_uuid("The key that made it; null: the command line.")
+    expires_at = nullable_date_time()
     created_at = date_time()
-    last_used_at = date_time(
-        "The hour in which it was last used; null: never, as far as is known.", allow_none=True
+    last_used_at = nullable_date_time(
+        "The hour in which it was last used; null: never, as far as is known."
     )
 
 

@@ -15,6 +15,7 @@ from app.api.kit.schemas import (
     matching,
     nested,
     nullable_string,
+    nullable_uuid,
     one_of,
     string,
     uuid,
@@ -62,8 +63,8 @@ class AuditEventOut(Answer):
     action = string("connection.suspended", "noun.verb")
     outcome = one_of("AuditOutcome", "ok", "refused", "failed")
     actor = nested(ActorOut, "Who or what acted.")
-    tenant_id = uuid(allow_none=True)
-    connection_id = uuid(allow_none=True)
+    tenant_id = nullable_uuid()
+    connection_id = nullable_uuid()
     request_id = nullable_string("5f0e7a2b6c184d419c1f6e8a007c3b9d")
     client_address = nullable_string(
         "203.0.113.9", "The IP address of the request; null without a request."

@@ -27,6 +27,7 @@ from app.api.kit.schemas import (
     Reason,
     Statuses,
     Strict,
+    choice,
     date_time,
     described,
     doc,
@@ -35,6 +36,7 @@ from app.api.kit.schemas import (
     mapping,
     matching,
     nested,
+    nullable_date_time,
     nullable_string,
     number,
     one_of,
@@ -93,7 +95,7 @@ class ConnectionSummary(Answer):
     by_status = mapping(
         {"verified": 2, "pending": 1},
         "How many have each status. A status without connections is left out.",
-        keys=fields.Enum(ConnectionStatus, by_value=True),
+        keys=choice(ConnectionStatus),
         values=fields.Integer(),
     )
 
@@ -102,7 +104,7 @@ class ConnectionQuery(PageQuery):
     statuses = Statuses(ConnectionStatus, "pending", "broken", data_key="status")
     account_id = matching(ACCOUNT_ID.pattern, ACCOUNT)
     update_available = fields.Boolean(truthy={"true"}, falsy={"false"}, metadata=doc(True))
-    external_id_origin = fields.Enum(ExternalIdOrigin, by_value=True)
+    external_id_origin = choice(ExternalIdOrigin)
 
 
 class ProofCheckOut(Answer):
@@ -121,7 +123,7 @@ class ProofWarningOut(Answer):
 
 
 class VerificationOut(Answer):
-    verdict = fields.Enum(Verdict, by_value=True)
+    verdict = choice(Verdict)
     checks = AsStored(fields.Nested(ProofCheckOut))
     warnings = AsStored(fields.Nested(ProofWarningOut))
     checked_at = date_time()
@@ -129,9 +131,8 @@ class VerificationOut(Answer):
 
 class ProofOut(VerificationOut):
     id = uuid()
-    trigger = fields.Enum(
+    trigger = choice(
         Trigger,
-        by_value=True,
         metadata=described("Why it was made, the first time.") | {"component": "ProofTrigger"},
     )
     first_at = date_time()
@@ -147,9 +148,7 @@ class ConnectionOut(Answer):
     role_arn = string(ROLE)
     account_id = string(ACCOUNT)
     external_id = string(EXTERNAL_ID)
-    external_id_origin = fields.Enum(
-        ExternalIdOrigin, by_value=True, attribute="external_id_row.origin"
-    )
+    external_id_origin = choice(ExternalIdOrigin, attribute="external_id_row.origin")
     status = status(ConnectionStatus, "verified")
     issues = flag("Whether credentials are issued for it.")
     why = nullable_string(
@@ -181,16 +180,15 @@ class ConnectionOut(Answer):
         attribute="proof",
         allow_none=True,
     )
-    proven_until = date_time(
-        "Nothing is issued later without a fresh proof. null: not verified.", allow_none=True
+    proven_until = nullable_date_time(
+        "Nothing is issued later without a fresh proof. null: not verified."
     )
-    next_proof_at = date_time(allow_none=True, attribute="due_at")
-    access_until = date_time(
-        "When the access ends, by the role's trust policy or its stack's message. null: no time.",
-        allow_none=True,
+    next_proof_at = nullable_date_time(attribute="due_at")
+    access_until = nullable_date_time(
+        "When the access ends, by the role's trust policy or its stack's message. null: no time."
     )
     created_at = date_time()
-    verified_at = date_time("The time of the latest proof that succeeded.", allow_none=True)
+    verified_at = nullable_date_time("The time of the latest proof that succeeded.")
 
     def read_update_available(self, connection: Connection) -> bool:
         return services.listing.has_update(connection)

@@ -6,7 +6,7 @@ from marshmallow import fields
 from app.api.kit.authentication import is_vendor_with
 from app.api.kit.blueprint import PUBLIC, Blueprint, JsonObject, Scope, services
 from app.api.kit.error_answers import problem_of
-from app.api.kit.schemas import Answer, list_of, string
+from app.api.kit.schemas import Answer, choice, list_of, string
 from app.errors import StoreUnavailableError
 from app.health.checks import Status
 
@@ -19,7 +19,7 @@ class ReadinessCheck(Answer):
     OPTIONAL = frozenset({"seen", "next"})
 
     name = string("workers")
-    status = fields.Enum(Status, by_value=True, metadata={"component": "ReadinessCheckStatus"})
+    status = choice(Status, metadata={"component": "ReadinessCheckStatus"})
     seen = string("1 seen in the last minute: flask 4711 on worker-1.", "What was found.")
     next = string("", "What to do; empty when there is nothing to do.")
 

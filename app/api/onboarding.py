@@ -5,7 +5,6 @@ from typing import Any
 from uuid import UUID
 
 from flask import Response
-from marshmallow import fields
 
 from app.api.kit.blueprint import (
     PUBLIC,
@@ -24,6 +23,7 @@ from app.api.kit.schemas import (
     ROLE,
     Answer,
     Strict,
+    choice,
     date_time,
     doc,
     flag,
@@ -31,6 +31,7 @@ from app.api.kit.schemas import (
     list_of,
     matching,
     nested,
+    nullable_date_time,
     nullable_string,
     number,
     policy,
@@ -179,8 +180,8 @@ class OnboardingLinkOut(Answer):
     region = string("eu-west-1")
     created_at = date_time()
     expires_at = date_time()
-    revoked_at = date_time(allow_none=True)
-    opened_at = date_time("When a form of the page was first sent.", allow_none=True)
+    revoked_at = nullable_date_time()
+    opened_at = nullable_date_time("When a form of the page was first sent.")
     return_url = nullable_string(_RETURN_URL)
 
 
@@ -192,9 +193,8 @@ class OnboardingLinkConnectionOut(Answer):
 
 
 class OnboardingLinkDetails(OnboardingLinkOut):
-    status = fields.Enum(
+    status = choice(
         LinkStatus,
-        by_value=True,
         metadata=doc(
             "connected",
             "`connected`: a role that was connected through it is verified, even if the link has"

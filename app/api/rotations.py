@@ -2,8 +2,6 @@
 
 from uuid import UUID
 
-from marshmallow import fields
-
 from app.api.kit.blueprint import Blueprint, JsonObject, principal, services
 from app.api.kit.openapi import example_of
 from app.api.kit.schemas import (
@@ -13,6 +11,7 @@ from app.api.kit.schemas import (
     Empty,
     Reason,
     Truth,
+    choice,
     date_time,
     doc,
     flag,
@@ -41,7 +40,7 @@ class RotationConnections(Answer):
 
 
 class RotationOut(Answer):
-    state = fields.Enum(RotationState, by_value=True)
+    state = choice(RotationState)
     emergency = flag()
     external_id = string(EXTERNAL_ID, "The one that is replaced.")
     next_external_id = string(NEXT_EXTERNAL_ID, "The one that takes its place.")

@@ -12,12 +12,15 @@ from app.api.kit.schemas import (
     Answer,
     Empty,
     Strict,
+    choice,
     date_time,
     doc,
     line,
     list_of,
     mapping,
+    nullable_date_time,
     nullable_string,
+    nullable_uuid,
     number,
     one_of,
     seconds,
@@ -57,7 +60,7 @@ class NewWebhookEndpoint(Strict):
 
     url = line(MAX_URL_LENGTH, _URL, "It begins with https:// and uses port 443.", required=True)
     types = Types(required=True)
-    tenant_id = uuid("Send it this tenant's events alone.", allow_none=True)
+    tenant_id = nullable_uuid("Send it this tenant's events alone.")
     description = line(200, "our own product", allow_none=True)
 
 
@@ -72,17 +75,15 @@ class WebhookEndpointOut(Answer):
     id = uuid()
     url = string(_URL)
     types = fields.List(_TYPE(), metadata=doc(["connection.verified"], _TYPES))
-    tenant_id = uuid("null: events of all tenants.", allow_none=True)
+    tenant_id = nullable_uuid("null: events of all tenants.")
     description = nullable_string("our own product")
     status = one_of("WebhookEndpointStatus", "enabled", "disabled")
     disabled_because = nullable_string(
         None, "`asked`, `failing`, `gone` (it answered 410) or `revoked`; null: it is enabled."
     )
     created_at = date_time()
-    last_success_at = date_time(allow_none=True)
-    failing_since = date_time(
-        "When the first attempt after the last success failed.", allow_none=True
-    )
+    last_success_at = nullable_date_time()
+    failing_since = nullable_date_time("When the first attempt after the last success failed.")
 
 
 class CreatedWebhookEndpoint(WebhookEndpointOut):
@@ -130,10 +131,10 @@ class DeliveryOut(Answer):
     id = uuid()
     event_id = uuid()
     type = string("connection.verified", attribute="event.type")
-    status = fields.Enum(DeliveryStatus, by_value=True)
+    status = choice(DeliveryStatus)
     attempts = list_of(DeliveryAttempt, "The last twenty.")
     created_at = date_time()
-    next_attempt_at = date_time(allow_none=True)
+    next_attempt_at = nullable_date_time()
 
     def read_attempts(self, delivery: WebhookDelivery) -> list[JsonObject]:
         if principal().is_vendor:

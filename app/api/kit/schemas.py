@@ -49,7 +49,9 @@ nullable_string = partial(string, allow_none=True)
 number = partial(_field, fields.Integer)
 flag = partial(_field, fields.Boolean, True)
 uuid = partial(_field, fields.UUID, UUID_EXAMPLE)
+nullable_uuid = partial(uuid, allow_none=True)
 mapping = partial(_field, fields.Dict)
+choice = partial(fields.Enum, by_value=True)  # of an enum's values
 
 
 class Truth(fields.Boolean):
@@ -154,15 +156,15 @@ class Time(fields.AwareDateTime):
 
 
 date_time = partial(_field, Time, "2026-01-31T12:00:00+00:00")
+nullable_date_time = partial(date_time, allow_none=True)
 
 
 def status(kind: type[enum.StrEnum], example: str) -> fields.Enum[Any]:
     """Return a field for a status other than `deleted`, which the API never shows."""
     listed = list(kind)
     listed.remove(kind("deleted"))
-    return fields.Enum(
+    return choice(
         kind,
-        by_value=True,
         validate=validate.NoneOf(["deleted"], error="Deleted things are not listed."),
         metadata=doc(example, openapi={"enum": listed}),
     )
