@@ -82,17 +82,14 @@ def from_memory() -> Iterator[ApiKeyPrincipal]:
     The key may have been revoked since. So only issuing uses this: it reads the key again before
     it returns credentials.
     """
-    key = _presented_key()
+    key, authorization = _presented_key(), services.authorization
+    sender = g.request_id, g.client_address
     with _share_for_costly_body(), refusals_for_good_keys(key):
-        yield _authenticate_for_issuing(key)
-
-
-def _authenticate_for_issuing(key: str) -> ApiKeyPrincipal:
-    authorization, sender = services.authorization, (g.request_id, g.client_address)
-    if principal := authorization.authenticate_from_memory(key, *sender):
-        return principal
-    with services.tenant_share.looking_up(_BRIEF_LOOK_UP):
-        return authorization.authenticate(key, *sender)
+        principal = authorization.authenticate_from_memory(key, *sender)
+        if principal is None:
+            with services.tenant_share.looking_up(_BRIEF_LOOK_UP):
+                principal = authorization.authenticate(key, *sender)
+        yield principal
 
 
 def _share_for_costly_body() -> AbstractContextManager[object]:

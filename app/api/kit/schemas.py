@@ -72,10 +72,10 @@ class Digits(fields.Integer):
     Python's int also accepts "+1", " 1", "1_0" and digits of other scripts.
     """
 
-    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> int:
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> int:
         if not re.fullmatch(r"[0-9]+", value):
             raise self.make_error("invalid", input=value)
-        return super()._deserialize(value, attr, data, **kwargs)
+        return super()._deserialize(value, *args, **kwargs)
 
 
 digits = partial(_field, Digits)
@@ -147,8 +147,8 @@ def matching(pattern: str, example: str, description: str = "") -> fields.String
 class Time(fields.AwareDateTime):
     """An ISO 8601 time with an offset. The service gets it in UTC."""
 
-    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> datetime:
-        given: datetime = super()._deserialize(value, attr, data, **kwargs)
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> datetime:
+        given: datetime = super()._deserialize(value, *args, **kwargs)
         try:
             return as_given(given)
         except ValueError as error:
@@ -185,11 +185,11 @@ class Statuses(fields.List[Any]):
         )
         super().__init__(status(kind, examples[0]), metadata=metadata, **options)
 
-    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> list[Any]:
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> list[Any]:
         text = ",".join(value)
         if not text or text.count(",") >= self._most:
             raise ValidationError(f"Between 1 and {self._most} values, separated by commas.")
-        return sorted(set(super()._deserialize(text.split(","), attr, data, **kwargs)))
+        return sorted(set(super()._deserialize(text.split(","), *args, **kwargs)))
 
 
 def one_of(component: str, *values: str, **options: Any) -> fields.String:
