@@ -20,7 +20,7 @@ from app.audit.events import ACTIONS
 from app.audit.log import EventFilter
 from app.aws.session_names import key_id_in
 from app.cli.commands import TIME_HELP, Lookup, Noun, Row, lines, row_of, services, time
-from app.cli.names import connection_id_called, key_called, tenant_id_called
+from app.cli.names import connection_id_called, key_called, tenant_id_called, tenant_option
 from app.clock import now
 from app.http.current_request import address_of
 from app.ids import ACCESS_KEY_ID, RoleArn, first_id_at
@@ -54,11 +54,8 @@ def access_key_id(value: str) -> str:
 
 _TENANT_ID = Lookup(tenant_id_called)
 _TENANT = click.argument("tenant_id", metavar="TENANT", type=_TENANT_ID)
-_OF_TENANT = click.option(
-    "--tenant",
-    "tenant_id",
-    type=_TENANT_ID,
-    help="Its id (also of a deleted one), reference or name.",
+_OF_TENANT = tenant_option(
+    type=_TENANT_ID, help="Its id (also of a deleted one), reference or name."
 )
 _OF_CONNECTION = click.option(
     "--connection",

@@ -98,7 +98,7 @@ def lines(answer: Any) -> Iterator[str]:
             if isinstance(value, list) and value and isinstance(value[0], Mapping):
                 tables.append((name, value))
             else:
-                cells.append((name, _cell(value)))
+                cells.append((name, cell(value)))
         yield from _aligned(cells)
         for name, rows in tables:
             yield from ("", f"{name}:", *table(rows))
@@ -116,7 +116,7 @@ def table(rows: Sequence[Row], names: Sequence[str] = ()) -> Iterator[str]:
     """Yield a header, and a line for each row. `names`: the columns (default: all)."""
     if rows:
         names = names or [*rows[0]]
-        yield from _aligned([names, *([_cell(row[name]) for name in names] for row in rows)])
+        yield from _aligned([names, *([cell(row[name]) for name in names] for row in rows)])
     else:
         yield "None found."
 
@@ -141,7 +141,7 @@ def _width(text: str) -> int:
     return width
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
     """Return a value as one line without control characters.
 
     Customers wrote some of the values, and a terminal would obey control characters.
@@ -153,9 +153,9 @@ def _cell(value: Any) -> str:
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_cell(inner)}" for name, inner in value.items())
+        return ", ".join(f"{name} {cell(inner)}" for name, inner in value.items())
     if isinstance(value, list):
-        return " ".join(map(_cell, value))
+        return " ".join(map(cell, value))
     text = value.value if isinstance(value, enum.Enum) else str(value)
     return "".join(letter if letter.isprintable() else "�" for letter in text)
 

@@ -12,7 +12,7 @@ import click
 
 from app.approvals.approvals import request_to_approve
 from app.cli.commands import REASON, Lookup, Noun, Row, confirm, operator, row_of, services, table
-from app.cli.names import ONE_TENANT, account, connection_called
+from app.cli.names import account, connection_called, tenant_option
 from app.connections.listing import ConnectionFilter
 from app.errors import AppError
 from app.store.keyset import every
@@ -27,12 +27,7 @@ noun = Noun(
 )
 _ONE_CONNECTION = Lookup(connection_called)
 _CONNECTION = click.argument("connection", type=_ONE_CONNECTION)
-_TENANT = click.option(
-    "--tenant",
-    "tenant_id",
-    type=ONE_TENANT,
-    help="Of this tenant alone: its id, reference or name.",
-)
+_TENANT = tenant_option(help="Of this tenant alone: its id, reference or name.")
 _LIVE = [*map(str, ConnectionStatus)]
 _LIVE.remove(ConnectionStatus.DELETED)
 _STATUS = click.option(
@@ -89,11 +84,6 @@ def show(connection: Connection) -> Row:
     return _whole(connection)
 
 
-def _proven(connection: Connection) -> Row:
-    proof = connection.proof
-    return _row(connection) | {"verdict": proof.verdict if proof else None}
-
-
 @noun.verb("--tenant acme --status broken", columns="id tenant account_id status verdict why")
 @click.argument("connection", required=False, type=_ONE_CONNECTION)
 @_TENANT
@@ -112,15 +102,14 @@ def verify(
 
     def prove(selected: Connection) -> Row:
         try:
-            return _proven(
-                verification.verify(
-                    operator, selected.tenant_id, selected.id, trigger=Trigger.REQUESTED
-                )
+            proven = verification.verify(
+                operator, selected.tenant_id, selected.id, trigger=Trigger.REQUESTED
             )
         except AppError as error:
             if connection:
                 raise
             return _row(selected) | {"verdict": None, "why": error.detail}
+        return _row(proven) | {"verdict": proven.proof and proven.proof.verdict}
 
     connections = [connection] if connection else [*_selected(tenant_id, statuses)]
     number = len(connections)

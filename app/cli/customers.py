@@ -12,7 +12,7 @@ from uuid import UUID
 
 import click
 
-from app.cli.commands import Noun, Row, confirm, operator, services
+from app.cli.commands import Noun, Row, cell, confirm, operator, services
 from app.imports.import_file import FileSummary, ImportFileError, ImportRow, customers_in
 from app.imports.imports import CustomerReport, RowOutcome
 from app.imports.weaknesses import weaknesses
@@ -27,10 +27,9 @@ def _text(rows: Sequence[Row]) -> Iterator[str]:
         words = [row["detail"]]
         if row["weak"]:
             words.append(f"Weak: {', '.join(row['weak'])}.")
-        status = row["status"] or "-"
         detail = " ".join(filter(None, words))
-        line = f"{row['line']:>6}  {row['outcome']:<8}  {status:<9}  {row['reference']}  {detail}"
-        yield "".join(letter if letter.isprintable() else "�" for letter in line).rstrip()
+        line = f"{row['line']:>6}  {row['outcome']:<8}  {cell(row['status']):<9}"
+        yield cell(f"{line}  {row['reference']}  {detail}").rstrip()
 
 
 @noun.verb("customers.csv --dry-run", text=_text)

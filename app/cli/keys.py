@@ -9,7 +9,7 @@ from uuid import UUID
 import click
 
 from app.cli.commands import Lookup, Noun, Row, ask, operator, row_of, services, table, text
-from app.cli.names import ONE_TENANT, key_called
+from app.cli.names import key_called, tenant_option
 from app.clock import now
 from app.errors import NotFoundError
 from app.identity.api_keys import GRACE_SECONDS, GRACE_SECONDS_MAX
@@ -80,12 +80,7 @@ def bootstrap() -> str:
     type=click.Choice(sorted(map(str, set(Scope) - MAKES_KEYS))),
     help="With --scope keys:delegate: a scope of the keys that it makes; repeat for several.",
 )
-@click.option(
-    "--tenant",
-    "tenant_id",
-    type=ONE_TENANT,
-    help="Bind it to this tenant: its id, reference or name.",
-)
+@tenant_option(help="Bind it to this tenant: its id, reference or name.")
 @click.option(
     "--permission-set",
     "permission_sets",
@@ -126,12 +121,7 @@ def _show_once(key: ApiKey, secret: str) -> Row:
 
 
 @noun.verb(columns="id state expires_at last_used_at name tenant_id scopes may_give")
-@click.option(
-    "--tenant",
-    "tenant_id",
-    type=ONE_TENANT,
-    help="Those that are bound to this tenant: its id, reference or name.",
-)
+@tenant_option(help="Those that are bound to this tenant: its id, reference or name.")
 def list_command(tenant_id: UUID | None) -> list[Row]:
     """List every API key, revoked and expired ones too. Times are UTC.
 

@@ -9,6 +9,7 @@ choose a name, even one that equals another's id.
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -106,6 +107,7 @@ def key_called(text: str) -> ApiKey:
 
 ONE_TENANT = Lookup(tenant_called)
 TENANT = click.argument("tenant_id", metavar="TENANT", type=ONE_TENANT)
+tenant_option = partial(click.option, "--tenant", "tenant_id", type=ONE_TENANT)
 
 
 def _as_id(text: str) -> UUID | None:

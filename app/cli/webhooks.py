@@ -10,7 +10,7 @@ import click
 
 from app.audit.actions import WEBHOOK_TYPES
 from app.cli.commands import TIME_HELP, Noun, Row, operator, row_of, services, text, time
-from app.cli.names import ONE_TENANT
+from app.cli.names import tenant_option
 from app.clock import now
 from app.store.keyset import every
 from app.store.models import EndpointStatus
@@ -39,12 +39,7 @@ def list_command() -> list[Row]:
     metavar="NOUN.VERB",
     help="Send it this type of event; repeat for several (default: all types).",
 )
-@click.option(
-    "--tenant",
-    "tenant_id",
-    type=ONE_TENANT,
-    help="Send it this tenant's events alone: its id, reference or name.",
-)
+@tenant_option(help="Send it this tenant's events alone: its id, reference or name.")
 @click.option("--description", type=text, help="What it is for.")
 def add(url: str, types: tuple[str, ...], **options: Any) -> Row:
     """Add a webhook endpoint and print its secret, once."""
