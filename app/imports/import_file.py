@@ -101,11 +101,10 @@ def _csv_rows(file: BinaryIO) -> Iterator[ImportRow]:
 
 
 def _csv_row(line: int, header: list[str], values: list[str]) -> ImportRow:
+    problem = ""
     if len(values) != len(header):
         problem = f"The row has {len(values)} columns instead of {len(header)}."
-        named = dict(zip(header, values, strict=False))
-        return ImportRow(line, _text(named.get("reference")), problem=problem)
-    return _row(line, dict(zip(header, values, strict=True)))
+    return _row(line, dict(zip(header, values, strict=False)), problem)
 
 
 def _json_rows(file: BinaryIO) -> Iterator[ImportRow]:
@@ -123,10 +122,10 @@ def _json_row(line: int, text: str) -> ImportRow:
         return ImportRow(line, problem="The line is not a JSON object.")
     if unknown := sorted(values.keys() - {*COLUMNS}):
         problem = f"{json.dumps(unknown[0])} is none of {', '.join(COLUMNS)}."
-        return ImportRow(line, _text(values.get("reference")), problem=problem)
+        return _row(line, values, problem)
     for name, value in values.items():
         if not isinstance(value, str | None):
-            return ImportRow(line, _text(values.get("reference")), problem=f"{name}: must be text.")
+            return _row(line, values, f"{name}: must be text.")
     return _row(line, values)
 
 
@@ -143,11 +142,12 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def _row(line: int, values: dict[str, Any]) -> ImportRow:
+def _row(line: int, values: dict[str, Any], problem: str = "") -> ImportRow:
+    """Return the row, or its reference alone if there is a problem with it."""
     row = ImportRow(line, **{name: _text(values.get(name)) for name in COLUMNS})
-    if not all(_is_utf8(value or "") for value in values.values()):
-        return ImportRow(line, row.reference, problem="The row is not UTF-8.")
-    return row
+    if not problem and not all(_is_utf8(value or "") for value in values.values()):
+        problem = "The row is not UTF-8."
+    return ImportRow(line, row.reference, problem=problem) if problem else row
 
 
 @dataclass
