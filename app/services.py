@@ -23,7 +23,7 @@ from app.limits.counting_in_memory import Rates
 from app.limits.limits import KEYS
 from app.log import logger
 from app.onboarding import kit, page_links, publication, registrations
-from app.permissions import permission_sets
+from app.permissions.permission_sets import PermissionSets
 from app.proofs import canary, proof_queue, schedule, verification
 from app.rotation import rotations
 from app.store.database import Database
@@ -47,17 +47,18 @@ class Services:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.db = db = Database(config.database.database_url)
-        folder, default = config.vendor.permission_sets, config.vendor.default_permission_set
-        sets = permission_sets.load(folder, default, config.aws.role_prefix)
+        self.publication = publication.Publication(config)
+        sets = self.publication.sets
         names, own_roles = sts.ProofNames(config.database.secret_keys), config.proofs.own_roles
         door = sts.Sts(config.aws.region, config.aws.broker, names, *own_roles)
         interval, prober = schedule.RoutineInterval(db, config), canary.Canary(db, config)
         sessions, self.rates = _shared(config)
-        self.quotas = Quotas(db, config)
+        self.quotas, self.idempotency = Quotas(db, config), IdempotencyKeys(db)
         self.tenant_share = share = tenant_share.TenantShare()
-        self.audit, self.idempotency = AuditLog(db), IdempotencyKeys(db)
-        self.webhook_secrets = endpoint_secrets.Secrets(config.database.secret_keys)
-        self.endpoints, self.redelivery, self.deliveries = _webhooks(self)
+        self.audit, self.redelivery = AuditLog(db), redelivery.Redelivery(db)
+        self.webhook_secrets = secrets = endpoint_secrets.Secrets(config.database.secret_keys)
+        self.endpoints = endpoints.Endpoints(db, config, secrets, share)
+        self.deliveries = delivery.Deliveries(db, config, secrets)
         self.refusals = refusal_events.Refusals(self.audit)
         self.key_uses, self.listing = KeyUses(db), listing.Listing(db, sets)
         self.api_keys = ApiKeys(db, self.key_uses, KEYS.with_setting(config), sets)
@@ -70,7 +71,6 @@ class Services:
         self.approvals, self.imports = Approvals(db, config, sets), Imports(db, config, sets)
         self.proof_queue = proof_queue.ProofQueue(db, interval, prove(patient), prove(routine))
         self.diagnoses = diagnosis.Diagnoses(db, patient, prober, config, sets)
-        self.publication = publication.Publication(config, sets)
         self.onboarding = kit.Onboarding(db, self.publication, config, sets)
         self.links = page_links.Links(
             db, self.onboarding, self.connections, self.verification, config, self.rates, share
@@ -84,17 +84,6 @@ class Services:
         )
         self.session_origins = session_origins.SessionOrigins(db, self.audit, names, own_roles)
         self.health = _health(self, door, prober)
-
-
-def _webhooks(
-    services: Services,
-) -> tuple[endpoints.Endpoints, redelivery.Redelivery, delivery.Deliveries]:
-    config, db, secrets = services.config, services.db, services.webhook_secrets
-    return (
-        endpoints.Endpoints(db, config, secrets, services.tenant_share),
-        redelivery.Redelivery(db),
-        delivery.Deliveries(db, config, secrets),
-    )
 
 
 def _health(services: Services, door: sts.Sts, prober: canary.Canary) -> Health:
@@ -135,7 +124,7 @@ def _shared(config: Config) -> tuple[session_cache.SessionCache, Rates]:
 
 
 def _registrations(
-    db: Database, config: Config, sets: permission_sets.PermissionSets
+    db: Database, config: Config, sets: PermissionSets
 ) -> registrations.Registrations | None:
     """Return the handler of registrations; None when no topic is configured."""
     aws, url = config.aws, config.aws.registration_queue_url

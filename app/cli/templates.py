@@ -89,10 +89,7 @@ def publish(*, check: bool) -> list[Row]:
     config = _settings()
     if not check:
         _ensure_good(config)
-    sets = permission_sets.load(
-        config.vendor.permission_sets, config.vendor.default_permission_set, config.aws.role_prefix
-    )
-    publication = Publication(config, sets)
+    publication = Publication(config)
     try:
         states = publication.published() if check else publication.publish()
     except Unavailable as error:

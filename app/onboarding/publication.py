@@ -23,6 +23,7 @@ from app.config import TemplateConfig
 from app.errors import ConflictError, NotFoundError, ValidationFailedError
 from app.identity import WORKER
 from app.log import logger
+from app.permissions import permission_sets
 from app.permissions.difference_in_words import Difference, difference
 from app.permissions.permission_sets import PermissionSet, PermissionSets, read_document, read_label
 from app.permissions.version_rules import version_refusal
@@ -59,15 +60,17 @@ class Publication:
     It renders them, publishes them, and compares the bucket with them.
     """
 
-    def __init__(self, config: TemplateConfig, sets: PermissionSets) -> None:
-        """Render everything once.
+    def __init__(self, config: TemplateConfig) -> None:
+        """Load the permission sets, and render everything once.
 
-        The settings and the permission sets do not change while the process runs.
+        The settings and the permission sets do not change while the process runs. Raises
+        ConfigError for sets with mistakes.
         """
+        folder, default = config.vendor.permission_sets, config.vendor.default_permission_set
+        self.sets = permission_sets.load(folder, default, config.aws.role_prefix)
         self.bucket = TemplateBucket(config)
-        self._sets = sets
         self.rendered: dict[str, Rendered] = {}
-        for name, chosen in sets.items():
+        for name, chosen in self.sets.items():
             role = templates.render(config, chosen)
             organization = templates.render_organization(config, role, chosen)
             self.rendered[name] = Rendered(role, organization, templates.render_document(chosen))
@@ -114,7 +117,7 @@ class Publication:
             return False
 
     def _ensure_raised(self) -> None:
-        if refusals := list(filter(None, map(self._refusal, self._sets.values()))):
+        if refusals := list(filter(None, map(self._refusal, self.sets.values()))):
             raise ConflictError("\n".join([*refusals, _NOT_YOURS]))
 
     def _refusal(self, chosen: PermissionSet) -> str | None:
