@@ -82,28 +82,16 @@ class Quotas:
         counted = [(quota.with_setting(self._config), subjects[quota.per]) for quota in quotas]
         with self._db.read() as db:  # a request that is refused must not wait for the write lock
             for limit, subject in counted:
-                _refuse_after(limit, seconds_until_room(db, limit, subject))
+                if wait := seconds_until_room(db, limit, subject):
+                    raise limit.refuse(wait)
         with self._db.write(principal) as db:
             for limit, subject in counted:
-                _refuse_after(limit, take(db, limit, subject))
-
-
-def acquire_rotation(db: Session, principal: Principal, tenant_id: UUID) -> None:
-    """Count a started rotation, in this transaction. Raises RateLimitedError.
-
-    Keys that are bound to no tenant have no limit.
-    """
-    if not principal.is_vendor:
-        _refuse_after(limits.ROTATIONS, take(db, limits.ROTATIONS, tenant_id))
+                acquire_in(db, limit, subject)
 
 
 def acquire_in(db: Session, quota: Limit, subject: UUID) -> None:
     """Count one use in this transaction. Raises RateLimitedError."""
-    _refuse_after(quota, take(db, quota, subject))
-
-
-def _refuse_after(quota: Limit, wait: float) -> None:
-    if wait:
+    if wait := take(db, quota, subject):
         raise quota.refuse(wait)
 
 

@@ -31,7 +31,8 @@ from app.clock import now
 from app.errors import ConflictError, NotFoundError
 from app.identity import WORKER, Principal, SystemPrincipal, tenant_of
 from app.ids import new_external_id, new_id
-from app.limits.counting_in_database import acquire_rotation
+from app.limits import limits
+from app.limits.counting_in_database import acquire_in
 from app.rotation.progress import RotationStatus, awaited, has_switched, latest, status_of, waiting
 from app.store.database import Database, Session
 from app.store.models import (
@@ -78,7 +79,8 @@ class Rotations:
             rotation, bound = latest(db, tenant_id), not principal.is_vendor
             action = None
             if rotation is None or not rotation.is_open:
-                acquire_rotation(db, principal, tenant_id)
+                if bound:  # keys that are bound to no tenant have no limit
+                    acquire_in(db, limits.ROTATIONS, tenant_id)
                 rotation = _begin(db, principal.actor, tenant_id, rotation)
                 rotation.by_bound = bound
                 action = actions.ROTATION_STARTED
