@@ -6,7 +6,6 @@ last two may come in either order.
 """
 
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import NamedTuple
 from uuid import UUID
 
@@ -30,9 +29,6 @@ from app.store.models import (
     Trigger,
 )
 from app.tenants.declared_accounts import ensure_declared
-
-# Maximum age of a proof with which the vendor's approval verifies a connection at once
-PROOF_AGE_MAX = timedelta(days=1)
 
 
 def must_be_approved(
@@ -120,7 +116,7 @@ class SetRequests(NamedTuple):
             self._move()
         else:
             approved_at = now()
-            if self.connection.approve(approved_at, PROOF_AGE_MAX):
+            if self.connection.approve(approved_at):
                 schedule_after_approval(self.connection, approved_at)
 
     def apply_label(self, sets: PermissionSets, label: str | None, *, by_tag: bool) -> None:
@@ -190,7 +186,10 @@ class SetRequests(NamedTuple):
         return request
 
     def _decide(self, request: Approval, decision: ApprovalDecision) -> None:
-        request.decide(decision, self.actor.kind, self.actor.id)
+        """Store the decision and its actor. Do nothing if the request is decided already."""
+        if request.waits:
+            request.decision, request.decided_at = decision, now()
+            request.decided_by, request.decided_by_id = self.actor.kind, self.actor.id
 
 
 @dataclass

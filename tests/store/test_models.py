@@ -322,7 +322,7 @@ def test_any_state_can_be_suspended_and_comes_back_unproven_or_be_deleted(before
     it.ensure_not_suspended()
     it.suspend(WHY)
     it.make_due(NOW, Trigger.REGISTERED)
-    it.approve(NOW, timedelta(days=1))
+    it.approve(NOW)
     assert (it.status, it.version, it.due_at) == (S.SUSPENDED, 8, None), "nothing is due for it"
     with pytest.raises(SuspendedError):
         it.ensure_not_suspended()

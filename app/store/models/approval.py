@@ -7,7 +7,6 @@ from uuid import UUID
 from sqlalchemy import Index
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.clock import now
 from app.store.models.base import (
     Base,
     CreatedAt,
@@ -63,9 +62,3 @@ class Approval(Identified, TenantOwned, Base):
     @property
     def waits(self) -> bool:
         return self.decision is None
-
-    def decide(self, decision: ApprovalDecision, actor_kind: str, actor_id: str | None) -> None:
-        """Store the decision and its actor. Do nothing if the request is decided already."""
-        if self.waits:
-            self.decision, self.decided_at = decision, now()
-            self.decided_by, self.decided_by_id = actor_kind, actor_id

@@ -52,6 +52,8 @@ from app.store.models.suspension import Suspendable, Suspension
 from app.store.models.tenant import Tenant, TenantStatus
 
 _REPORTS_APART = timedelta(minutes=1)
+# Maximum age of a proof with which the vendor's approval verifies a connection at once
+_PROOF_AGE_MAX = timedelta(days=1)
 _NOT_VERIFIED = (
     "This connection is not verified. Call verify, and read `verification` in the answer."
 )
@@ -305,15 +307,15 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
         self.refuses = refused and not self.is_only_an_account
         return changed
 
-    def approve(self, approved_at: datetime, max_age: timedelta) -> bool:
+    def approve(self, approved_at: datetime) -> bool:
         """Apply the vendor's approval of the connection's own permission set.
 
         Return whether the latest proof verifies the connection at once, because it passed and is
-        recent. Otherwise a new proof becomes due. A recent proof is at most `max_age` old, and was
-        not made before the last resume or stack's message (`due_since`).
+        recent. Otherwise a new proof becomes due. A recent proof is at most a day old, and was not
+        made before the last resume or stack's message (`due_since`).
         """
         self.set_approval(None)
-        proof, oldest = self.proof, max(approved_at - max_age, self.due_since or approved_at)
+        proof, oldest = self.proof, max(approved_at - _PROOF_AGE_MAX, self.due_since or approved_at)
         if (
             proof is None
             or proof.verdict is not Verdict.PROVEN
