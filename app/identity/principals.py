@@ -93,8 +93,8 @@ class ApiKeyPrincipal(Principal):
     expires_at: datetime | None
     permission_sets: frozenset[str] | None = None
     may_give: frozenset[Scope] = frozenset()  # empty without keys:delegate
-    # A function that `reauthorize` calls in each writing transaction
-    on_write: Callable[[Session], None] | None = field(default=None, repr=False)
+    # Functions that `reauthorize` calls in each writing transaction
+    on_write: tuple[Callable[[Session], None], ...] = field(default=(), repr=False)
     request_id: str | None = None  # this field and the next must be last, for `for_request`
     client_address: str | None = None
 
@@ -125,8 +125,8 @@ class ApiKeyPrincipal(Principal):
     def reauthorize(self, db: Session) -> None:
         """Check the key again inside a write transaction.
 
-        Raises UnauthenticatedError for a key that has expired or was revoked, and any error of
-        `on_write`.
+        Raises UnauthenticatedError for a key that has expired or was revoked, and any error of the
+        functions in `on_write`.
 
         It takes a shared lock until the transaction ends, and locks no row. A revocation of the key
         waits for this transaction. This transaction waits for a revocation that began before, and
@@ -138,18 +138,12 @@ class ApiKeyPrincipal(Principal):
         )
         if db.scalar(key) is None:
             raise UnauthenticatedError(BAD_KEY)
-        if self.on_write is not None:
-            self.on_write(db)
+        for note in self.on_write:
+            note(db)
 
     def noting(self, note: Callable[[Session], None]) -> "ApiKeyPrincipal":
         """Return a principal that also calls `note` in each writing transaction."""
-        notes = self.on_write, note
-
-        def on_write(db: Session) -> None:
-            for each in filter(None, notes):
-                each(db)
-
-        return replace(self, on_write=on_write)
+        return replace(self, on_write=(*self.on_write, note))
 
     def for_request(self, request_id: str | None, client_address: str | None) -> "ApiKeyPrincipal":
         """Return a copy of the principal for one request.
