@@ -16,7 +16,7 @@ from pathlib import Path
 
 from app.aws.session_names import session_name
 from app.aws.sts import Session
-from app.clock import now
+from app.clock import now, timestamp
 from app.ids import AccountId, new_id
 from app.issuing.session_cache import CacheKey, SessionCache
 from bench.goals import MEMORY
@@ -56,7 +56,7 @@ def _obtain(cache: SessionCache) -> int:
     tenant_id = new_id()
     text = json.dumps([tenant_id.hex, new_id().hex, 2, session.role_unique_id]).encode()
     key = CacheKey(tenant_id, text, hashlib.sha256(text).digest())
-    cache.obtain(key, lambda: session, 10)
+    cache.obtain(key, lambda: session, 10, timestamp())
     return len(session.session_token)
 
 

@@ -6,13 +6,13 @@ while it runs join it. When the call has ended or was abandoned, the next reques
 
 import threading
 from collections.abc import Callable, Hashable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import nullcontext
 from contextvars import copy_context
 from typing import Generic, TypeVar
 
 from app.concurrency.gevent import spawn
-from app.concurrency.places import held_places, without_slot
+from app.concurrency.places import held_places, waiting, without_slot
 
 Key = TypeVar("Key", bound=Hashable)
 Result = TypeVar("Result")
@@ -62,3 +62,13 @@ class SingleFlight(Generic[Key, Result]):
     def _remove(self, key: Key, call: "Future[Result]") -> None:
         if self._running.get(key) is call:
             del self._running[key]
+
+
+def result_of(call: "Future[Result]", patience: float) -> Result:
+    """Return the result of a call. Raises TimeoutError after `patience` seconds, and its errors.
+
+    While AWS is slow, other requests need the slot, so this request gives it up.
+    """
+    with waiting():
+        wait([call], max(0.0, patience))
+    return call.result(timeout=0)

@@ -14,7 +14,6 @@ allows issuing.
 """
 
 from collections.abc import Callable, Hashable, Iterator
-from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -27,8 +26,7 @@ from app import errors
 from app.audit import Actor
 from app.clock import now
 from app.concurrency.gevent import leaf_lock
-from app.concurrency.places import waiting
-from app.concurrency.single_flight import SingleFlight
+from app.concurrency.single_flight import SingleFlight, result_of
 from app.config import Config
 from app.connections.allowed_roles import OWN_ACCOUNT
 from app.identity.key_text import lookup_of
@@ -201,9 +199,7 @@ class Authorization:
         call, _ = self._proofs.join(connection_key, lambda: self._prove(connection_key))
         with refused_about(connection_key):
             try:
-                with waiting():  # while AWS is slow, other requests need the slot
-                    futures.wait([call], max(0.0, patience))
-                call.result(timeout=0)
+                result_of(call, patience)
             except TimeoutError as error:
                 raise errors.ProofExpiredError(_EXPIRED) from error
         self._connections.forget(connection_key)

@@ -68,11 +68,6 @@ class _Request(NamedTuple):
     policy: str | None
     reason: str | None
 
-    def cache_key(self) -> CacheKey:
-        return CacheKey.of(
-            self.connection, self.principal.key_id, self.duration_seconds, self.policy
-        )
-
 
 @dataclass
 class CredentialIssuer:
@@ -152,14 +147,14 @@ class CredentialIssuer:
     def _session(
         self, request: _Request, patience: float, current_time: float
     ) -> tuple[Session, Source]:
+        connection, key_id = request.connection, request.principal.key_id
+        key = CacheKey.of(connection, key_id, request.duration_seconds, request.policy)
         try:
-            return self._sessions.obtain(
-                request.cache_key(), lambda: self._fetch(request), patience, current_time
-            )
+            return self._sessions.obtain(key, lambda: self._fetch(request), patience, current_time)
         except errors.AppError as error:
-            error.tenant_id, error.connection_id = request.connection.key
+            error.tenant_id, error.connection_id = connection.key
             if isinstance(error, errors.CallerFaultError | errors.CustomerSetupError):
-                self._authorization.forget(request.connection)
+                self._authorization.forget(connection)
             raise
 
     def _is_current(self, request: _Request, refusal: errors.CustomerSetupError) -> bool:

@@ -17,7 +17,6 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent import futures
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self
@@ -30,8 +29,7 @@ from app.aws.sts import Session
 from app.cache.sealing import Sealer
 from app.clock import timestamp
 from app.concurrency.gevent import leaf_lock
-from app.concurrency.places import waiting
-from app.concurrency.single_flight import SingleFlight
+from app.concurrency.single_flight import SingleFlight, result_of
 from app.errors import AppError, AwsUnavailableError, RateLimitedError, TryLaterError
 from app.issuing.authorization import VerifiedConnection
 
@@ -167,16 +165,15 @@ class SessionCache:
         self._calls: SingleFlight[bytes, tuple[Session, Source]] = SingleFlight()
 
     def obtain(
-        self, key: CacheKey, fetch: Fetch, patience: float, current_time: float | None = None
+        self, key: CacheKey, fetch: Fetch, patience: float, current_time: float
     ) -> tuple[Session, Source]:
         """Return a session for this key, and its source.
 
         The source is "sts" if AWS opened the session for this request, and "cache" otherwise.
         `fetch` gets a session from AWS. `patience`: how many seconds the request can wait for AWS.
-        `current_time`: in seconds since 1970; None: now. Raises AwsUnavailableError, also when AWS
+        `current_time`: in seconds since 1970. Raises AwsUnavailableError, also when AWS
         takes too long, and the errors of `fetch`.
         """
-        current_time = current_time or timestamp()
         self._watch_clock(current_time)
         held = self._held(key)
         if held is not None and held[0].is_fresh(current_time):
@@ -185,9 +182,7 @@ class SessionCache:
         if held is not None and current_time < held[0].good_until:
             return held[1], "cache"
         try:
-            with waiting():  # while AWS is slow, other requests need the slot
-                futures.wait([call], max(0.0, patience))
-            session, source = call.result(timeout=0)
+            session, source = result_of(call, patience)
         except (TimeoutError, AwsUnavailableError, RateLimitedError) as error:
             if held is not None and current_time < held[0].expires_at - _LAST_RESORT_SECONDS:
                 return held[1], "cache"

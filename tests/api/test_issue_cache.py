@@ -17,6 +17,7 @@ from app.errors import StoreUnavailableError
 from app.ids import Grant, RoleArn, new_external_id, new_id
 from app.issuing import issue as issuing
 from app.issuing.authorization import VerifiedConnection
+from app.issuing.session_cache import CacheKey
 from app.limits.counting_in_memory import Rates
 from tests.attacks.evidence import on_sqlite, problem
 from tests.conftest import OPERATOR
@@ -195,10 +196,7 @@ def test_everything_that_an_answer_depends_on_is_in_the_question():
 
     def question(key_id=ADMIN.key_id, duration_seconds=3600, policy=None, **of_connection):
         connection = VerifiedConnection(**ISSUABLE | of_connection)
-        principal = replace(ADMIN, key_id=key_id)
-        return (
-            issuing._Request(principal, connection, duration_seconds, policy, None).cache_key().text
-        )
+        return CacheKey.of(connection, key_id, duration_seconds, policy).text
 
     assert question() == question()
     other_role = RoleArn.parse("arn:aws:iam::444455556666:role/deputy-two")

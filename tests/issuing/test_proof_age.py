@@ -164,7 +164,7 @@ def test_slow_answers_end_in_a_503_and_the_proof_goes_on(scene, faults, monkeypa
         faults.add("timeout", seconds=0.8, role_arn=scene.connection["role_arn"], times=1)
         monkeypatch.setattr("app.issuing.issue._ANSWER_SECONDS", 0.4)
         waits = Mock(side_effect=waiting)
-        monkeypatch.setattr("app.issuing.authorization.waiting", waits)
+        monkeypatch.setattr("app.concurrency.single_flight.waiting", waits)
         scene.world.admin.refused(
             "POST", path_of(scene.connection, "/credentials"), expect=503, code="proof_expired"
         )

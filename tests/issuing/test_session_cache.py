@@ -16,7 +16,7 @@ import time_machine
 
 from app.aws.sts import Session
 from app.cache.shared_cache import SharedCache
-from app.clock import now
+from app.clock import now, timestamp
 from app.concurrency.places import without_slot
 from app.errors import AwsUnavailableError, RoleRefusedError
 from app.ids import new_id
@@ -76,7 +76,7 @@ def fake_aws() -> Iterator[Aws]:
 @pytest.fixture
 def ask(fake_aws) -> Callable[..., tuple[Session, str]]:
     """`ask(process, question)`: the session, and where it comes from."""
-    return lambda sessions, asked: sessions.obtain(asked, fake_aws, PATIENCE)
+    return lambda sessions, asked: sessions.obtain(asked, fake_aws, PATIENCE, timestamp())
 
 
 @pytest.fixture
@@ -265,12 +265,12 @@ def test_a_request_that_comes_just_as_the_flight_lands_does_not_begin_another(
 @pytest.mark.parametrize(("seconds", "good"), [(3600, 2100), (3000, 1500), (900, 450)])
 def test_a_session_is_handed_out_while_enough_of_its_life_is_left(process, clock, seconds, good):
     sessions, aws, asked = process(), Aws(seconds), question()
-    first, _ = sessions.obtain(asked, aws, PATIENCE)
+    first, _ = sessions.obtain(asked, aws, PATIENCE, timestamp())
     kept_of(sessions, asked).renew_at = float("inf")
     clock.shift(good - 1)
-    assert sessions.obtain(asked, aws, PATIENCE) == (first, "cache")
+    assert sessions.obtain(asked, aws, PATIENCE, timestamp()) == (first, "cache")
     clock.shift(2)
-    found, source = sessions.obtain(asked, aws, PATIENCE)
+    found, source = sessions.obtain(asked, aws, PATIENCE, timestamp())
     assert source == "sts"
     assert found != first
     assert aws.calls == 2
@@ -315,7 +315,9 @@ def test_a_session_is_renewed_once_and_in_the_background(process, clock, fake_aw
     due(sessions, asked, clock)
     fake_aws.go_on.clear()
     for _ in range(5):
-        assert sessions.obtain(asked, fake_aws, 0.0) == (first, "cache"), "nobody waits for it"
+        assert sessions.obtain(asked, fake_aws, 0.0, timestamp()) == (first, "cache"), (
+            "nobody waits for it"
+        )
     fake_aws.go_on.set()
     landed(sessions)
     second, source = ask(sessions, asked)
@@ -377,7 +379,7 @@ def test_while_aws_does_not_answer_a_session_serves_until_a_minute_before_its_en
         clock.move_to(end - seconds)
         assert ask(sessions, asked) == (first, "cache")
     fake_aws.go_on.clear()
-    assert sessions.obtain(asked, fake_aws, 0.05) == (first, "cache")
+    assert sessions.obtain(asked, fake_aws, 0.05, timestamp()) == (first, "cache")
     fake_aws.go_on.set()
     landed(sessions)
     clock.move_to(end - 60)
@@ -402,7 +404,7 @@ def test_the_lock_is_there_during_the_call_and_gone_after_it(process, fake_aws, 
         left.append(shared_cache.client.pttl(lock))
         return fake_aws()
 
-    process(shared_cache).obtain(asked, fetch, PATIENCE)
+    process(shared_cache).obtain(asked, fetch, PATIENCE, timestamp())
     assert 7_000 < left[0] <= 8_000
     assert shared_cache.get(lock) is None
     fake_aws.trouble = RoleRefusedError("no")
