@@ -4,7 +4,7 @@ A stack's message goes to a topic in its region. The topic's subscription sends 
 the queue's policy allows that.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from functools import partial
@@ -89,24 +89,19 @@ def _topics(config: Config, read_queue: ReadQueue) -> HealthFinding:
     topics = config.aws.registration_topics
     with ThreadPoolExecutor(_THREADS) as pool:
         findings = list(pool.map(partial(_topic, config, queue_arn), topics))
-    worst = _worst_of(findings)
-    if worst[0].status is Status.OK:
+    status = min((finding.status for finding in findings), key=_WORST_FIRST.index)
+    if status is Status.OK:
         return ok(
             f"Customers may publish to the topics in {', '.join(topics)}, and each sends to the"
             " queue."
         )
+    worst = [finding for finding in findings if finding.status is status]
     shown = worst[:_NAMED]
     observations = [*dict.fromkeys(finding.seen for finding in shown)]
     if len(worst) > len(shown):
         observations.append(f"So it is in {len(worst) - len(shown)} further regions.")
     to_do = dict.fromkeys(finding.next for finding in shown)
-    return HealthFinding(worst[0].status, " ".join(observations), " ".join(filter(None, to_do)))
-
-
-def _worst_of(findings: Sequence[HealthFinding]) -> list[HealthFinding]:
-    statuses = {finding.status for finding in findings}
-    worst = min(statuses, key=_WORST_FIRST.index)
-    return [finding for finding in findings if finding.status is worst]
+    return HealthFinding(status, " ".join(observations), " ".join(filter(None, to_do)))
 
 
 def _topic(config: Config, queue_arn: str | None, region: str) -> HealthFinding:
