@@ -122,9 +122,7 @@ def plan_rotation(db: Session, connection: Connection) -> RotationPlan:
     return RotationPlan(
         connection=connection,
         external_ids={row.value: row.id for row in named},
-        retired_ids=frozenset(
-            row.value for row in retired if row.origin is ExternalIdOrigin.DEPUTY
-        ),
+        retired_ids=frozenset(row.value for row in named if row in retired),
         own=tuple(map(grant, dict.fromkeys(order))),
         offered=tuple(grant(row) for row in offered if not row.is_withdrawn),
         upcoming=grant(target) if keeps_own and target is not paired else None,
