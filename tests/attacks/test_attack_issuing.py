@@ -46,16 +46,20 @@ def test_nothing_but_duration_policy_and_reason_is_taken(scene):
         assert (event["tenant_id"], event["action"]) == (scene.acme["id"], "credentials.refused")
 
 
-def test_the_query_and_headers_change_nothing(scene):
+def test_the_query_is_refused_or_ignored_and_headers_change_nothing(scene):
     query = (
         f"role_arn={scene.theirs['role_arn']}&external_id={scene.globex['external_id']}"
         "&duration_seconds=43200"
     )
     headers = {"X-Role-Arn": scene.theirs["role_arn"], "X-Tenant-Id": scene.globex["id"]}
-    for method, what in (("POST", "/credentials"), ("GET", "/container-credentials")):
+    ours = scene.world.connection(scene.acme)
+    with unchanged(scene.world, ours):
+        refused = scene.mallory.raw("POST", f"{path_of(ours, '/credentials')}?{query}")
+        problem(refused, 422, "validation_failed")
+    for method, what in (("POST", "/credentials"), ("GET", f"/container-credentials?{query}")):
         ours = scene.world.connection(scene.acme)  # with no session yet, so AWS is asked
         with untouched(scene.world, scene.theirs), case(what):
-            scene.mallory(method, f"{path_of(ours, what)}?{query}", headers=headers)
+            scene.mallory(method, path_of(ours, what), headers=headers)
         call = scene.world.calls_for(ours["role_arn"])[-1]
         assert (call.external_id, call.duration) == (scene.acme["external_id"], 3600)
 
