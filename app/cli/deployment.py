@@ -28,9 +28,9 @@ from app.proofs.proof_queue import ProofQueue
 from app.store.database import store_errors
 from app.store.migrations import (
     KNOWN,
-    NewerSchemaError,
     TableInUseError,
-    ensure_known,
+    UnfitDatabaseError,
+    ensure_fit,
     revision,
     upgrade,
 )
@@ -58,9 +58,9 @@ def migrate() -> Row:
     with store_errors():
         before = revision(db)
         try:
-            ensure_known(before)
+            ensure_fit(db, before)
             upgrade(db, partial(click.echo, _WAITS, err=True))
-        except NewerSchemaError as error:
+        except UnfitDatabaseError as error:
             raise click.ClickException(str(error)) from error
         except TableInUseError as error:
             raise click.ClickException(

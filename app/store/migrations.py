@@ -21,8 +21,8 @@ _ATTEMPTS = 180  # about one per second
 _IN_USE = "55P03"  # PostgreSQL's lock_not_available
 
 
-class NewerSchemaError(Exception):
-    """The database's schema is one that this release does not know."""
+class UnfitDatabaseError(Exception):
+    """The database is not one that this release can use."""
 
 
 class TableInUseError(Exception):
@@ -42,10 +42,21 @@ def revision(db: Database) -> str | None:
         return version
 
 
-def ensure_known(version: str | None) -> None:
-    """Raise NewerSchemaError for a revision that this release has no migration for."""
+def ensure_fit(db: Database, version: str | None) -> None:
+    """Raise UnfitDatabaseError for a newer schema, or an encoding that lacks characters.
+
+    `version`: the database's revision. Raises StoreUnavailableError.
+    """
+    if db.engine.dialect.name == "postgresql":
+        with db.read() as session:
+            encoding = session.scalar(sqlalchemy.text("SHOW server_encoding"))
+        if encoding not in {"UTF8", "SQL_ASCII"}:
+            raise UnfitDatabaseError(
+                f"The database's encoding, {encoding}, lacks characters that names may have. Create"
+                " the database with ENCODING 'UTF8' TEMPLATE template0."
+            )
     if version not in {None, *KNOWN}:
-        raise NewerSchemaError(
+        raise UnfitDatabaseError(
             f"The database's schema, {version}, belongs to a newer release. Nothing was changed."
             " Run that release."
         )

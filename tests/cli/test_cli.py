@@ -191,6 +191,14 @@ def test_migrate_makes_the_schema_may_be_repeated_and_leaves_that_of_a_newer_rel
         services.db.engine.dispose()
 
 
+def test_a_database_that_can_not_hold_every_name_is_not_migrated(tmp_path):
+    latin = "ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0"
+    with empty_database("postgresql", tmp_path, latin) as url:
+        app = create_app(make_config(url))
+        assert "ENCODING 'UTF8'" in Cli(app).refused("migrate")
+        app.extensions["deputy"].db.engine.dispose()
+
+
 def test_without_a_database_a_command_says_so_in_one_line():
     cli = Cli(create_app(make_config("sqlite:////nonexistent/deputy.sqlite3")))
     create = "keys create --name x --scope all"

@@ -62,14 +62,14 @@ def postgresql(database: str | None = None) -> str:
 
 
 @contextmanager
-def empty_database(engine: str, folder: Path) -> Iterator[str]:
+def empty_database(engine: str, folder: Path, options: str = "") -> Iterator[str]:
     """A database without tables, gone at the end: a SQLite file, or one made on the PostgreSQL
-    server. Yields its URL.
+    server, with these options of CREATE DATABASE. Yields its URL.
     """
     if engine == "sqlite":
         yield f"sqlite:///{folder / uuid.uuid4().hex}.sqlite3"
     else:
-        with _on_the_server() as url:
+        with _on_the_server(options) as url:
             yield url
 
 
