@@ -1,5 +1,6 @@
 """Suspending, deleting, revoking or loosening while AWS answers: what has committed wins."""
 
+import copy
 import datetime as dt
 import itertools
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from tests.support.cast import Api, Customer, path_of, root_client, without_exte
 from tests.support.rows import at_once
 from tests.support.waiting import until, waiting_for_locks
 
+END = "2090-01-01T00:00:00Z"
 REASON = {"reason": "an incident"}
 
 
@@ -222,15 +224,19 @@ def test_what_a_slow_request_read_of_the_role_replaces_nothing_that_a_later_one_
     def retag_and_verify():
         with closing(root_client(world.aws, "iam", customer.account)) as iam:
             iam.tag_role(RoleName=kit["role_name"], Tags=of_set("bucket-sync@1"))
+        trust = copy.deepcopy(kit["trust_policy"])
+        trust["Statement"][0]["Condition"]["DateLessThan"] = {"aws:CurrentTime": END}
+        customer.retrust(kit["role_name"], trust)
         world.admin.with_key(world.admin.key)("POST", f"{path}/verify")
         refused()
 
     meanwhile(call, retag_and_verify)
     world.admin("POST", f"{path}/{slow}")
     refused()
+    seen = world.admin("GET", path)
+    assert seen["access_until"] == END.replace("Z", "+00:00")
     if slow == "verify":  # which of the two read last is unknown, so another proof follows
-        due_at = world.admin("GET", path)["next_proof_at"]
-        assert dt.datetime.fromisoformat(due_at) <= now()
+        assert dt.datetime.fromisoformat(seen["next_proof_at"]) <= now()
 
 
 def statuses_at_once(world, *requests, times=3):

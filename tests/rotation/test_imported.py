@@ -60,6 +60,16 @@ def test_a_role_that_was_given_the_current_one_before_a_rotation_goes_on(tenant,
 
 
 @on_sqlite
+def test_in_an_emergency_an_imported_connection_is_not_paired_with_the_withdrawn_one(
+    tenant, imported
+):
+    connection, old = imported()
+    tenant.start(emergency=True)
+    tenant.reprove(connection, accepting(tenant.trust, tenant.first_id))
+    assert tenant.id_of(connection) == old
+
+
+@on_sqlite
 def test_the_kit_and_the_list_show_the_move(tenant, imported):
     ours = tenant.connection()
     connection, old = imported()
@@ -139,6 +149,18 @@ def test_an_imported_id_retires_with_its_last_pair(tenant, imported):
     assert tenant.issued_ids()[old] == "imported"
     tenant.after()
     assert tenant.issued_ids()[old] == "retired"
+
+
+@on_sqlite
+def test_many_imported_ids_retire_some_at_a_time(tenant, imported, monkeypatch):
+    monkeypatch.setattr("app.rotation.rotations._RETIRED_AT_ONCE", 1)
+    made = [imported(), imported()]
+    for connection, _ in made:
+        tenant.world.admin("DELETE", _path(connection), expect=204)
+    for left in (1, 0):
+        settle_all(tenant.services.db)
+        states = tenant.issued_ids()
+        assert [states[external_id] for _, external_id in made].count("imported") == left
 
 
 @pytest.mark.parametrize("deployed", ["postgresql"], indirect=True)

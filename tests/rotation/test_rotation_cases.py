@@ -434,6 +434,14 @@ def test_a_role_that_awaits_approval_is_not_left_behind_either(tenant):
     assert tenant.state() == ("open", 0, 1)
 
 
+def test_a_role_that_awaits_approval_is_left_behind_if_no_proof_passes_for_weeks(tenant):
+    tenant.world.awaiting_approval(tenant.made)
+    tenant.start()
+    tenant.after(hours=1)
+    tenant.idle(days=16)
+    assert tenant.state()[0] != "ready"
+
+
 def test_a_rotation_of_a_tenant_without_proven_roles_completes_by_itself(tenant):
     tenant.connection(trust=accepting(tenant.trust, new_external_id()), status="pending")
     tenant.start()
