@@ -8,12 +8,15 @@ from contextlib import closing
 from functools import partial
 
 import pytest
+from sqlalchemy import update
 
 from app.aws.role_reader import session_policy
 from app.aws.sts import INERT_POLICY
 from app.clock import now
 from app.identity import api_keys as keys
 from app.ids import RoleArn
+from app.store.database import SYSTEM
+from app.store.models import Connection
 from tests.attacks.evidence import issues_nothing, newest, on_postgresql, on_sqlite, problem
 from tests.support.cast import Api, Customer, path_of, root_client, without_external_id
 from tests.support.rows import at_once
@@ -199,44 +202,68 @@ def test_a_proof_counts_only_for_the_version_that_it_tested(world, case, meanwhi
     assert world.admin("GET", case.path)["status"] == "insecure"
 
 
+class Labelled:
+    """A verified connection to a role that has the tag of the set `inventory`, and reads itself."""
+
+    def __init__(self, world, customer):
+        self.aws, self.account = world.aws, customer.account
+        tenant = world.tenant()
+        self.kit = world.kit(tenant)
+        name, trust = self.kit["role_name"], self.kit["trust_policy"]
+        self.arn = customer.reading_itself(name, trust, Tags=self.tags("inventory@1"))
+        self.path = path_of(world.connect(tenant, self.arn))
+        self.narrow = world.key("credentials:issue", tenant=tenant, permission_sets=["inventory"])
+        self.narrow("POST", f"{self.path}/credentials")
+
+    def tags(self, label):
+        return [{"Key": "deputy:permission-set", "Value": label}]
+
+    def label(self, label):
+        with closing(root_client(self.aws, "iam", self.account)) as iam:
+            iam.tag_role(RoleName=self.kit["role_name"], Tags=self.tags(label))
+
+    def refuses_key_of_inventory(self):
+        problem(self.narrow.raw("POST", f"{self.path}/credentials"), 403, "forbidden")
+
+
 @on_sqlite
 @pytest.mark.parametrize(("slow", "call"), [("verify", "probe_foreign"), ("diagnose", "view")])
 def test_what_a_slow_request_read_of_the_role_replaces_nothing_that_a_later_one_read(
     world, customer, meanwhile, slow, call
 ):
     """A key for another permission set would get credentials of the role again."""
-    tenant = world.tenant()
-    kit = world.kit(tenant)
+    role = Labelled(world, customer)
 
-    def of_set(label):
-        return [{"Key": "deputy:permission-set", "Value": label}]
-
-    role_arn = customer.reading_itself(
-        kit["role_name"], kit["trust_policy"], Tags=of_set("inventory@1")
-    )
-    path = path_of(world.connect(tenant, role_arn))
-    narrow = world.key("credentials:issue", tenant=tenant, permission_sets=["inventory"])
-    narrow("POST", f"{path}/credentials")
-
-    def refused():
-        problem(narrow.raw("POST", f"{path}/credentials"), 403, "forbidden")
-
-    def retag_and_verify():
-        with closing(root_client(world.aws, "iam", customer.account)) as iam:
-            iam.tag_role(RoleName=kit["role_name"], Tags=of_set("bucket-sync@1"))
-        trust = copy.deepcopy(kit["trust_policy"])
+    def change_and_verify():
+        role.label("bucket-sync@1")
+        trust = copy.deepcopy(role.kit["trust_policy"])
         trust["Statement"][0]["Condition"]["DateLessThan"] = {"aws:CurrentTime": END}
-        customer.retrust(kit["role_name"], trust)
-        world.admin.with_key(world.admin.key)("POST", f"{path}/verify")
-        refused()
+        customer.retrust(role.kit["role_name"], trust)
+        world.admin.with_key(world.admin.key)("POST", f"{role.path}/verify")
+        role.refuses_key_of_inventory()
 
-    meanwhile(call, retag_and_verify)
-    world.admin("POST", f"{path}/{slow}")
-    refused()
-    seen = world.admin("GET", path)
-    assert seen["access_until"] == END.replace("Z", "+00:00")
-    if slow == "verify":  # which of the two read last is unknown, so another proof follows
-        assert dt.datetime.fromisoformat(seen["next_proof_at"]) <= now()
+    meanwhile(call, change_and_verify)
+    world.admin("POST", f"{role.path}/{slow}")
+    role.refuses_key_of_inventory()
+    assert world.admin("GET", role.path)["access_until"] == END.replace("Z", "+00:00")
+
+
+@on_sqlite
+def test_a_proof_counts_although_one_that_began_earlier_is_stored_before_it(
+    world, customer, meanwhile
+):
+    """Otherwise a tenant could keep all proofs from counting, by two chains of requests."""
+    role = Labelled(world, customer)
+    role.label("bucket-sync@1")
+
+    def store_another():
+        with world.services.db.write(SYSTEM) as db:
+            connection = update(Connection).where(Connection.role_arn == role.arn)
+            db.execute(connection.values(tried_at=now() - dt.timedelta(seconds=10)))
+
+    meanwhile("probe_foreign", store_another)
+    world.admin("POST", f"{role.path}/verify")
+    role.refuses_key_of_inventory()
 
 
 def statuses_at_once(world, *requests, times=3):

@@ -170,7 +170,7 @@ def test_only_a_second_refusal_a_minute_later_breaks_a_connection(fleet):
     fleet.prove(connection)
     row = first = fleet.row(connection)
     assert (row.status.value, row.proof.verdict.value) == ("verified", "inconclusive")
-    assert row.due_at - row.tried_at == timedelta(minutes=1)
+    assert row.due_at - row.refusing_since == timedelta(minutes=1)
     assert row.proof.checks[0]["outcome"] == "inconclusive"
     assert "asked again in a minute" in row.proof.checks[0]["detail"]
     assert fleet.world.read(connection)["issues"]
