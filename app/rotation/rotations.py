@@ -249,7 +249,11 @@ def _proven_after(time: datetime) -> ColumnElement[bool]:
 
     A connection that awaits approval has no `verified_at`, although its proofs pass.
     """
-    awaits = Connection.approval_id.is_not(None) & Connection.role_unique_id.is_not(None)
+    awaits = and_(
+        Connection.status == ConnectionStatus.PENDING,
+        Connection.approval_id.is_not(None),
+        Connection.role_unique_id.is_not(None),
+    )
     accepted_at = func.coalesce(Connection.refusing_since, Connection.tried_at)
     return or_(Connection.verified_at > time, awaits & (accepted_at > time))
 

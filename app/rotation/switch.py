@@ -122,7 +122,7 @@ def plan_rotation(db: Session, connection: Connection) -> RotationPlan:
     return RotationPlan(
         connection=connection,
         external_ids={row.value: row.id for row in named},
-        retired_ids=frozenset(row.value for row in named if row in retired),
+        retired_ids=frozenset(row.value for row in named if row.state is ExternalIdState.RETIRED),
         own=tuple(map(grant, dict.fromkeys(order))),
         offered=tuple(grant(row) for row in offered if not row.is_withdrawn),
         upcoming=grant(target) if keeps_own and target is not paired else None,

@@ -18,7 +18,7 @@ from app.rotation.switch import plan_rotation
 from app.store.database import SYSTEM
 from app.store.models import Connection, ExternalIdRow, Rotation
 from tests.rotation.conftest import Tenant, accepting
-from tests.support.cast import path_of, without_external_id
+from tests.support.cast import Customer, path_of, without_external_id
 from tests.support.versions import page_of
 
 EMERGENCY = {"reason": "abused", "emergency": True}
@@ -434,11 +434,18 @@ def test_a_role_that_awaits_approval_is_not_left_behind_either(tenant):
     assert tenant.state() == ("open", 0, 1)
 
 
-def test_a_role_that_awaits_approval_is_left_behind_if_no_proof_passes_for_weeks(tenant):
-    tenant.world.awaiting_approval(tenant.made)
+@pytest.mark.parametrize("is_open", [False, True])
+def test_a_role_that_awaits_approval_is_left_behind_if_no_proof_passes_for_weeks(tenant, is_open):
+    waiting = tenant.world.awaiting_approval(tenant.made)
     tenant.start()
     tenant.after(hours=1)
+    if is_open:
+        customer = Customer(tenant.world.aws, waiting["account_id"])
+        role_name = waiting["role_arn"].rpartition("/")[2]
+        customer.retrust(role_name, without_external_id(tenant.trust))
+        assert tenant.verify(waiting)["status"] == "insecure"
     tenant.idle(days=16)
+    tenant.verify(waiting)
     assert tenant.state()[0] != "ready"
 
 
