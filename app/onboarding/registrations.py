@@ -33,6 +33,7 @@ from app.config import Config
 from app.connections import allowed_roles
 from app.errors import AppError, AwsUnavailableError, CallerFaultError
 from app.health.heartbeats import QueueState
+from app.ids import RoleArn
 from app.limits.counting_in_memory import TokenBucket
 from app.limits.limits import MESSAGES_AGAIN, MESSAGES_AT_ONCE
 from app.log import logger
@@ -316,25 +317,40 @@ class Registrations:
         cause = str(void)
         if self._void_messages.acquire((cause, request.account_id)):
             logger.info("registration.void", cause=cause, account_id=request.account_id)
-        # A stack outlives tokens, tenants and what is allowed, so a Delete always succeeds. An
-        # Update also succeeds if the stack had a token before, and its token is void or its role is
-        # the same. FAILED would roll the update back. The rollback sends the earlier token and
-        # role, and if those are refused too, the stack gets stuck.
-        passes, before = request.kind == "Delete", request.old_properties
-        keeps_role = before.get("RoleArn") == request.property("RoleArn")
-        if request.kind == "Update" and (isinstance(void, VoidToken) or keeps_role):
-            passes = bool(before.get("RegistrationToken"))
+        # A stack outlives tokens and tenants, so a Delete always succeeds, and so does a registered
+        # stack's Update with a void token: the earlier token may be void too.
+        passes = request.kind == "Delete"
+        if request.kind == "Update" and request.old_properties.get("RegistrationToken"):
+            passes = isinstance(void, VoidToken) or self._would_get_stuck(request)
         return None if passes else REFUSAL
+
+    def _would_get_stuck(self, request: Request) -> bool:
+        """Return whether the rollback of this update would be refused too.
+
+        FAILED would roll the update back, and the rollback sends the earlier properties.
+        """
+        before = request.old_properties
+        names = "RoleArn", "RegistrationToken"
+        if all(before.get(name) == request.property(name) for name in names):
+            return True
+        try:
+            self._role(before.get("RoleArn", ""))
+        except VoidMessage:
+            return True
+        return False
 
     def _check(self, request: Request) -> CheckedMessage:
         """Check the request without the database. Raises VoidMessage."""
         token = self._tokens.read(request.property("RegistrationToken"))
         if token is None:
             raise VoidToken("token")
-        try:
-            role = allowed_roles.allowed_role(self._config, request.property("RoleArn"))
-        except CallerFaultError as error:
-            raise VoidMessage("role") from error
+        role = self._role(request.property("RoleArn"))
         if (role.partition, role.account_id) != (request.partition, request.account_id):
             raise VoidMessage("account")
         return CheckedMessage(self._config, self._sets, request, token, role)
+
+    def _role(self, text: str) -> RoleArn:
+        try:
+            return allowed_roles.allowed_role(self._config, text)
+        except CallerFaultError as error:
+            raise VoidMessage("role") from error

@@ -525,23 +525,26 @@ def test_a_registered_stacks_update_with_a_void_token_passes_and_registers_nothi
         stack.message("Create", OldResourceProperties={"RegistrationToken": stack.token}), "FAILED"
     )
     other = Stack(desk.answers.url, stack.token, "arn:aws:iam::444455556666:role/other-name")
-    desk.handle(
-        other.message("Update", OldResourceProperties={"RegistrationToken": stack.token}), "FAILED"
-    )
+    earlier = {"RegistrationToken": stack.token, "RoleArn": stack.role_arn}
+    desk.handle(other.message("Update", OldResourceProperties=earlier), "FAILED")
     assert desk.actions() == before
 
 
 def test_a_registered_stacks_update_passes_if_its_role_is_no_longer_allowed(desk, monkeypatch):
-    """Its rollback would name the same role. An update to such a role is refused."""
+    """Its rollback would name the same role, or another one that is not allowed. If the rollback
+    can succeed, the update is refused.
+    """
     stack = desk.stack()
     desk.handle(stack.message())
     [before] = desk.connections()
     registered = {"RegistrationToken": stack.token, "RoleArn": stack.role_arn}
+    moved = {"RoleArn": stack.role_arn.replace("deputy-", "acme-")}
     config = with_settings(desk.registrations._config, role_prefix="acme-")
     monkeypatch.setattr(desk.registrations, "_config", config)
     desk.handle(stack.message("Update", OldResourceProperties=registered))
-    moved = registered | {"RoleArn": f"{stack.role_arn}-before"}
-    desk.handle(stack.message("Update", OldResourceProperties=moved), "FAILED")
+    renamed = registered | {"RoleArn": f"{stack.role_arn}-before"}
+    desk.handle(stack.message("Update", OldResourceProperties=renamed))
+    desk.handle(stack.message("Update", OldResourceProperties=registered | moved), "FAILED")
     [after] = desk.connections()
     assert after.due_at == before.due_at
 
@@ -551,6 +554,10 @@ def test_a_stack_in_an_account_that_is_not_declared_registers_nothing(desk):
     with desk.db.write(SYSTEM) as db:
         declare(db, db.get(Tenant, desk.tenant_id), [declared.account])
     desk.handle(other.message(), "FAILED")
+    kept = {"RoleArn": other.role_arn, "RegistrationToken": other.token}
+    desk.handle(other.message("Update", OldResourceProperties=kept))
+    theirs = kept | {"RegistrationToken": "another tenant's, which the rollback sends"}
+    desk.handle(other.message("Update", OldResourceProperties=theirs), "FAILED")
     assert desk.connections() == []
     desk.handle(declared.message())
 
