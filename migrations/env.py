@@ -2,6 +2,7 @@
 settings.
 """
 
+import socket
 from typing import Any, Literal
 
 from alembic import context
@@ -34,8 +35,11 @@ def lift_limits(connection: Connection) -> None:
     short, because all requests that need the table wait behind a migration that waits for a lock.
     """
     if connection.dialect.name == "postgresql":
-        version = connection.connection.dbapi_connection.info.server_version  # type: ignore[union-attr]
-        for name in postgresql_limits(version):
+        psycopg: Any = connection.connection.dbapi_connection
+        # One lost keepalive would end a statement, and some statements take minutes
+        with socket.fromfd(psycopg.fileno(), socket.AF_INET, socket.SOCK_STREAM) as used:
+            used.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
+        for name in postgresql_limits(psycopg.info.server_version):
             connection.exec_driver_sql(f"SET {name} = 0")
         connection.exec_driver_sql("SET lock_timeout = '300ms'")
         connection.commit()

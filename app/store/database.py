@@ -83,7 +83,8 @@ _STATEMENT_SECONDS = 10  # timeout of a statement, which may wait for a lock or 
 _POSTGRESQL_WAITS = {
     "connect_timeout": 2,
     "tcp_user_timeout": 2000,
-    # A host that vanishes while a statement runs would be noticed after two hours
+    # A host that vanishes while a statement runs would be noticed after two hours. With
+    # tcp_user_timeout, Linux gives up after the first keepalive that is not answered.
     "keepalives_idle": 5,
     "keepalives_interval": 2,
 }
