@@ -314,12 +314,16 @@ def test_a_role_that_the_broker_could_not_reach_as_it_reaches_customers_is_told(
         assert words in found[name]
 
 
-def test_a_stranger_without_a_canary_is_doubtful(read):
-    stranger, canary = {"DEPUTY_STRANGER_ROLE_ARN": CANARY}, {"DEPUTY_CANARY_ROLE_ARN": CANARY}
+def test_a_stranger_without_a_canary_or_of_another_prefix_is_doubtful(read):
+    stranger = {"DEPUTY_STRANGER_ROLE_ARN": CANARY.replace("canary", "stranger")}
+    canary = {"DEPUTY_CANARY_ROLE_ARN": CANARY}
     [doubt] = read(DEPUTY_PUBLIC_URL=PUBLIC, **stranger).likely_mistakes
     assert "skips the stranger" in doubt
     assert read(DEPUTY_PUBLIC_URL=PUBLIC, **stranger, **canary).likely_mistakes == ()
     assert read(DEPUTY_PUBLIC_URL=PUBLIC, **canary).likely_mistakes == ()
+    shorter = {"DEPUTY_ROLE_PREFIX": "dep", **stranger, **canary}
+    [doubt] = read(DEPUTY_PUBLIC_URL=PUBLIC, **shorter).likely_mistakes
+    assert "is not called depstranger" in doubt
 
 
 # --- Celery's broker ---

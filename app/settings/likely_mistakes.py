@@ -51,6 +51,13 @@ def likely_mistakes(
             "DEPUTY_STRANGER_ROLE_ARN is set and DEPUTY_CANARY_ROLE_ARN is not, so each proof skips"
             " the stranger. Set it to the output CanaryRoleArn of the same stack."
         )
+    stranger = f"{values['role_prefix']}stranger"
+    if values["stranger_role_arn"] and values["stranger_role_arn"].name != stranger:
+        yield (
+            f"DEPUTY_STRANGER_ROLE_ARN: the role is not called {stranger}, so each proof of a new"
+            " role skips the stranger. Update the stack of cloudformation/canary.yaml with the"
+            " RolePrefix that DEPUTY_ROLE_PREFIX has."
+        )
 
 
 def _unknown_variables(environment: Iterable[str], settings: Iterable[str]) -> Iterator[str]:
