@@ -19,7 +19,7 @@ from app.config import Config
 from app.health.checks import HealthCheck, HealthFinding, failed, ok, skipped, warning
 from app.health.registration_checks import STACK, registration_checks
 from app.store.database import Database
-from app.store.models import AuditEvent, Connection, ConnectionStatus
+from app.store.models import AuditEvent, Connection, ConnectionStatus, Tenant, TenantStatus
 
 _SIGNED = 300.0  # seconds; AWS refuses a signature if the clocks differ by more
 # A month is detached as a whole, so its first events are older than the retention
@@ -92,8 +92,12 @@ def _session_duration(config: Config) -> HealthFinding:
 
 def _may_assume(config: Config, db: Database) -> HealthFinding:
     with db.read(long=True) as session:
-        in_use = Connection.status.not_in([ConnectionStatus.SUSPENDED, ConnectionStatus.DELETED])
-        last = session.scalar(select(func.max(Connection.verified_at)).where(in_use))
+        in_use = (
+            Connection.status.not_in([ConnectionStatus.SUSPENDED, ConnectionStatus.DELETED]),
+            Tenant.status == TenantStatus.ACTIVE,
+        )
+        query = select(func.max(Connection.verified_at)).join(Tenant).where(*in_use)
+        last = session.scalar(query)
     if last is None:
         return skipped(
             "No customer's role has let the broker in yet.",
