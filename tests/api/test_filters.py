@@ -91,7 +91,7 @@ def test_a_query_beside_a_body_is_refused(world):
     """A field there would be ignored, and the request would do something else."""
     path, body = "/v1/tenants?name=Here", {"name": "There"}
     problem = world.admin.refused("POST", path, body, expect=422, code="validation_failed")
-    assert problem["errors"] == {"name": ["Unknown field."]}
+    assert problem["errors"] == {"query": ["Put the fields into the body, not into a query."]}
     assert found(world, name="there") == []
 
 

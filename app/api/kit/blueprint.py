@@ -36,7 +36,7 @@ class StrictParser(FlaskParser):
 
     def load_json(self, req: Request, schema: Any) -> Any:  # noqa: ARG002  webargs' signature
         if req.args:
-            raise ValidationError({name: ["Unknown field."] for name in req.args})
+            raise ValidationError({"query": ["Put the fields into the body, not into a query."]})
         with whole_body():
             raw = req.get_data(cache=True)
         if not raw:

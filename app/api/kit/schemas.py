@@ -51,7 +51,7 @@ flag = partial(_field, fields.Boolean, True)
 uuid = partial(_field, fields.UUID, UUID_EXAMPLE)
 nullable_uuid = partial(uuid, allow_none=True)
 mapping = partial(_field, fields.Dict)
-choice = partial(fields.Enum, by_value=True)  # of an enum's values
+choice = partial(fields.Enum, by_value=True)
 
 
 class Truth(fields.Boolean):
