@@ -163,7 +163,9 @@ def _problems_of(error: errors.AppError) -> Sequence[str]:
     if isinstance(error, errors.RateLimitedError):
         return [error.detail, f"If you need more, ask {vendor}."]
     if isinstance(error, errors.SuspendedError):
-        return [f"This connection is paused. Resume it first, or ask {vendor}."]
+        return [
+            f"This connection is paused. Ask {vendor} to resume it, unless you paused it yourself."
+        ]
     return error.errors.get("role_arn", [error.detail])
 
 
