@@ -95,9 +95,9 @@ def _render_limit(limit: Limit) -> Row:
 
 
 def _describe_refusal(limit: Limit) -> str:
-    if limit.patience == math.inf:
+    if limit.patience == math.inf and limit.beyond == Limit._field_defaults["beyond"]:
         return "waits"
-    if limit.patience:
+    if 0 < limit.patience < math.inf:
         return f"waits up to {limit.patience:g} s, then {limit.beyond}"
     return limit.beyond
 

@@ -116,7 +116,7 @@ UNKNOWN_LINKS = UNKNOWN_KEYS._replace(
     what="look-ups of unknown onboarding links",
     most=4,
     patience=1.0,
-    beyond="waits for a second, then 429",
+    beyond="429",
 )
 # A refusal costs time too, and a client may retry at once. So refused requests are held for a
 # second, 64 at a time, and the others wait for their turn.

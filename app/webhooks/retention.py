@@ -47,7 +47,7 @@ def finding(db: Database) -> HealthFinding:
         return warning(
             f"{len(ids)} of your webhook endpoints were disabled, and get nothing: {names}.",
             "Look at: flask --app wsgi webhooks list. Enable them, or delete them. If a key was"
-            " revoked (`revoked`), only a request can give the endpoint a new secret and url.",
+            " revoked (`revoked`), only the API can give the endpoint a new secret and url.",
         )
     undelivered = exists().where(
         WebhookDelivery.endpoint_id == WebhookEndpoint.id,
