@@ -20,7 +20,7 @@ from app.concurrency.places import without_places
 from app.config import Config
 from app.errors import ConflictError, ValidationFailedError
 from app.identity import Maker, ensure_room, one_or_not_found, tenant_of, was_revoked
-from app.ids import new_id
+from app.ids import first_id_at, new_id
 from app.limits import limits
 from app.limits.tenant_share import TenantShare
 from app.outbound.addresses import DNS_SECONDS, AddressError, parse, resolve
@@ -36,7 +36,7 @@ from app.store.models import (
     WebhookEvent,
 )
 from app.webhooks.endpoint_secrets import Secrets, retire_secret
-from app.webhooks.events import RECOVERED_AT_ONCE, TEST_TYPE, missed_by
+from app.webhooks.events import RECOVERABLE, RECOVERED_AT_ONCE, TEST_TYPE, missed_by
 
 _FIRST_ATTEMPT = timedelta(minutes=1)  # the longest time from an event to its first attempt
 
@@ -194,18 +194,19 @@ class Endpoints:
 def _count_missed(db: Session, endpoint: WebhookEndpoint) -> int:
     """Return how many events a disabled endpoint missed, up to RECOVERED_AT_ONCE.
 
-    They are the events since its first failure in a row, or since it was disabled, and what was not
-    delivered before: events of one tenant may have failed while those of others were delivered.
+    They are the events of the last 30 days since its first failure in a row, or since it was
+    disabled, and what was not delivered before: events of one tenant may have failed while those of
+    others were delivered.
     """
     since = min(filter(None, (endpoint.failing_since, endpoint.disabled_at))) - _FIRST_ATTEMPT
-    since = max(since, endpoint.created_at)
+    since = max(since, endpoint.created_at, now() - RECOVERABLE)
     events = missed_by(endpoint, since, None)
     of_events = WebhookDelivery.event_id == WebhookEvent.id, WebhookEvent.type != TEST_TYPE
     earlier = select(WebhookDelivery.event_id).where(
         *of_events,
         WebhookDelivery.endpoint_id == endpoint.id,
         WebhookDelivery.status != DeliveryStatus.DELIVERED,
-        WebhookDelivery.created_at < since,
+        WebhookEvent.id < first_id_at(since),  # a delivery that recovers an old event is new
     )
     missed = 0
     for query in (events, earlier):

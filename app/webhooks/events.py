@@ -34,6 +34,7 @@ TEST_TYPE = "webhook_endpoint.test"
 _EVENTS = 50
 _DELIVERIES = 500
 
+RECOVERABLE = timedelta(days=30)  # maximum age of an event that is sent again
 RECOVERED_AT_ONCE = 10_000  # most events that a request sends again
 
 NEW = select(WebhookEvent).where(WebhookEvent.body.is_(None)).order_by(WebhookEvent.id)

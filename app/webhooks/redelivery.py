@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -27,9 +27,14 @@ from app.store.models import (
     WebhookEvent,
 )
 from app.webhooks.endpoints import one_seen_by
-from app.webhooks.events import RECOVERED_AT_ONCE, delivery_of, event_for_test, missed_by
+from app.webhooks.events import (
+    RECOVERABLE,
+    RECOVERED_AT_ONCE,
+    delivery_of,
+    event_for_test,
+    missed_by,
+)
 
-RECOVERABLE = timedelta(days=30)
 _TOGETHER = 200  # deliveries in one transaction, because other writers wait for it on SQLite
 _BLIND: Any = {"synchronize_session": False}
 

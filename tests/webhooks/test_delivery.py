@@ -2,10 +2,12 @@
 
 import itertools
 import json
+import secrets
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from uuid import UUID
 
 import jsonschema
 import pytest
@@ -26,7 +28,7 @@ from app.errors import (
 )
 from app.health.checks import Status
 from app.identity.scopes import Scope
-from app.ids import new_id
+from app.ids import first_id_at, new_id
 from app.outbound.door import HttpAnswer
 from app.store.database import SYSTEM
 from app.store.models import (
@@ -212,6 +214,48 @@ def test_410_disables_at_once(services, receiver):
     assert event.details == {"webhook_endpoint_id": str(endpoint.id), "events": 3}
     deliver(services)
     assert len({headers["webhook-id"] for _, headers, _ in receiver.got}) == 3
+
+
+@pytest.fixture
+def id_clock(clock, monkeypatch):
+    """Ids of the clock's time, as events are found by their ids."""
+
+    def made_now():
+        return UUID(int=first_id_at(now()).int + secrets.randbits(62))
+
+    monkeypatch.setattr("app.ids.uuid7", made_now)
+    return clock
+
+
+def test_events_that_were_recovered_and_failed_again_were_missed(services, receiver, id_clock):
+    """A delivery that recovers an event is new, and the event is old."""
+    endpoint, _ = endpoint_of(services, receiver)
+    services.endpoints.change(OPERATOR, endpoint.id, {"status": EndpointStatus.DISABLED})
+    id_clock.shift(timedelta(minutes=5))
+    tenants(services, "A", "B", "C")
+    deliver(services)
+    id_clock.shift(timedelta(hours=2))
+    services.endpoints.change(OPERATOR, endpoint.id, {"status": EndpointStatus.ENABLED})
+    since = now() - timedelta(hours=12)
+    assert services.redelivery.recover(OPERATOR, endpoint.id, since=since) == 3
+    receiver.answers["/hook"] = 410
+    deliver(services)
+    id_clock.shift(timedelta(minutes=10))
+    _, missed = services.endpoints.change(OPERATOR, endpoint.id, {"status": EndpointStatus.ENABLED})
+    assert missed == 3
+
+
+def test_what_can_not_be_sent_again_is_not_counted_as_missed(services, receiver, id_clock):
+    endpoint, _ = endpoint_of(services, receiver)
+    services.endpoints.change(OPERATOR, endpoint.id, {"status": EndpointStatus.DISABLED})
+    tenants(services, "A")
+    deliver(services)
+    id_clock.shift(timedelta(days=20))
+    tenants(services, "B")
+    deliver(services)
+    id_clock.shift(timedelta(days=20))
+    _, missed = services.endpoints.change(OPERATOR, endpoint.id, {"status": EndpointStatus.ENABLED})
+    assert missed == 1
 
 
 def test_what_was_missed_is_counted_also_if_the_url_is_changed_first(services, receiver, clock):
