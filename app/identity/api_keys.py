@@ -16,7 +16,7 @@ from sqlalchemy import func, select
 from app.audit import actions
 from app.audit.details import KeyReference
 from app.clock import now
-from app.errors import ConflictError, ValidationFailedError
+from app.errors import ConflictError, NotFoundError, ValidationFailedError
 from app.identity import ensure_room, family_revocation, one_or_not_found, tenant_of
 from app.identity.delegation import (
     bounded_expiry,
@@ -162,12 +162,14 @@ class ApiKeys:
         Raises NotFoundError and ForbiddenError like `revoke_key`, ConflictError for a key that was
         replaced already, and RateLimitedError when the tenant has twice TENANT_KEYS live keys.
         """
-        query = one_visible(principal, key_id).where(key_is_live())
+        query = one_visible(principal, key_id)
         with self._db.write(family_revocation.replacing(principal, query)) as db:
             old = one_or_not_found(db, query)
             ensure_may_end(db, principal, old)
             if old.replaced_by is not None:
                 raise ConflictError("This key was replaced already; replace its successor.")
+            if has_expired(old.expires_at):
+                raise NotFoundError
             successor = _successor(old, principal, _expiry_of(db, principal))
             family_revocation.inherit(db, old.id, successor.id, by=principal.key_id)
             # Twice the limit, so that a tenant that has reached the limit can replace all its keys

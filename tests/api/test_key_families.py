@@ -270,6 +270,9 @@ def test_a_key_is_replaced_once(world):
     old = program(world)
     new = old.replace()
     world.admin.refused("POST", f"{old.path}/replace", expect=409, code="conflict")
+    ended = program(world)
+    ended.replace(grace_seconds=0)
+    world.admin.refused("POST", f"{ended.path}/replace", expect=409, code="conflict")
     assert new.replace().works()
 
 
