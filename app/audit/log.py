@@ -104,9 +104,10 @@ class AuditLog:
             raise NotFoundError
         event_filter = event_filter._replace(tenant_id=event_filter.tenant_id or tenant_scope)
         with self._db.read(long=True) as db:
+            # Before any table is read: on SQLite the first read fixes what all others see
+            low, high = _ids(db, event_filter, after, oldest_first=oldest_first)
             if _is_in_vain(db, event_filter):
                 return Page([], None)
-            low, high = _ids(db, event_filter, after, oldest_first=oldest_first)
             query, either = _matching(db, event_filter, oldest_first=oldest_first)
             query = query.where(AuditEvent.id < high)
             last = None
