@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import BrowserContext
 
 from app.ids import RoleArn
+from app.proofs.schedule import Interval
 from tests.attacks.evidence import on_sqlite
 from tests.client.people import served
 from tests.conftest import in_a_browser
@@ -137,6 +138,12 @@ def test_the_numbers_are_the_settings(visitor, visiting):
     assert "older than 10000 seconds." in other["proof"]
     assert "A second AWS account of A {vendor} & Co. sends it too" in other["proof"]
     assert "records without an end." in other["log"]
+
+
+def test_the_proof_is_repeated_as_often_as_it_is_in_so_large_a_fleet(visitor, monkeypatch):
+    interval = visitor.world.services.proof_queue.interval
+    monkeypatch.setattr(interval, "current", lambda: Interval(3600, 39_599))
+    assert "repeated about every 11 hours." in answers(visitor)["proof"]
 
 
 def test_the_review_is_linked_from_the_page_and_warns_of_its_own_address(visitor):

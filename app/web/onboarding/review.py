@@ -3,6 +3,7 @@
 Neither has the link's token or the registration token, so both can be forwarded as files.
 """
 
+import math
 from typing import Any
 
 from app.clock import now
@@ -200,13 +201,14 @@ def _permission(statement: JsonObject, why: str) -> JsonObject:
 def _answers(config: Config, kit: Kit) -> list[JsonObject]:
     vendor, proofs = config.vendor.vendor_name, config.proofs
     days = config.database.audit_retention_days
+    interval = math.ceil(services.proof_queue.interval.current().seconds / 60)  # minutes
     has_stranger = proofs.canary_role_arn and proofs.stranger_role_arn
     values = {
         "vendor": vendor,
         "role": kit.role_name,
         "session": _duration(config.aws.max_session_seconds),
         "probe": _duration(SESSION_MIN),
-        "interval": _duration(proofs.reprove_every).removeprefix("1 "),
+        "interval": _duration(interval * 60).removeprefix("1 "),
         "age": _duration(proofs.proof_max_age),
         "stranger": _STRANGER.format(vendor=vendor) if has_stranger else "",
         "kept": f"for at least {days} days" if days else "without an end",
