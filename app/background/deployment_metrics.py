@@ -17,7 +17,7 @@ from sqlalchemy import case, func, select
 from app.clock import now, seconds_between
 from app.errors import StoreUnavailableError
 from app.services import Services
-from app.store.models import Connection, ConnectionStatus
+from app.store.models import Connection, ConnectionStatus, Tenant, TenantStatus
 from app.webhooks import retention
 
 _KEPT = 30.0  # seconds between two reads
@@ -42,7 +42,10 @@ def _read(services: Services) -> list[GaugeMetricFamily]:
         func.count(),
         func.count(case((Connection.verified_at < half, Connection.id))),
         func.min(Connection.verified_at),
-    ).where(Connection.status == ConnectionStatus.VERIFIED)
+    ).where(
+        Connection.status == ConnectionStatus.VERIFIED,
+        Connection.tenant.has(Tenant.status == TenantStatus.ACTIVE),  # others are not proven
+    )
     with services.db.read(long=True) as db:
         verified, past_half, oldest = db.execute(proof_ages).one()
     queue = services.proof_queue

@@ -22,16 +22,19 @@ from app.clock import now
 from app.ids import new_id
 from app.store.models import Trigger
 from dev.stack import ROOT, free_port
+from tests.support.cast import OPERATOR
 from tests.support.metrics import samples
 from tests.support.own_services import own_services
 from tests.support.rows import NO_ROLE, connection_rows, tenant_row
 from tests.support.waiting import until
 
+DAY = timedelta(days=1)
+
 
 @pytest.fixture(scope="module")
 def exported(aws, vendor):
-    """Four proven connections, one of them proven 13 hours ago and due since then; read over
-    HTTP.
+    """Four proven connections, one of them proven 13 hours ago and due since then, and one of a
+    suspended tenant, which is not proven; read over HTTP.
     """
     with own_services() as services:
         role = {"role_unique_id": NO_ROLE.unique_id, "due_for": Trigger.SCHEDULED}
@@ -40,6 +43,9 @@ def exported(aws, vendor):
         rows = [role | {"role_arn": f"{NO_ROLE.arn}-{n}"} for n in range(4)]
         rows[3] |= {"due_at": late, "verified_at": late}
         connection_rows(services.db, tenant_row(services.db), rows)
+        resting = tenant_row(services.db)
+        connection_rows(services.db, resting, [rows[0] | {"verified_at": late - DAY}])
+        services.tenants.suspend(OPERATOR, resting, reason="unpaid")
         port = free_port()
         end = metrics.serve(("127.0.0.1", port), DeploymentMetrics(services))
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
