@@ -21,6 +21,7 @@ from app.health.registration_checks import STACK, registration_checks
 from app.store.database import Database
 from app.store.models import AuditEvent, Connection, ConnectionStatus, Tenant, TenantStatus
 
+_LETS_NOBODY_IN = ConnectionStatus.SUSPENDED, ConnectionStatus.ENDED, ConnectionStatus.DELETED
 _SIGNED = 300.0  # seconds; AWS refuses a signature if the clocks differ by more
 # A month is detached as a whole, so its first events are older than the retention
 _BEHIND = timedelta(days=33)
@@ -93,11 +94,10 @@ def _session_duration(config: Config) -> HealthFinding:
 def _may_assume(config: Config, db: Database) -> HealthFinding:
     with db.read(long=True) as session:
         in_use = (
-            Connection.status.not_in([ConnectionStatus.SUSPENDED, ConnectionStatus.DELETED]),
-            Tenant.status == TenantStatus.ACTIVE,
+            Connection.status.not_in(_LETS_NOBODY_IN),
+            Connection.tenant.has(Tenant.status == TenantStatus.ACTIVE),
         )
-        query = select(func.max(Connection.verified_at)).join(Tenant).where(*in_use)
-        last = session.scalar(query)
+        last = session.scalar(select(func.max(Connection.verified_at)).where(*in_use))
     if last is None:
         return skipped(
             "No customer's role has let the broker in yet.",

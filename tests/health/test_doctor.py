@@ -20,7 +20,7 @@ from app.factory import create_app, without_settings
 from app.health.heartbeats import Heartbeat
 from app.ids import Broker, first_id_at, new_id
 from app.store.database import SYSTEM, Database
-from app.store.models import AuditEvent, Connection, ConnectionStatus, Trigger
+from app.store.models import AuditEvent, Connection, ConnectionStatus, Tenant, TenantStatus, Trigger
 from dev.stack import ROOT
 from tests.conftest import make_config, publish_templates, with_settings
 from tests.proofs.test_canary import DEMANDS_AN_ID, of_nobody, roles_of
@@ -337,18 +337,25 @@ def test_a_broker_whom_no_role_lets_in_and_a_closed_topic_and_a_queue_without_de
     assert found["dead_letters"]["status"] == "skipped"
 
 
-def test_a_role_that_was_suspended_or_deleted_says_nothing_about_the_broker(deployment):
+@pytest.mark.parametrize(
+    ("table", "status"),
+    [
+        (Connection, ConnectionStatus.ENDED),
+        (Connection, ConnectionStatus.DELETED),
+        (Tenant, TenantStatus.SUSPENDED),
+    ],
+)
+def test_a_role_that_is_not_asked_any_more_says_nothing_about_the_broker(deployment, table, status):
     with deployment.db.write(SYSTEM) as db:
-        before = db.scalars(sqlalchemy.select(Connection)).all()
-        statuses = {row.id: row.status for row in before}
-        db.execute(sqlalchemy.update(Connection).values(status=ConnectionStatus.DELETED))
+        statuses = {row.id: row.status for row in db.scalars(sqlalchemy.select(table))}
+        db.execute(sqlalchemy.update(table).values(status=status))
     try:
         found = deployment.doctor(proof_max_age=0)
     finally:
         with deployment.db.write(SYSTEM) as db:
-            for row_id, status in statuses.items():
-                one = sqlalchemy.update(Connection).where(Connection.id == row_id)
-                db.execute(one.values(status=status))
+            for row_id, before in statuses.items():
+                one = sqlalchemy.update(table).where(table.id == row_id)
+                db.execute(one.values(status=before))
     assert found["may_assume"]["status"] == "skipped"
 
 
