@@ -248,7 +248,7 @@ class LimitConfig:
         unset="5 times `DEPUTY_ISSUE_RATE`",
     )
     tenant_miss_rate: int = setting(
-        valid.between(1, 10_000), "Calls to STS for sessions, per tenant and second.", 100
+        valid.between(2, 10_000), "Calls to STS for sessions, per tenant and second.", 100
     )
     tenant_revokes: int = setting(
         valid.between(1, 100),
@@ -264,7 +264,7 @@ class LimitConfig:
         "Roles entered, checks asked for and searches ended, per onboarding link and hour.",
         20,
     )
-    max_connections: int = setting(valid.between(1, 1_000_000), "Connections, per tenant.", 10_000)
+    max_connections: int = setting(valid.between(1, 50_000), "Connections, per tenant.", 10_000)
     tenant_keys: int = setting(
         valid.between(1, 100_000), "Live API keys that are bound to one tenant.", 1_000
     )

@@ -326,6 +326,14 @@ def test_a_stranger_without_a_canary_or_of_another_prefix_is_doubtful(read):
     assert "is not called depstranger" in doubt
 
 
+def test_proofs_that_are_over_before_they_are_repeated_are_doubtful(read):
+    proofs = {"DEPUTY_REPROVE_EVERY": "3600", "DEPUTY_PROOF_MAX_AGE": "4800"}
+    assert read(DEPUTY_PUBLIC_URL=PUBLIC, **proofs).likely_mistakes == ()
+    proofs["DEPUTY_PROOF_MAX_AGE"] = "4799"
+    [doubt] = read(DEPUTY_PUBLIC_URL=PUBLIC, **proofs).likely_mistakes
+    assert doubt.startswith("DEPUTY_REPROVE_EVERY is 3600")
+
+
 # --- Celery's broker ---
 
 

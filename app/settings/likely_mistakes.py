@@ -46,6 +46,13 @@ def likely_mistakes(
             " other machines can't open them. Set it to the address at which customers reach this"
             " service."
         )
+    # A proof comes at most a third of the interval late (app/proofs/schedule.py)
+    if values["reprove_every"] * 4 / 3 > values["proof_max_age"]:
+        yield (
+            f"DEPUTY_REPROVE_EVERY is {values['reprove_every']}, and DEPUTY_PROOF_MAX_AGE is"
+            f" {values['proof_max_age']}: proofs are over before they are repeated, so requests for"
+            " credentials wait for new ones. Repeat them more often."
+        )
     if values["stranger_role_arn"] and not values["canary_role_arn"]:
         yield (
             "DEPUTY_STRANGER_ROLE_ARN is set and DEPUTY_CANARY_ROLE_ARN is not, so each proof skips"

@@ -20,7 +20,7 @@ from sqlalchemy.exc import ArgumentError
 from app.ids import ACCOUNT_ID, AccountId
 
 Network = IPv4Network | IPv6Network
-REGION = r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}"
+REGION = r"[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}"
 _TOPIC = re.compile(
     rf"arn:(?P<partition>aws(?:-[a-z0-9]+)*):sns:(?P<region>{REGION})"
     r":[0-9]{12}:[A-Za-z0-9_-]{1,256}",
@@ -29,7 +29,7 @@ _TOPIC = re.compile(
 _SQS_QUEUE = r"sqs://[A-Za-z0-9.:-]+/[0-9]{12}/[A-Za-z0-9_-]{1,80}"
 TOPICS_MAX = 40  # more than a partition has regions; an SQS policy names at most 50 principals
 # How the names of these partitions' regions begin. No other partition has such regions.
-_REGIONS_OF = {"aws-cn": "cn-", "aws-us-gov": "us-gov-"}
+_REGIONS_OF = {"aws-cn": "cn-", "aws-us-gov": "us-gov-", "aws-eusc": "eusc-"}
 # AWS's limits for the duration of a session, in seconds
 SESSION_MIN = 900
 SESSION_MAX = 43_200  # the highest maximum that a role can have
