@@ -147,10 +147,7 @@ class ProofQueue:
             f" DEPUTY_REPROVE_EVERY is {interval.configured} s."
         )
         if interval.seconds > interval.configured:
-            return warning(
-                summary,
-                "Raise DEPUTY_STS_BUDGET (routine proofs get half of it) or DEPUTY_REPROVE_EVERY.",
-            )
+            return warning(summary, "Raise DEPUTY_STS_BUDGET (routine proofs get half of it).")
         return ok(summary)
 
     def prove(self, claim: Claim) -> bool:
@@ -161,8 +158,7 @@ class ProofQueue:
         row = self._use_up(claim)
         if row is None:
             return False
-        trigger, status, lease = row
-        urgent = trigger is not Trigger.SCHEDULED or status is ConnectionStatus.PENDING
+        trigger, urgent, lease = row
         verification = self._urgent if urgent else self._routine
         principal = SystemPrincipal(WORKER, claim.tenant_id)
         try:
@@ -179,8 +175,8 @@ class ProofQueue:
             return False
         return True
 
-    def _use_up(self, claim: Claim) -> Row[Trigger, ConnectionStatus, datetime | None] | None:
-        """Use up the claim, and return the connection's trigger, status and new `due_at`.
+    def _use_up(self, claim: Claim) -> Row[Trigger, bool, datetime | None] | None:
+        """Use up the claim. Return the connection's trigger, if it is urgent, and its new `due_at`.
 
         Returns None if this is not the latest claim on the connection.
         """
@@ -188,7 +184,7 @@ class ProofQueue:
             update(Connection)
             .filter_by(id=claim.connection_id, tenant_id=claim.tenant_id, due_at=claim.lease)
             .values(due_at=max(now(), claim.lease) + LEASE)
-            .returning(Connection.due_for, Connection.status, Connection.due_at)
+            .returning(Connection.due_for, URGENT, Connection.due_at)
         )
         with self._db.write(SYSTEM) as db:
             return db.execute(use_up).one_or_none()
