@@ -166,7 +166,7 @@ def writes(trees):
     for name, function in nodes(trees, ast.FunctionDef):
         for call in ast.walk(function):
             is_write = isinstance(call, ast.Call) and called(call) == "write"
-            if is_write and ast.unparse(call.func).endswith("db.write"):
+            if is_write and isinstance(call.func, ast.Attribute):
                 who = ast.unparse(call.args[0]) if call.args else ""
                 found[call] = (name, function.name, who)  # the innermost function comes last
     return list(found.values())
@@ -391,6 +391,7 @@ app/proofs/canary.py _record  # what the canary says of the vendor's own side
 app/proofs/proof_queue.py _lease  # the background worker
 app/proofs/proof_queue.py _use_up
 app/proofs/proof_queue.py prove
+app/rotation/rotations.py settle_all  # the background worker
 app/tenants/tenants.py void_registrations  # the operator
 app/webhooks/delivery.py advance  # the background worker
 app/webhooks/endpoint_secrets.py seal_again

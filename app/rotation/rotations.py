@@ -268,9 +268,9 @@ def settle_all(database: Database) -> None:
     with database.read(long=True) as db:
         tenant_ids = {*db.scalars(rotating), *db.scalars(_unpaired_imports())}
     for tenant_id in tenant_ids:
-        principal = SystemPrincipal(WORKER, tenant_id)
-        with suppress(NotFoundError), database.write(principal) as db:
-            tenant_of(db, principal, tenant_id, lock=True)
+        worker = SystemPrincipal(WORKER, tenant_id)
+        with suppress(NotFoundError), database.write(worker) as db:
+            tenant_of(db, worker, tenant_id, lock=True)
             settle(db, WORKER, tenant_id)
 
 
