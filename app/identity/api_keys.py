@@ -170,11 +170,11 @@ class ApiKeys:
                 raise ConflictError("This key was replaced already; replace its successor.")
             if has_expired(old.expires_at):
                 raise NotFoundError
-            successor = _successor(old, principal, _expiry_of(db, principal))
-            family_revocation.inherit(db, old.id, successor.id, by=principal.key_id)
             # Twice the limit, so that a tenant that has reached the limit can replace all its keys
             twice = self._limit._replace(most=2 * self._limit.amount)
             _ensure_room(db, principal, old.tenant_id, twice)
+            successor = _successor(old, principal, _expiry_of(db, principal))
+            family_revocation.inherit(db, old.id, successor.id, by=principal.key_id)
             ends = now() + timedelta(seconds=grace_seconds)
             old.replaced_by, old.expires_at = successor.id, _earlier(old.expires_at, ends)
             _, text = _add(db, principal, successor, generate_key())

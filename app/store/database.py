@@ -138,9 +138,9 @@ class Lock(enum.IntEnum):
     These locks are advisory locks, which PostgreSQL releases at the end of the transaction. On
     SQLite the methods do nothing, because SQLite has one writer at a time.
 
-    Every transaction takes its advisory locks before it locks rows, in the order of these members
-    and then of the locks' numbers. Take a lock in one statement, and read what it
-    protects in the next: a statement does not see what was committed while it waited.
+    Every transaction takes them in the order of these members and then of the locks' numbers, and
+    each before the rows that it protects. Take a lock in one statement, and read what it protects
+    in the next: a statement does not see what was committed while it waited.
     """
 
     # The value is the first of the advisory lock's two numbers
