@@ -46,7 +46,10 @@ def on_starting(_server: Any) -> None:
     environ = os.environ  # noqa: TID251
     if not (bind := environ.get("DEPUTY_METRICS_BIND")):
         return
-    environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="deputy-metrics-")
+    # The counts are mapped files: on a disk that is full, SIGBUS would kill every web process. So
+    # they are in memory, where the system offers that.
+    shared = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
+    environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="deputy-metrics-", dir=shared)
     from app import metrics  # noqa: PLC0415
 
     # The web processes of a killed gunicorn keep the address until they notice. So retry, as

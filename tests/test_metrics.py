@@ -128,6 +128,7 @@ runpy.run_path("gunicorn.conf.py")["on_starting"](None)
 socket.create_connection(("127.0.0.1", port)).close()
 folder = os.environ["PROMETHEUS_MULTIPROC_DIR"]
 assert os.path.isdir(folder)
+assert folder.startswith("/dev/shm/") or not os.path.isdir("/dev/shm")  # no disk that can be full
 runpy.run_path("gunicorn.conf.py")["on_exit"](None)  # it is read again at SIGHUP
 assert not os.path.exists(folder)
 """
