@@ -105,7 +105,11 @@ class QueryApi:
         `budget` surrounds each request. A transient failure is retried once. Raises ClientError
         for an error that AWS answers, and the other AWS_ERRORS, as a boto3 client does.
         """
-        credentials = credentials or self.own_credentials()
+        try:
+            credentials = credentials or self.own_credentials()
+        except AWS_ERRORS as error:
+            metrics.AWS_CALLS.labels(action, outcome_of(error)).inc()
+            raise
         try:
             with budget():
                 answer = self.once(action, parameters, credentials)
@@ -163,7 +167,10 @@ class QueryApi:
             credentials = self._boto.get_credentials()  # the session caches them
         if credentials is None:
             raise NoCredentialsError
-        return credentials.get_frozen_credentials()
+        try:
+            return credentials.get_frozen_credentials()
+        except RuntimeError as error:  # botocore's, if what it has just renewed has expired already
+            raise NoCredentialsError from error
 
 
 class _Prompt(HTTPConnection):

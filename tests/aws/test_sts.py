@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import yaml
@@ -44,6 +45,7 @@ from tests.aws.fake_sts import (
     role,
 )
 from tests.support.certificates import self_signed
+from tests.support.metrics import Counted
 
 SESSION_OF_BROKER = (  # the path is not shown
     "arn:aws:sts::111122223333:assumed-role/DeputyBroker/i-1"
@@ -494,6 +496,18 @@ def test_after_many_refusals_aws_is_asked_once_in_five_seconds_who_we_are(door, 
     monkeypatch.setattr(door.sts._api, "own_credentials", lambda: another)
     refused(door, asks=True)
     refused(door, asks=False)
+
+
+def test_credentials_that_are_renewed_and_have_expired_already_are_none_and_counted(
+    door, monkeypatch
+):
+    """botocore raises a RuntimeError then. A clock that is hours ahead is the usual cause."""
+    stale = Mock(get_frozen_credentials=Mock(side_effect=RuntimeError("still expired")))
+    monkeypatch.setattr(door.sts._api._boto, "get_credentials", lambda: stale)
+    counted = Counted("deputy_aws_calls_total", action="AssumeRole", outcome="unreachable")
+    with pytest.raises(StsError):
+        door.assume()
+    assert counted.more == 1
 
 
 # --- the endpoint, and how it is asked ---
