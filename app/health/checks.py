@@ -30,7 +30,10 @@ from app.store.database import Database, database_now
 from app.store.migrations import KNOWN, revision
 
 _PATIENCE = 1.0  # seconds that readiness waits for a check that the process does not need
-START = "Start one (flask --app wsgi worker), or look at its log."
+_PATIENCE_FOR_NEEDED = 4.0  # load balancers wait about five seconds
+START = (
+    "Start one (flask --app wsgi worker), or look for worker.waiting and worker.failed in its log."
+)
 _PUBLISH = (
     "Run: flask --app wsgi templates publish. If it says that they are there already, the bucket"
     " refuses callers without credentials: look at Block Public Access, of the bucket and of its"
@@ -69,6 +72,7 @@ failed = partial(HealthFinding, Status.FAILED)
 skipped = partial(HealthFinding, Status.SKIPPED)
 
 _NOT_YET = warning("No answer yet.", "Ask again in some seconds.")
+_SILENT = failed("No answer in time.", "Look at what this check asks: it may hang.")
 _BROKEN = failed("The check itself failed.", "Look for check.failed in the log.")
 
 
@@ -90,7 +94,8 @@ class HealthCheck:
     def finding(self, patience: float | None = None) -> HealthFinding:
         """Return the kept finding, or a new one.
 
-        After `patience` seconds (None: no timeout) return the previous finding.
+        After `patience` seconds (None: no timeout) return the previous finding, but for a check
+        that the process needs, that it failed.
         """
         if kept := self._kept():
             return kept
@@ -98,7 +103,7 @@ class HealthCheck:
         try:
             return look.result(timeout=patience)
         except FutureTimeoutError:
-            return self._last[0]
+            return _SILENT if self.needed else self._last[0]
 
     def _kept(self) -> HealthFinding | None:
         finding, until = self._last
@@ -134,7 +139,10 @@ class Health:
         """
         missing = {}
         for check in self._checks:
-            if check.needed and (finding := check.finding()).status is Status.FAILED:
+            if not check.needed:
+                continue
+            finding = check.finding(_PATIENCE_FOR_NEEDED)
+            if finding.status is Status.FAILED:
                 missing[check.name] = [finding.seen]
         return missing
 
@@ -144,7 +152,7 @@ class Health:
         A check that is not needed gives its previous finding after `patience` seconds.
         """
         for check in self._checks:
-            yield check.name, check.finding(None if check.needed else patience)
+            yield check.name, check.finding(_PATIENCE_FOR_NEEDED if check.needed else patience)
 
     def examine(self, *more: HealthCheck) -> Iterator[tuple[str, HealthFinding]]:
         """Yield every check's name and finding. A check after a failed one is skipped."""

@@ -198,7 +198,8 @@ def _audit_log(config: Config, db: Database) -> HealthFinding:
 
 
 _HOUSEKEEPING = (
-    "Start a background worker, or look for worker.failed and audit.months_wait in its log."
+    "Start a background worker, or look for worker.failed, worker.waiting and audit.months_wait in"
+    " its log."
 )
 
 

@@ -178,7 +178,7 @@ def test_an_interval_that_grew_degrades_readiness_and_each_tenants_summary_has_i
         "name": "proofs",
         "status": "warning",
         "seen": "Connections: 1000. Each is proven every 3300 s; DEPUTY_REPROVE_EVERY is 600 s.",
-        "next": "Raise DEPUTY_STS_BUDGET (routine proofs get half of it) or DEPUTY_REPROVE_EVERY.",
+        "next": "Raise DEPUTY_STS_BUDGET (routine proofs get half of it).",
     }
     tenant = tenant_row(deployment.services.db)
     reader = Api(deployment._made[0], deployment.key(Scope.CONNECTIONS_READ, tenant_id=tenant))

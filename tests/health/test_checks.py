@@ -66,6 +66,14 @@ def test_a_finding_that_no_longer_counts_is_looked_for_again(slow):
     assert check.finding().seen == "look 3"
 
 
+def test_a_check_that_is_needed_and_hangs_has_failed(slow):
+    """A frozen database would hold the answer of /readyz, and the process would stay in use."""
+    check = HealthCheck("slow", slow, needed=True)
+    assert check.finding(patience=0.0).status is Status.FAILED
+    slow.go.set()
+    until(lambda: check.finding(patience=0.0).status is Status.OK)
+
+
 def test_who_has_no_patience_is_told_what_was_found_before(slow):
     check = HealthCheck("slow", slow, seconds=0)
     assert check.finding(patience=0.0).status is Status.WARNING
