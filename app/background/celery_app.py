@@ -127,8 +127,8 @@ def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
     @celery.task(name="deputy.tidy", shared=False)  # type: ignore[untyped-decorator]
     def tidy() -> None:
         deputy, days = services(), config.database.audit_retention_days
-        housekeeping.tidy(deputy.db, days, end)
         seal_again(deputy.db, deputy.webhook_secrets)
+        housekeeping.tidy(deputy.db, days, end)
 
     return celery
 

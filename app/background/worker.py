@@ -92,8 +92,9 @@ def stop_all(parts: list[Part]) -> None:
     """
     for part in parts:
         part.end.set()
+    deadline = time.monotonic() + _ENDING
     for part in parts:
-        part.join(_ENDING)
+        part.join(max(0.0, deadline - time.monotonic()))
 
 
 def run_worker(services: Services, stop: Event) -> bool:
@@ -111,8 +112,8 @@ def run_worker(services: Services, stop: Event) -> bool:
         days = services.config.database.audit_retention_days
 
         def keep() -> None:
-            tidy(services.db, days, end)
             seal_again(services.db, services.webhook_secrets)
+            tidy(services.db, days, end)
 
         repeat(end, EVERY, keep)
 

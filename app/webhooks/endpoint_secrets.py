@@ -10,7 +10,7 @@ from sqlalchemy import select
 from app.cache.sealing import Sealer
 from app.clock import now
 from app.errors import ConflictError
-from app.health.checks import HealthFinding, failed, ok
+from app.health.checks import HealthFinding, failed, ok, warning
 from app.identity import was_revoked
 from app.settings.valid_values import DAY, WEEK
 from app.store.database import SYSTEM, Database, Session
@@ -72,13 +72,19 @@ def seal_again(db: Database, secrets: Secrets) -> None:
 
 
 def check_secrets(db: Database, secrets: Secrets) -> HealthFinding:
-    """Report secrets that none of SECRET_KEYS opens. This reads all endpoints."""
+    """Report secrets that SECRET_KEYS does not open, or not its first key. Reads all endpoints."""
     endpoints = _live(db)
     closed = [each for each in endpoints if secrets.open(each.secret, each.id.bytes) is None]
     if closed:
         return failed(
             f"{len(closed)} webhook endpoints have a secret that none of DEPUTY_SECRET_KEYS opens.",
             "Put the key back that DEPUTY_SECRET_KEYS lacks, or give the endpoints new secrets.",
+        )
+    if old := sum(_is_old(each, secrets) for each in endpoints):
+        return warning(
+            f"{old} webhook endpoints have a secret that the first of DEPUTY_SECRET_KEYS does not"
+            " open.",
+            "Keep the other keys: a background worker seals these secrets again within 15 minutes.",
         )
     return ok(f"Webhook endpoints whose secrets can be opened: {len(endpoints)}.")
 

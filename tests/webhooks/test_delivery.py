@@ -709,6 +709,7 @@ def test_a_secret_is_sealed_again_under_a_new_first_key(services, receiver):
     endpoint, secret = endpoint_of(services, receiver)
     _, *old = keys = ("a new key " * 5, *services.config.database.secret_keys)
     newer = Secrets(keys)
+    assert check_secrets(services.db, newer).status == "warning", "the old key is still needed"
     seal_again(services.db, newer)
     [row] = rows(services, WebhookEndpoint)
     assert newer.is_current(row.secret)
