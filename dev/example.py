@@ -15,7 +15,13 @@ from dev.stack import CLIENT, ROOT, Stack, ensure_free, running
 
 EXAMPLE = ROOT / "examples" / "vendor"
 # What the product's API key may do, and nothing else
-SCOPES = ["tenants:write", "connections:read", "connections:write", "credentials:issue"]
+SCOPES = [
+    "tenants:read",
+    "tenants:write",
+    "connections:read",
+    "connections:write",
+    "credentials:issue",
+]
 
 
 class ExampleStack(Stack):

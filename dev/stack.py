@@ -70,7 +70,11 @@ class Stack:
         self.stop()
 
     def prepare(self) -> None:
-        """Check ports, data folder and database, the cheapest check first."""
+        """Check settings, ports, data folder and database, the cheapest check first."""
+        if "DEPUTY_REGISTRATION_QUEUE_URL" in self._given:  # of a sandbox that has ended
+            raise StackError(
+                "This shell has the settings of an earlier run (. .data/env). Use another shell."
+            )
         if running(self.settings):  # it has the ports too, but other ports would not help
             raise StackError(_IN_USE.format(self.settings.data))
         ensure_free(self.settings.port, "PORT=… make run")
@@ -166,7 +170,8 @@ class Stack:
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, str]:
         headers = {"Authorization": f"Bearer {self.admin_key}"}
         answer = requests.post(self.settings.url + path, json=body, headers=headers, timeout=10)
-        answer.raise_for_status()
+        if not answer.ok:
+            raise StackError(f"POST {path} was refused: {answer.text}")
         return dict(answer.json())
 
     def start_worker(self) -> None:
@@ -223,7 +228,7 @@ class Stack:
             "DEPUTY_TEMPLATE_BUCKET": f"deputy-templates-{VENDOR_ACCOUNT}",
             "DEPUTY_PUBLIC_URL": settings.url,
             "DEPUTY_RETURN_URLS": "http://localhost:8020/",  # a product on this machine
-            "DEPUTY_WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
+            "DEPUTY_WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8,::1/128",
             "DEPUTY_CONSOLE_URL": f"{settings.sandbox_url}/console",
             **self._of_sandbox,
             **given,

@@ -98,6 +98,7 @@ def test_the_product_starts_beside_make_run(run):
         signed_up = requests.Session()
         signed_up.get(product, timeout=30)
         page = signed_up.post(f"{product}/sign-up", data={"name": "Beside"}, timeout=30)
+        assert page.ok
         assert "Your External ID" in page.text
         assert example.interrupt() == 0
     assert requests.get(f"{run.url}/readyz", timeout=30).json()["status"] == "ok"

@@ -171,6 +171,11 @@ def test_a_database_of_ones_own_is_never_emptied(tmp_path):
     assert Stack(None, {}).embedded
 
 
+def test_a_shell_with_the_settings_of_an_earlier_run_is_told_so():
+    with pytest.raises(StackError, match="Use another shell"):
+        Stack(None, {"DEPUTY_REGISTRATION_QUEUE_URL": "of a sandbox that has ended"}).prepare()
+
+
 def test_a_folder_of_permission_sets_with_mistakes_ends_it_with_the_whole_list(tmp_path):
     with Run("run", tmp_path / "data", DEPUTY_PERMISSION_SETS=str(MISTAKEN)) as run:
         assert run.ended() == 1
