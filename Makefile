@@ -36,6 +36,9 @@ help:
 $(INSTALLED): requirements-dev.txt dev/setup.py
 	@$(PYTHON) dev/setup.py
 
+# All that these reach is on this machine, which a proxy of the environment is not for.
+run example publish demo: export NO_PROXY = *
+run example publish demo: export no_proxy = *
 run: $(INSTALLED)
 	@exec $(BIN)/python -m dev.run
 

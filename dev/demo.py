@@ -82,7 +82,9 @@ def service() -> Iterator[dict[str, str]]:
     """
     settings = Settings.from_environment(os.environ)
     if run := running(settings):
-        if not Path(run["receiver_log"]).exists():  # `make example` has permission sets of its own
+        receiver = Path(run["receiver_log"])
+        # `make example` has permission sets of its own
+        if not receiver.exists() and receiver.with_name("product.log").exists():
             raise DemoError(
                 f"{settings.data} is in use by `make example`, and the demo needs `make run`. Stop"
                 " the example, or set DEPUTY_DATA_DIR to another folder for the demo."

@@ -21,7 +21,7 @@ print(answer[sys.argv[1]]) if sys.argv[1] in answer else sys.exit(f"no {sys.argv
   webhooks() { .venv/bin/python -m dev.tour webhooks "$1"; }
   # Run a program with an AWS SDK. Its environment has only the local AWS and the given variables.
   sdk() {
-    env -i AWS_ENDPOINT_URL="$AWS" AWS_REGION=us-east-1 AWS_CONFIG_FILE=/dev/null \
+    env -i AWS_ENDPOINT_URL="$AWS" AWS_REGION=us-east-1 AWS_DEFAULT_REGION=us-east-1 AWS_CONFIG_FILE=/dev/null \
       AWS_SHARED_CREDENTIALS_FILE=/dev/null "$@"
   }
 else
