@@ -22,7 +22,7 @@ import requests
 from botocore.config import Config
 from botocore.exceptions import ClientError, WaiterError
 
-from dev.run_settings import Settings, StackError
+from dev.run_settings import Settings, StackError, ensure_fresh_shell
 from dev.stack import Stack, free_port, running
 
 ACME = "444455556666"
@@ -92,6 +92,7 @@ def service() -> Iterator[dict[str, str]]:
         print(f"Using the service that runs at {run['url']}.")
         yield run
         return
+    ensure_fresh_shell(os.environ)
     print("No service runs; starting one for the demo (a few seconds) …", flush=True)
     with tempfile.TemporaryDirectory(prefix="deputy-demo-") as folder:
         own = replace(settings, port=free_port(), sandbox_port=free_port(), data=Path(folder))

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from dev.run_settings import Settings, StackError
+from dev.run_settings import Settings, StackError, ensure_fresh_shell
 from dev.stack import Stack
 
 S = TypeVar("S", bound=Stack)
@@ -30,6 +30,7 @@ def run(
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
     try:
+        ensure_fresh_shell(env)
         with make(Settings.from_environment(env), env) as stack:
             start(steps(stack), stop)
             if not stop.is_set():

@@ -19,6 +19,14 @@ class StackError(Exception):
     """A part can't start. The message is one line with the reason."""
 
 
+def ensure_fresh_shell(env: Mapping[str, str]) -> None:
+    """Raise StackError in a shell with the settings of an earlier run, whose sandbox has ended."""
+    if "DEPUTY_REGISTRATION_QUEUE_URL" in env:
+        raise StackError(
+            "This shell has the settings of an earlier run (. .data/env). Use another shell."
+        )
+
+
 @dataclass(frozen=True)
 class Settings:
     """The ports and the data folder, from PORT, SANDBOX_PORT and DEPUTY_DATA_DIR."""

@@ -70,11 +70,7 @@ class Stack:
         self.stop()
 
     def prepare(self) -> None:
-        """Check settings, ports, data folder and database, the cheapest check first."""
-        if "DEPUTY_REGISTRATION_QUEUE_URL" in self._given:  # of a sandbox that has ended
-            raise StackError(
-                "This shell has the settings of an earlier run (. .data/env). Use another shell."
-            )
+        """Check ports, data folder and database, the cheapest check first."""
         if running(self.settings):  # it has the ports too, but other ports would not help
             raise StackError(_IN_USE.format(self.settings.data))
         ensure_free(self.settings.port, "PORT=… make run")

@@ -14,7 +14,7 @@ import yaml
 
 from dev.demo import aws
 from dev.run import summary
-from dev.run_settings import Settings, StackError, exports, vendor_arguments
+from dev.run_settings import Settings, StackError, ensure_fresh_shell, exports, vendor_arguments
 from dev.stack import Stack
 from tests.dev.make_run import (
     DOUBTFUL,
@@ -173,7 +173,7 @@ def test_a_database_of_ones_own_is_never_emptied(tmp_path):
 
 def test_a_shell_with_the_settings_of_an_earlier_run_is_told_so():
     with pytest.raises(StackError, match="Use another shell"):
-        Stack(None, {"DEPUTY_REGISTRATION_QUEUE_URL": "of a sandbox that has ended"}).prepare()
+        ensure_fresh_shell({"DEPUTY_REGISTRATION_QUEUE_URL": "of a sandbox that has ended"})
 
 
 def test_a_folder_of_permission_sets_with_mistakes_ends_it_with_the_whole_list(tmp_path):
