@@ -226,7 +226,7 @@ def test_where_proofs_come_sooner_than_a_minute_so_does_the_second_refusal(aws, 
         fleet.prove(connection)
         row = fleet.row(connection)
         assert row.status.value == "verified"
-        assert row.due_at - row.tried_at <= timedelta(seconds=20)
+        assert row.due_at - row.refusing_since <= timedelta(seconds=20)
         fleet.pass_time(19)
         assert fleet.status(connection) == "verified"
         fleet.pass_time(1.5)
