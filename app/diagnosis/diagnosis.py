@@ -68,7 +68,6 @@ class Diagnoses:
 
     def diagnose(self, principal: Principal, tenant_id: UUID, connection_id: UUID) -> Diagnosis:
         """Diagnose a connection. Raises NotFoundError, SuspendedError."""
-        begun_at = now()
         with self._db.read() as db:
             connection = owned(db, principal, tenant_id, connection_id)
             connection.tenant.ensure_active()
@@ -93,7 +92,7 @@ class Diagnoses:
         result = steps(evidence)
         for_tenant = for_the_tenant(result)
         # The audit log gets the steps for the tenant, because the tenant's keys can read it.
-        after = self._record(principal, connection, for_tenant, view.settings, begun_at)
+        after = self._record(principal, connection, for_tenant, view.settings)
         if not principal.is_vendor:
             result = for_tenant
         # the role has moved to another permission set meanwhile
@@ -139,12 +138,11 @@ class Diagnoses:
         tested: Connection,
         result: Sequence[DiagnosisStep],
         settings: RoleSettings | StsError,
-        begun_at: datetime,
     ) -> Connection:
         with self._db.write(principal) as db:
             connection = owned(db, principal, tested.tenant_id, tested.id, lock=True)
-            # A proof that began meanwhile has read the role later
-            if isinstance(settings, RoleSettings) and not connection.is_later_tried(begun_at):
+            # A proof that was stored meanwhile may have read the role later
+            if isinstance(settings, RoleSettings) and connection.tried_at == tested.tried_at:
                 SetRequests(db, principal.actor, connection).apply_label(
                     self._sets, settings.permission_set, by_tag=True
                 )

@@ -173,7 +173,7 @@ def schedule_next(
     if restarts or connection.due_since is None or connection.due_since > checked_at:
         connection.due_since = checked_at
     connection.due_for, since = Trigger.SCHEDULED, connection.due_since
-    if status is ConnectionStatus.PENDING and not _awaits_only_approval(connection, proof):
+    if status is ConnectionStatus.PENDING:
         connection.due_at = next_search(since, checked_at, connection.tenant.resumed_at)
         return
     settling = first_after(_SETTLING, since, checked_at)
@@ -190,12 +190,6 @@ def schedule_next(
     else:
         sooner = settling if verified else first_after(_RETRIES, since, checked_at)
     connection.due_at = min(due_at, sooner or due_at)
-
-
-def _awaits_only_approval(connection: Connection, proof: Proof) -> bool:
-    """Return whether a pending connection's role is proven, so that nobody has to search for it."""
-    is_proven = connection.role_unique_id is not None and proof.verdict is not Verdict.UNASSUMABLE
-    return is_proven and connection.approval_id is not None
 
 
 def schedule_after_approval(connection: Connection, approved_at: datetime) -> None:

@@ -92,7 +92,6 @@ class Verification:
         changes during every proof.
         """
         for _ in range(_TRIES):
-            begun_at = now()
             with self._db.read() as db:
                 before = owned(db, principal, tenant_id, connection_id)
                 _ensure_open(db, principal, before)
@@ -100,7 +99,7 @@ class Verification:
             answers = self._prove_patiently(plan, trigger, patience)
             if trigger in ROUTINE:
                 answers = self._doubt_refusal(answers)
-            connection = self._store(principal, answers, trigger, begun_at)
+            connection = self._store(principal, answers, trigger)
             if connection is not None:
                 metrics.PROOFS.labels(answers.finding.verdict, trigger).inc()
                 return connection
@@ -213,7 +212,7 @@ class Verification:
         return answers
 
     def _store(
-        self, principal: Principal, answers: PlanFinding, trigger: Trigger, begun_at: datetime
+        self, principal: Principal, answers: PlanFinding, trigger: Trigger
     ) -> Connection | None:
         """Store the verdict by compare-and-set.
 
@@ -227,7 +226,7 @@ class Verification:
             if not _still_holds(db, connection, answers):
                 return None
             _VerdictStorage(
-                db, principal.actor, before, connection, answers, answers.finding, trigger, begun_at
+                db, principal.actor, before, connection, answers, answers.finding, trigger
             ).store(interval, self._sets)
             return connection
 
@@ -284,31 +283,29 @@ class _VerdictStorage:
     answers: PlanFinding
     finding: ProofFinding
     trigger: Trigger
-    begun_at: datetime
     checked_at: datetime = field(default_factory=now)
 
     def store(self, interval: Interval, sets: PermissionSets) -> None:
         db, connection = self.db, self.connection
         due_at, due_for = connection.due_at, connection.due_for
         self.finding = store_checks(db, self.actor, connection, self.answers, self.checked_at)
-        # Another process may have stored a proof that began later, and read the role later. But if
-        # each of two proofs gave way to the other, a tenant could keep both from counting.
-        gives_way = connection.is_later_tried(self.begun_at)
-        if not gives_way:
-            self._note_what_the_role_read()
+        # Another proof was stored during the test, and may have read the role later than this one
+        is_doubtful = connection.tried_at != self.before.tried_at
+        self._note_what_the_role_read()
         proof = self._count_or_add_proof()
-        connection.note_attempt(self.begun_at, self.checked_at, refused=self.finding.refused)
+        connection.note_attempt(self.checked_at, refused=self.finding.refused)
         restarts = connection.apply_verdict(proof, self.finding.role_unique_id)
         schedule_next(connection, proof, interval, restarts=restarts)
         self._schedule_rotation()
         # If the connection was made due during the test, its new time and reason stay.
         if due_at not in {None, self.before.due_at}:
             connection.due_at, connection.due_for = due_at, due_for
+        if is_doubtful:
+            connection.due_at = self.checked_at
         if proof.count == 1 or connection.version != self.before.version:
             self._record()
-        if not gives_way:
-            requests = SetRequests(db, self.actor, connection)
-            requests.apply_label(sets, self.finding.permission_set, by_tag=True)
+        requests = SetRequests(db, self.actor, connection)
+        requests.apply_label(sets, self.finding.permission_set, by_tag=True)
         if self.answers.plan.rotates:
             settle(db, self.actor, connection.tenant_id)
         db.flush()

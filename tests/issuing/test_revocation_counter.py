@@ -11,7 +11,6 @@ import pytest
 import sqlalchemy
 
 from app.audit import Event
-from app.clock import now
 from app.errors import ConflictError, NotFoundError, SuspendedError
 from app.identity.scopes import ALL_SCOPES
 from app.identity.tenancy import owned
@@ -370,7 +369,7 @@ def judge(services, here, number):
     with services.db.read() as db:
         plan = plan_rotation(db, owned(db, ADMIN, *path))
     answers = PlanFinding(plan, ProofFinding(Verdict.INSECURE, ()), plan.own[0])
-    services.verification._store(ADMIN, answers, Trigger.REQUESTED, now())
+    services.verification._store(ADMIN, answers, Trigger.REQUESTED)
 
 
 AGAINST = {

@@ -4,8 +4,6 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-import pytest
-
 from app.ids import new_id
 from app.proofs.schedule import (
     _SETTLING,
@@ -97,16 +95,6 @@ def test_a_search_that_a_clock_ahead_began_goes_on_at_once():
     proof = Proof(verdict=Verdict.UNASSUMABLE, checked_at=SINCE, checks=[])
     schedule_next(it, proof, Interval(3600, 3600), restarts=False)
     assert it.due_at - SINCE < timedelta(minutes=1)
-
-
-@pytest.mark.parametrize("verdict", [Verdict.PROVEN, Verdict.INCONCLUSIVE])
-def test_a_proven_role_that_awaits_approval_is_not_given_up(verdict):
-    it = Connection(id=new_id(), status=ConnectionStatus.PENDING, due_since=SINCE - 30 * DAY)
-    it.approval_id, it.role_unique_id = new_id(), "AROAONE"
-    schedule_next(
-        it, Proof(verdict=verdict, checked_at=SINCE), Interval(3600, 3600), restarts=False
-    )
-    assert timedelta(0) < it.due_at - SINCE < 2 * HOUR
 
 
 def test_a_proof_is_due_just_after_an_end_that_comes_before_its_slot():

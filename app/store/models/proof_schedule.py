@@ -17,7 +17,7 @@ class ProofSchedule(Identified):
     # The start of the schedule
     due_since: Mapped[datetime | None]
     due_for: Mapped[Trigger] = mapped_column(default=Trigger.CREATED)
-    # When the latest attempt at a proof began
+    # The latest attempt at a proof
     tried_at: Mapped[datetime | None] = mapped_column(index=True)
     # Since when the role has refused its own External ID at every attempt
     refusing_since: Mapped[datetime | None]
@@ -30,15 +30,10 @@ class ProofSchedule(Identified):
         """Return whether the end of access has passed. The role then refuses Deputy as intended."""
         return self.access_until is not None and self.access_until <= checked_at
 
-    def is_later_tried(self, begun_at: datetime) -> bool:
-        """Return whether an attempt that is stored already began after this time."""
-        return self.tried_at is not None and self.tried_at > begun_at
-
-    def note_attempt(self, begun_at: datetime, checked_at: datetime, *, refused: bool) -> None:
+    def note_attempt(self, tried_at: datetime, *, refused: bool) -> None:
         """Record an attempt at a proof. `refused`: the role refused its own External ID."""
-        if not self.is_later_tried(begun_at):
-            self.tried_at = begun_at
-        if not refused or self.has_ended(checked_at):
+        self.tried_at = tried_at
+        if not refused or self.has_ended(tried_at):
             self.refusing_since = None
         elif self.refusing_since is None:
-            self.refusing_since = checked_at
+            self.refusing_since = tried_at
