@@ -55,6 +55,13 @@ _RETIRED_AT_ONCE = 200
 # Connections in these statuses may be repaired for so long after their last successful proof.
 _REPAIRABLE = ConnectionStatus.BROKEN, ConnectionStatus.PENDING, ConnectionStatus.INSECURE
 _REPAIRED_WITHIN = timedelta(days=1)
+# A role that was proven, and waits for the vendor's approval. So it has no `verified_at`.
+_AWAITS_APPROVAL = and_(
+    Connection.status.in_([ConnectionStatus.PENDING, ConnectionStatus.SUSPENDED]),
+    Connection.approval_id.is_not(None),
+    Connection.role_unique_id.is_not(None),
+    Connection.refusing_since.is_(None),
+)
 _LOST_AFTER = timedelta(days=14)  # a rotation completes by itself without such a role
 
 
@@ -230,32 +237,22 @@ def settle(db: Session, actor: Actor, tenant_id: UUID) -> None:
 def _complete_by_itself(db: Session, actor: Actor, rotation: Rotation) -> None:
     """Complete the rotation, unless a role that was proven lately is left behind.
 
-    It may be suspended, or refuse Deputy because of a mistake of ours. Retiring its External ID
-    would then be up to the clock alone. A role that refuses for weeks is taken for lost.
+    It may be suspended or await approval, or refuse Deputy because of a mistake of ours. Retiring
+    its External ID would then be up to the clock alone. A role that refuses for weeks is taken for
+    lost.
     """
     suspended = Connection.status == ConnectionStatus.SUSPENDED
     left_behind = select(Connection.id).where(
         live_of(rotation.tenant_id),
         Connection.external_id_id == rotation.external_id_id,
-        _proven_after(rotation.started_at - _REPAIRED_WITHIN),
-        or_(suspended, _proven_after(now() - _LOST_AFTER)),
+        or_(
+            _AWAITS_APPROVAL,
+            (Connection.verified_at > rotation.started_at - _REPAIRED_WITHIN)
+            & or_(suspended, Connection.verified_at > now() - _LOST_AFTER),
+        ),
     )
     if not db.scalar(select(left_behind.exists())):
         _complete(db, actor, rotation)
-
-
-def _proven_after(time: datetime) -> ColumnElement[bool]:
-    """Return the condition for connections with a proof that passed after this time.
-
-    A connection that awaits approval has no `verified_at`, although its proofs pass.
-    """
-    awaits = and_(
-        Connection.status == ConnectionStatus.PENDING,
-        Connection.approval_id.is_not(None),
-        Connection.role_unique_id.is_not(None),
-    )
-    accepted_at = func.coalesce(Connection.refusing_since, Connection.tried_at)
-    return or_(Connection.verified_at > time, awaits & (accepted_at > time))
 
 
 def settle_all(database: Database) -> None:
@@ -420,7 +417,10 @@ def _not_refused_twice(rotation: Rotation) -> Select[UUID]:
         Connection.tenant_id == rotation.tenant_id,
         Connection.status.in_(_REPAIRABLE),
         Connection.external_id_id == rotation.external_id_id,
-        _proven_after(now() - _REPAIRED_WITHIN),
+        or_(
+            Connection.verified_at > now() - _REPAIRED_WITHIN,
+            _AWAITS_APPROVAL & (Connection.tried_at > now() - _REPAIRED_WITHIN),
+        ),
     )
     refused_twice = exists().where(
         ExternalIdCheck.connection_id == Connection.id,
