@@ -330,8 +330,9 @@ class Registrations:
         FAILED would roll the update back, and the rollback sends the earlier properties.
         """
         before = request.old_properties
-        names = "RoleArn", "RegistrationToken"
-        if all(before.get(name) == request.property(name) for name in names):
+        texts = before.get("RegistrationToken", ""), request.property("RegistrationToken")
+        tenants = {token and token.tenant_id for token in map(self._tokens.read, texts)}
+        if len(tenants) == 1 and before.get("RoleArn") == request.property("RoleArn"):
             return True
         try:
             self._role(before.get("RoleArn", ""))
