@@ -2,6 +2,7 @@
 settings.
 """
 
+import os
 import socket
 from typing import Any, Literal
 
@@ -36,9 +37,10 @@ def lift_limits(connection: Connection) -> None:
     """
     if connection.dialect.name == "postgresql":
         psycopg: Any = connection.connection.dbapi_connection
-        # One lost keepalive would end a statement, and some statements take minutes
-        with socket.fromfd(psycopg.fileno(), socket.AF_INET, socket.SOCK_STREAM) as used:
-            used.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
+        # With tcp_user_timeout one lost keepalive would end a statement, and some take minutes
+        with socket.socket(fileno=os.dup(psycopg.fileno())) as used:
+            if used.family != socket.AF_UNIX and hasattr(socket, "TCP_USER_TIMEOUT"):
+                used.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 0)
         for name in postgresql_limits(psycopg.info.server_version):
             connection.exec_driver_sql(f"SET {name} = 0")
         connection.exec_driver_sql("SET lock_timeout = '300ms'")

@@ -43,11 +43,11 @@ def revision(db: Database) -> str | None:
 
 
 def ensure_fit(db: Database, version: str | None) -> None:
-    """Raise UnfitDatabaseError for a newer schema, or an encoding that lacks characters.
+    """Raise UnfitDatabaseError for a newer schema, or a new database that lacks characters.
 
     `version`: the database's revision. Raises StoreUnavailableError.
     """
-    if db.engine.dialect.name == "postgresql":
+    if version is None and db.engine.dialect.name == "postgresql":
         with db.read() as session:
             encoding = session.scalar(sqlalchemy.text("SHOW server_encoding"))
         if encoding not in {"UTF8", "SQL_ASCII"}:
