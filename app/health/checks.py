@@ -30,7 +30,7 @@ from app.store.database import Database, database_now
 from app.store.migrations import KNOWN, revision
 
 _PATIENCE = 1.0  # seconds that readiness waits for a check that the process does not need
-_PATIENCE_FOR_NEEDED = 4.0  # load balancers wait about five seconds
+_PATIENCE_FOR_NEEDED = 4.0  # for all needed checks together; load balancers wait five seconds
 START = (
     "Start one (flask --app wsgi worker), or look for worker.waiting and worker.failed in its log."
 )
@@ -94,8 +94,8 @@ class HealthCheck:
     def finding(self, patience: float | None = None) -> HealthFinding:
         """Return the kept finding, or a new one.
 
-        After `patience` seconds (None: no timeout) return the previous finding, but for a check
-        that the process needs, that it failed.
+        After `patience` seconds (None: no timeout) return the previous finding. A needed check
+        counts as failed instead.
         """
         if kept := self._kept():
             return kept
@@ -137,11 +137,11 @@ class Health:
 
         The result is empty when the process is ready.
         """
-        missing = {}
+        missing, deadline = {}, time.monotonic() + _PATIENCE_FOR_NEEDED
         for check in self._checks:
             if not check.needed:
                 continue
-            finding = check.finding(_PATIENCE_FOR_NEEDED)
+            finding = check.finding(max(0.0, deadline - time.monotonic()))
             if finding.status is Status.FAILED:
                 missing[check.name] = [finding.seen]
         return missing
@@ -151,8 +151,10 @@ class Health:
 
         A check that is not needed gives its previous finding after `patience` seconds.
         """
+        deadline = time.monotonic() + _PATIENCE_FOR_NEEDED
         for check in self._checks:
-            yield check.name, check.finding(_PATIENCE_FOR_NEEDED if check.needed else patience)
+            rest = max(0.0, deadline - time.monotonic())
+            yield check.name, check.finding(rest if check.needed else patience)
 
     def examine(self, *more: HealthCheck) -> Iterator[tuple[str, HealthFinding]]:
         """Yield every check's name and finding. A check after a failed one is skipped."""
