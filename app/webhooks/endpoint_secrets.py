@@ -90,7 +90,9 @@ def check_secrets(db: Database, secrets: Secrets) -> HealthFinding:
 
 
 def _is_old(endpoint: WebhookEndpoint, secrets: Secrets) -> bool:
-    sealed = filter(None, (endpoint.secret, endpoint.old_secret))
+    sealed, ends = [endpoint.secret], endpoint.old_secret_ends_at
+    if endpoint.old_secret and ends is not None and ends > now():
+        sealed.append(endpoint.old_secret)
     return not all(map(secrets.is_current, sealed))
 
 

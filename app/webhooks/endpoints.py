@@ -207,6 +207,7 @@ def _count_missed(db: Session, endpoint: WebhookEndpoint) -> int:
         WebhookDelivery.endpoint_id == endpoint.id,
         WebhookDelivery.status != DeliveryStatus.DELIVERED,
         WebhookEvent.id < first_id_at(since),  # a delivery that recovers an old event is new
+        WebhookEvent.id >= first_id_at(now() - RECOVERABLE),
     )
     missed = 0
     for query in (events, earlier):
