@@ -60,7 +60,9 @@ def _read(services: Services) -> list[GaugeMetricFamily]:
             "For how long the longest due connection is due.",
             seconds_between(queue.oldest_due(), read_at),
         ),
-        GaugeMetricFamily("deputy_verified_connections", "Verified connections.", verified),
+        GaugeMetricFamily(
+            "deputy_verified_connections", "Verified connections of active tenants.", verified
+        ),
         GaugeMetricFamily(
             "deputy_proof_oldest_seconds",
             "Age of the oldest proof of a verified connection.",
