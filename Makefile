@@ -36,20 +36,20 @@ help:
 $(INSTALLED): requirements-dev.txt dev/setup.py
 	@$(PYTHON) dev/setup.py
 
-# All that these reach is on this machine, which a proxy of the environment is not for.
-run example publish demo: export NO_PROXY = *
-run example publish demo: export no_proxy = *
+# What these reach is on this machine, and a proxy of the environment is on another one.
+ALONE := exec env NO_PROXY='*' no_proxy='*'
+
 run: $(INSTALLED)
-	@exec $(BIN)/python -m dev.run
+	@$(ALONE) $(BIN)/python -m dev.run
 
 example: $(INSTALLED)
-	@exec $(BIN)/python -m dev.example
+	@$(ALONE) $(BIN)/python -m dev.example
 
 publish: $(INSTALLED)
-	@exec $(BIN)/python -m dev.publish
+	@$(ALONE) $(BIN)/python -m dev.publish
 
 demo: $(INSTALLED)
-	@exec $(BIN)/python -m dev.demo
+	@$(ALONE) $(BIN)/python -m dev.demo
 
 bench: $(INSTALLED)
 	@exec $(BIN)/python -m bench $(ARGS)

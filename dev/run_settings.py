@@ -23,7 +23,7 @@ def ensure_fresh_shell(env: Mapping[str, str]) -> None:
     """Raise StackError in a shell with the settings of an earlier run, whose sandbox has ended."""
     if "DEPUTY_REGISTRATION_QUEUE_URL" in env:
         raise StackError(
-            "This shell has the settings of an earlier run (. .data/env). Use another shell."
+            "This shell has the settings of another run (. .data/env). Use another shell."
         )
 
 

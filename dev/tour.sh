@@ -1,10 +1,10 @@
 # Sourced by the README's tour: finds the running `make run`, and defines the commands that the tour's blocks use.
 # If it is not running, this prints one sentence that says so, and those commands do nothing.
 
-if [ -x .venv/bin/python ] && FOUND=$(.venv/bin/python -m dev.tour); then
+if [ -x .venv/bin/python ] && FOUND=$(no_proxy='*' .venv/bin/python -m dev.tour); then
   eval "$FOUND" # DEPUTY_URL, DEPUTY_API_KEY and AWS
   # The API, with the admin key.
-  api() { curl -sS -w '\n' -H "Authorization: Bearer $DEPUTY_API_KEY" -H "Content-Type: application/json" "$@"; }
+  api() { curl -sS --noproxy '*' -w '\n' -H "Authorization: Bearer $DEPUTY_API_KEY" -H "Content-Type: application/json" "$@"; }
   # One field of a JSON answer. An answer without that field is printed as it is.
   field() {
     .venv/bin/python -c 'import json, sys
