@@ -144,6 +144,8 @@ class Health:
             finding = check.finding(max(0.0, deadline - time.monotonic()))
             if finding.status is Status.FAILED:
                 missing[check.name] = [finding.seen]
+            if finding is _SILENT:
+                break  # no time is left for the others, which may be well
         return missing
 
     def findings(self, patience: float | None = _PATIENCE) -> Iterator[tuple[str, HealthFinding]]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from structlog.testing import capture_logs
 
-from app.health.checks import HealthCheck, Status, ok
+from app.health.checks import Health, HealthCheck, Status, ok
 from tests.support.rows import at_once
 from tests.support.waiting import until
 
@@ -72,6 +72,14 @@ def test_a_check_that_is_needed_and_hangs_has_failed(slow):
     assert check.finding(patience=0.0).status is Status.FAILED
     slow.go.set()
     until(lambda: check.finding(patience=0.0).status is Status.OK)
+
+
+def test_of_needed_checks_the_one_that_hangs_is_named_and_not_those_behind_it(slow, monkeypatch):
+    monkeypatch.setattr("app.health.checks._PATIENCE_FOR_NEEDED", 0.1)
+    checks = [HealthCheck(name, slow, needed=True) for name in ("first", "second")]
+    assert [*Health([], checks).missing()] == ["first"]
+    slow.go.set()
+    until(lambda: Health([], checks).missing() == {})
 
 
 def test_who_has_no_patience_is_told_what_was_found_before(slow):
