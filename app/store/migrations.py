@@ -22,7 +22,7 @@ _IN_USE = "55P03"  # PostgreSQL's lock_not_available
 
 
 class UnfitDatabaseError(Exception):
-    """The database is not one that this release can use."""
+    """Raised for a database that this release can't use."""
 
 
 class TableInUseError(Exception):
