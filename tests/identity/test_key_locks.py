@@ -137,7 +137,10 @@ def test_a_key_is_replaced_while_its_endpoints_are_delivered(services):
             replacing = pool.submit(services.api_keys.replace_key, OPERATOR, key.id)
             until(lambda: waiting_for_locks(services.db))
             db.execute(locked_endpoints(WebhookEndpoint.id == second))
-        replacing.result(60)
+        successor, _, _ = replacing.result(60)
+    with services.db.read() as db:
+        makers = [db.get(WebhookEndpoint, each).url_by for each in (first, second)]
+    assert makers == [successor.id] * 2
 
 
 def test_the_last_place_is_taken_once(world, app, monkeypatch):
