@@ -28,6 +28,7 @@ from app.proofs.verification import PATIENCE, Verification, latest_conclusive
 from app.rotation.rotations import current_external_id_id
 from app.store.database import Database, Session, until_committed
 from app.store.models import Connection, ConnectionStatus, Proof, Tenant, Trigger, live_of
+from app.tenants import suspension
 
 
 def add_pending(
@@ -254,7 +255,7 @@ class Connections:
         with self._db.write(principal) as db:
             connection = owned(db, principal, tenant_id, connection_id, lock=True)
             was = connection.status
-            connection.suspend(principal.suspension(reason))
+            suspension.suspend(connection, principal, reason=reason)
             actions.CONNECTION_SUSPENDED.record_about(
                 db,
                 principal.actor,
@@ -274,7 +275,7 @@ class Connections:
         with self._db.write(principal) as db:
             connection = lock_owned(db, principal, tenant_id, connection_id)
             connection.tenant.ensure_active()
-            connection.ensure_may_undo(bound=not principal.is_vendor)
+            suspension.ensure_may_undo(connection, principal)
             if not principal.is_vendor:
                 allowed_roles.ensure_account_open(db, tenant_id, connection.account_id)
             if connection.is_search and connection.status is ConnectionStatus.SUSPENDED:
@@ -306,7 +307,7 @@ class Connections:
             _deletable(db, principal, tenant_id, connection_id, lock=False)
         with self._db.write(principal) as db:
             connection = _deletable(db, principal, tenant_id, connection_id, lock=True)
-            connection.ensure_may_undo(bound=bound)
+            suspension.ensure_may_undo(connection, principal)
             was = connection.status
             connection.delete(now(), bound=bound)
             actions.CONNECTION_DELETED.record_about(

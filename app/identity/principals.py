@@ -21,7 +21,7 @@ from app.errors import ForbiddenError, NotFoundError, UnauthenticatedError
 from app.identity.key_text import BAD_KEY
 from app.identity.scopes import Scope, from_bits
 from app.store.database import Lock
-from app.store.models import ApiKey, Configuration, OnboardingLink, Suspension, Tenant, TenantStatus
+from app.store.models import ApiKey, Configuration, OnboardingLink, Tenant, TenantStatus
 
 # Select it in the same statement as a row. Otherwise a revocation could come between the two reads.
 REVOCATION_COUNTER = select(Configuration.revocation_counter).scalar_subquery()
@@ -55,9 +55,6 @@ class Principal(ABC):
     def is_vendor(self) -> bool:
         """Return whether the principal acts for the vendor, and is not confined to a tenant."""
         return self.tenant_scope is None
-
-    def suspension(self, reason: str) -> Suspension:
-        return Suspension(self.actor.kind, bound=not self.is_vendor, reason=reason)
 
     def covers(self, permission_sets: frozenset[str]) -> bool:
         """Return whether the principal may use connections with these permission sets."""

@@ -32,6 +32,7 @@ from app.store.models import (
 )
 from app.store.models.tenant import AFTER_ALL_LETTERS
 from app.store.models.webhook import locked_endpoints
+from app.tenants import suspension
 from app.tenants.declared_accounts import count_accounts, declare, load_accounts
 
 _REFERENCE_TAKEN = "Another tenant has this reference."
@@ -155,7 +156,7 @@ class Tenants:
         with self._db.write(principal) as db:
             tenant = tenant_of(db, principal, tenant_id, lock=True)
             was = tenant.status
-            tenant.suspend(principal.suspension(reason))
+            suspension.suspend(tenant, principal, reason=reason)
             actions.TENANT_SUSPENDED.record(
                 db,
                 principal.actor,
@@ -172,7 +173,7 @@ class Tenants:
         """
         with self._db.write(principal) as db:
             tenant = tenant_of(db, principal, tenant_id, lock=True)
-            tenant.ensure_may_undo(bound=not principal.is_vendor)
+            suspension.ensure_may_undo(tenant, principal)
             was = tenant.status
             tenant.resume()
             actions.TENANT_RESUMED.record(

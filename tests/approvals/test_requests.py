@@ -15,13 +15,8 @@ from app.audit import Actor
 from app.clock import now
 from app.ids import new_id
 from app.store.database import SYSTEM, Database
-from app.store.models import (
-    Approval,
-    ApprovalDecision,
-    Connection,
-    ConnectionStatus as S,
-    Suspension,
-)
+from app.store.models import Approval, ApprovalDecision, Connection, ConnectionStatus as S
+from app.store.models.tenant import Suspension
 from tests.support.cast import path_of
 
 ASKER = Actor("api_key", "asker", "a program")

@@ -12,7 +12,6 @@ from app.errors import ForbiddenError, UnauthenticatedError
 from app.identity.principals import (
     WORKER,
     LinkPrincipal,
-    OperatorPrincipal,
     Principal,
     SystemPrincipal,
     key_is_live,
@@ -22,7 +21,7 @@ from app.identity.principals import (
 from app.identity.scopes import Scope
 from app.ids import new_id
 from app.services import Services
-from app.store.models import ApiKey, OnboardingLink, Suspension
+from app.store.models import ApiKey, OnboardingLink
 from tests.conftest import OPERATOR
 from tests.support.rows import ADMIN, link_row, tenant_row
 
@@ -84,12 +83,6 @@ def test_a_key_that_lacks_permission_sets_is_told_which():
     scanner = replace(ADMIN, permission_sets=frozenset({"inventory"}))
     with pytest.raises(ForbiddenError, match=r"that the role has: bucket-sync, reports\.$"):
         scanner.require_sets(frozenset({"inventory", "reports", "bucket-sync"}))
-
-
-def test_what_an_operator_suspends_says_so():
-    assert OperatorPrincipal("ops").suspension("a leak") == Suspension(
-        "operator", bound=False, reason="a leak"
-    )
 
 
 def test_only_a_principal_that_no_tenant_confines_acts_for_the_vendor():

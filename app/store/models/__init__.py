@@ -44,7 +44,6 @@ from app.store.models.external_id import (
 from app.store.models.idempotency import IdempotentRequest
 from app.store.models.onboarding import LinkStatus, OnboardingLink, Registration
 from app.store.models.proof import Proof, Trigger, Verdict
-from app.store.models.suspension import Suspension
 from app.store.models.tenant import Tenant, TenantAccount, TenantStatus, folded
 from app.store.models.webhook import (
     DeliveryStatus,

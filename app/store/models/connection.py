@@ -48,8 +48,7 @@ from app.store.models.external_id import ExternalIdRow, ExternalIdState
 from app.store.models.proof import Proof, Trigger, Verdict
 from app.store.models.proof_schedule import ProofSchedule
 from app.store.models.role_sets import RoleSets
-from app.store.models.suspension import Suspendable, Suspension
-from app.store.models.tenant import Tenant, TenantStatus
+from app.store.models.tenant import Suspendable, Suspension, Tenant, TenantStatus
 
 _REPORTS_APART = timedelta(minutes=1)
 # Maximum age of a proof with which the vendor's approval verifies a connection at once

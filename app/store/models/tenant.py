@@ -1,9 +1,9 @@
-"""The tables of tenants and of their declared accounts."""
+"""The tables of tenants and of their declared accounts, and the columns of a suspension."""
 
 import enum
 import unicodedata
 from datetime import datetime
-from typing import cast
+from typing import Any, NamedTuple, cast
 from uuid import UUID
 
 from sqlalchemy import ForeignKey, Index, String, text
@@ -18,11 +18,11 @@ from app.store.models.base import (
     Identified,
     TenantOwned,
     Text12,
+    Text16,
     Text200,
     index_where,
 )
 from app.store.models.external_id import ExternalIdRow
-from app.store.models.suspension import Suspendable, Suspension
 
 NAME_MAX = 200  # characters
 # Every database compares and sorts such a text by code points. So an index can serve searches by
@@ -31,6 +31,43 @@ _CODE_POINTS = String(NAME_MAX, collation="C").with_variant(String(NAME_MAX), "s
 AFTER_ALL_LETTERS = "\U0010ffff"  # Unicode's last code point, which no text contains
 # The condition of a tenant's relationship to its External ID in a state
 _IN_STATE = "and_(foreign(ExternalIdRow.tenant_id) == Tenant.id, ExternalIdRow.state == '{}')"
+
+
+class Suspension(NamedTuple):
+    """A suspension. `by`: the kind of actor. `bound`: whether the actor is bound to one tenant."""
+
+    by: str
+    bound: bool
+    reason: str
+
+
+class Suspendable:
+    """The columns of a suspension, which are None when the row is not suspended."""
+
+    suspended_at: Mapped[datetime | None]
+    suspended_by: Mapped[Text16 | None]
+    suspended_by_bound: Mapped[bool | None]
+    suspended_reason: Mapped[Text200 | None]
+
+    @property
+    def suspended(self) -> dict[str, Any] | None:
+        """The time, the kind of actor and the reason of the suspension; None without one."""
+        if self.suspended_at is None:
+            return None
+        return {"at": self.suspended_at, "by": self.suspended_by, "reason": self.suspended_reason}
+
+    @property
+    def suspension(self) -> dict[str, Any] | None:
+        """Return `suspended`, and whether a key that is bound to a tenant suspended the row."""
+        return self.suspended and {**self.suspended, "bound": self.suspended_by_bound}
+
+    def begin_suspension(self, suspension: Suspension) -> None:
+        self.suspended_at = now()
+        self.suspended_by, self.suspended_by_bound, self.suspended_reason = suspension
+
+    def end_suspension(self) -> None:
+        self.suspended_at = self.suspended_by = None
+        self.suspended_by_bound = self.suspended_reason = None
 
 
 class TenantStatus(enum.StrEnum):
