@@ -21,7 +21,7 @@ from app.api.kit.schemas import (
 )
 from app.errors import NotFoundError
 from app.idempotency.attempts import Effect
-from app.rotation.progress import RotationStatus
+from app.rotation.status import RotationStatus
 from app.store.models import RotationState
 
 _ABUSED = doc(

@@ -33,7 +33,7 @@ from app.identity import WORKER, Principal, SystemPrincipal, tenant_of
 from app.ids import new_external_id, new_id
 from app.limits import limits
 from app.limits.counting_in_database import acquire_in
-from app.rotation.progress import RotationStatus, awaited, has_switched, latest, status_of, waiting
+from app.rotation.status import RotationStatus, awaited, has_switched, latest, status_of, waiting
 from app.store.database import Database, Session
 from app.store.models import (
     Connection,

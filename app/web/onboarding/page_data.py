@@ -13,7 +13,7 @@ from app.onboarding.kit import Kit
 from app.onboarding.kit_scripts import filled
 from app.onboarding.page_links import Visit
 from app.proofs.schedule import SEARCH_DAYS
-from app.rotation.progress import RotationStatus
+from app.rotation.status import RotationStatus
 from app.store.models import Connection, ConnectionStatus, RotationState
 from app.web.onboarding import statuses
 from app.web.onboarding.look import Look, look_of

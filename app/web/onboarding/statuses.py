@@ -15,7 +15,7 @@ from app.connections.kit_names import Way, way_of
 from app.connections.listing import ListPosition, Urgency
 from app.ids import RoleArn
 from app.onboarding.kit import Kit
-from app.rotation.progress import RotationStatus
+from app.rotation.status import RotationStatus
 from app.store.models import Connection, ConnectionStatus, Proof, RotationState, StackState, Verdict
 from app.store.models.connection_status import SEE_VERIFICATION
 from app.store.models.proof import ACCOUNT, DEMANDS, FOREIGN, MISSING, ONLY_US, OWN, STRANGER

@@ -1,4 +1,4 @@
-"""The progress of a rotation: which connections it waits for, and how many have switched."""
+"""The status of a rotation: which connections it waits for, and how many have switched."""
 
 from dataclasses import dataclass
 from datetime import datetime
