@@ -11,7 +11,8 @@ import sqlalchemy
 from sqlalchemy import event, insert
 
 from app import services as composition
-from app.connections.listing import ConnectionFilter, ListPosition, Urgency
+from app.connections.listing import ConnectionFilter
+from app.connections.urgency import ListPosition, Urgency
 from app.ids import new_id
 from app.store.models import Connection, ConnectionStatus as S, Proof, Verdict
 from tests.conftest import make_config
@@ -88,11 +89,15 @@ def busy_tenant(services):
     return populate(services, 100, others=1000)
 
 
+def by_urgency(services, tenant, *, limit, start):
+    return services.listing.list_by_urgency(ADMIN, tenant.id, limit=limit, start=start, among=S)
+
+
 def everything(services, tenant, limit):
     """All of the list, part by part."""
     found, start = [], None
     while True:
-        part = services.listing.list_by_urgency(ADMIN, tenant.id, limit=limit, start=start)
+        part = by_urgency(services, tenant, limit=limit, start=start)
         found += part.items
         if part.rest is None:
             return found
@@ -115,9 +120,7 @@ def test_the_parts_together_are_all_connections_in_the_order_of_urgency(services
         ids = [connection.id for connection in found[first : first + 3]]
         assert ids == sorted(ids, reverse=True), "newest first"
 
-    part = services.listing.list_by_urgency(
-        ADMIN, tenant.id, limit=4, start=ListPosition(Urgency.WAITING)
-    )
+    part = by_urgency(services, tenant, limit=4, start=ListPosition(Urgency.WAITING))
     assert [connection.status.value for connection in part.items] == ["pending"] * 3 + ["verified"]
     assert part.rest.urgency is Urgency.CONNECTED
 
@@ -152,10 +155,7 @@ def test_each_part_is_a_range_of_one_index_and_nothing_is_sorted(services, busy_
     places = [None, *(ListPosition(urgency, new_id()) for urgency in Urgency)]
     for place in places:
         found = plans(
-            services,
-            lambda place=place: services.listing.list_by_urgency(
-                ADMIN, busy_tenant.id, limit=25, start=place
-            ),
+            services, lambda place=place: by_urgency(services, busy_tenant, limit=25, start=place)
         )
         assert 1 <= len(found) <= 6
         for plan in found:

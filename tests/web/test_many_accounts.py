@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import update
 
-from app.connections.listing import ListPosition, Urgency
+from app.connections.urgency import ListPosition, Urgency
 from app.ids import new_id
 from app.store.database import SYSTEM
 from app.store.models import Connection, ConnectionStatus

@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import render_template, request
 
-from app.connections.listing import ByUrgency, ListPosition
+from app.connections.urgency import ByUrgency, ListPosition
 from app.http.current_request import services
 from app.onboarding.kit import Kit
 from app.onboarding.kit_scripts import filled

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from app.clock import now
 from app.connections.kit_names import Way, way_of
-from app.connections.listing import ListPosition, Urgency
+from app.connections.urgency import ListPosition, Urgency
 from app.ids import RoleArn
 from app.onboarding.kit import Kit
 from app.rotation.status import RotationStatus
