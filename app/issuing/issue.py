@@ -13,6 +13,7 @@ import re
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -32,7 +33,7 @@ from app.limits.counting_in_database import seconds_until_room, take
 from app.limits.counting_in_memory import Rates
 from app.settings.valid_values import SESSION_MIN
 from app.store.database import SYSTEM, Database, Session as DbSession
-from app.store.models import Connection, Trigger
+from app.store.models import Connection, ConnectionStatus, Trigger
 
 DURATION_DEFAULT = 3600  # seconds
 
@@ -44,6 +45,7 @@ _POLICY_CHARACTERS = re.compile(r"[\t\n\r -\u00ff]+")
 _ANSWER_SECONDS = 1.8  # time for the whole request
 _COMMIT_SECONDS = 0.3  # the part of it that is reserved for storing the audit event
 
+_REPORTS_APART = timedelta(minutes=1)  # reports about one connection that take effect
 _INDEXED_MAX = 50_000  # sessions; the session cache keeps as many
 
 
@@ -222,13 +224,11 @@ class CredentialIssuer:
         connection_key = tenant_id, connection_id
         with self._db.read() as db:  # a report without effect must not wait for the write lock
             connection = _usable(db, principal, connection_key)
-            if not connection.report_takes_effect(now()) or seconds_until_room(
-                db, limits.REPORTS, tenant_id
-            ):
+            if not _takes_reports(connection) or seconds_until_room(db, limits.REPORTS, tenant_id):
                 return
         with self._db.write(principal) as db:
             connection = _usable(db, principal, connection_key, lock=True)
-            if connection.report_takes_effect(now()) and not take(db, limits.REPORTS, tenant_id):
+            if _takes_reports(connection) and not take(db, limits.REPORTS, tenant_id):
                 connection.report_refused(now())
                 actions.CONNECTION_REFUSAL_REPORTED.record_about(
                     db, principal.actor, connection, {"status": connection.status}
@@ -305,6 +305,17 @@ def _usable(
     with refused_about(connection_key):
         principal.require_sets(connection.permission_sets)
     return connection
+
+
+def _takes_reports(connection: Connection) -> bool:
+    """Return whether a client's report that AWS refuses a session takes effect now.
+
+    At most one report a minute takes effect, and none while the connection is suspended.
+    """
+    # A report by a clock that was far ahead must not void later ones
+    refused_at = connection.refused_at
+    lately = refused_at is not None and abs(now() - refused_at) < _REPORTS_APART
+    return connection.status is not ConnectionStatus.SUSPENDED and not lately
 
 
 def canonical_policy(policy: dict[str, Any] | str) -> str:

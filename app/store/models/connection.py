@@ -11,7 +11,6 @@ from sqlalchemy import (
     UniqueConstraint,
     and_,
     literal_column,
-    text,
 )
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 from sqlalchemy.sql import ColumnElement
@@ -30,27 +29,18 @@ from app.store.models.base import (
     CreatedAt,
     Flag,
     TenantOwned,
-    Text12,
-    Text128,
-    Text512,
     index_where,
     row_in,
     same_tenant,
 )
-from app.store.models.connection_status import (
-    SEE_VERIFICATION,
-    ConnectionStatus,
-    StackState,
-    after_proof,
-    failure_of,
-)
+from app.store.models.connection_status import ConnectionStatus, after_proof, why_not_verified
 from app.store.models.external_id import ExternalIdRow, ExternalIdState
 from app.store.models.proof import Proof, Trigger, Verdict
 from app.store.models.proof_schedule import ProofSchedule
+from app.store.models.role import Role
 from app.store.models.role_sets import RoleSets
 from app.store.models.tenant import Suspendable, Suspension, Tenant, TenantStatus
 
-_REPORTS_APART = timedelta(minutes=1)
 # Maximum age of a proof with which the vendor's approval verifies a connection at once
 _PROOF_AGE_MAX = timedelta(days=1)
 _NOT_VERIFIED = (
@@ -58,7 +48,7 @@ _NOT_VERIFIED = (
 )
 
 
-class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
+class Connection(TenantOwned, Suspendable, Role, RoleSets, ProofSchedule, Base):
     """A tenant's link to one IAM role. ConnectionStatus shows its states and their transitions.
 
     A connection's role never changes; another role needs another connection. Only a proof changes
@@ -78,38 +68,13 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
             name="verified_is_proven",
         ),
         CheckConstraint("status <> 'verified' OR approval_id IS NULL", name="verified_is_approved"),
-        Index("ix_connections_account_id", "account_id", "id"),
-        Index("ix_connections_status", "status", "id"),
-        # The list sorted by urgency reads one range of this index for each urgency
-        # (app/connections/listing.py). Counting a tenant's connections by status uses it too.
-        Index("ix_connections_standing", "tenant_id", "status", "refuses", "id"),
-        # The two other indexes for claims of the proof queue are at the end of this module.
-        index_where("ix_connections_due_first", "due_at", where=text("proof_id IS NULL")),
-        index_where("ix_connections_moving", "tenant_id", "id", where=text("move_id IS NOT NULL")),
-        index_where(
-            "ix_connections_of_link",
-            "onboarding_link_id",
-            "id",
-            where=text("onboarding_link_id IS NOT NULL"),
-        ),
     )
 
     external_id_id: Mapped[UUID]
-    role_arn: Mapped[str] = mapped_column(String(2048))
-    account_id: Mapped[Text12]
     status: Mapped[ConnectionStatus] = mapped_column(default=ConnectionStatus.PENDING)
     version: Mapped[int] = mapped_column(BigInteger, default=1)
-    # The proven role's unique id (AROA…). A role that is deleted and created again gets another id.
-    role_unique_id: Mapped[Text128 | None]
     # The latest proof. It is no foreign key, because proofs already refer to connections.
     proof_id: Mapped[UUID | None]
-    verified_at: Mapped[datetime | None]
-    # True if only the account was given, so that Deputy searches the account for the kit's role.
-    # The number of such searches per tenant is limited.
-    found_by_account: Mapped[Flag] = mapped_column("sought")
-    stack: Mapped[StackState | None]
-    # The stack that last registered the role; None if it is unknown
-    stack_id: Mapped[Text512 | None]
     # True for a pending connection whose role refused the latest proof, which the customer can fix
     refuses: Mapped[Flag]
     # The onboarding link through whose page or stack the connection was added. It is no foreign
@@ -144,12 +109,7 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
         except CustomerSetupError as error:
             if error.detail != _NOT_VERIFIED:
                 return error.detail.replace("This", "The", 1)
-            if ended_at := self.ended_at:
-                return f"Its access ended on {ended_at:%-d %B %Y, %H:%M} UTC, as the customer set."
-            words = SEE_VERIFICATION.get(self.status)
-            if self.status is ConnectionStatus.PENDING or self.proof is None:
-                return words
-            return failure_of(self.proof.checks, before=self.verified_at is not None) or words
+            return why_not_verified(self.status, self.ended_at, self.proof, self.verified_at)
         return None
 
     def ensure_issues(self, tenant_status: TenantStatus) -> None:
@@ -222,14 +182,7 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
 
         A proof of the role, or a stack's message about it, ends this state.
         """
-        is_pending = self.status is ConnectionStatus.PENDING
-        return is_pending and self.is_search and self.stack is None
-
-    @property
-    def is_search(self) -> bool:
-        """Return whether an account was given, and no role in it was proven yet."""
-        never_proven = self.verified_at is None and self.role_unique_id is None
-        return self.found_by_account and never_proven
+        return self.is_search and self.stack is None and self.status is ConnectionStatus.PENDING
 
     def make_due(self, due_at: datetime, trigger: Trigger) -> None:
         """Restart the schedule of proofs with a proof at `due_at`.
@@ -243,15 +196,6 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
             return
         self.due_at = self.due_since = due_at
         self.due_for = trigger
-
-    def report_takes_effect(self, reported_at: datetime) -> bool:
-        """Return whether a client's report that AWS refuses a session takes effect.
-
-        At most one report a minute takes effect, and none while the connection is suspended.
-        """
-        # A report by a clock that was far ahead must not void later ones
-        lately = self.refused_at is not None and abs(reported_at - self.refused_at) < _REPORTS_APART
-        return self.status is not ConnectionStatus.SUSPENDED and not lately
 
     def report_refused(self, reported_at: datetime) -> None:
         """Make a proof due, and invalidate the cached sessions of the current version."""
@@ -317,8 +261,7 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
         proof, oldest = self.proof, max(approved_at - _PROOF_AGE_MAX, self.due_since or approved_at)
         if (
             proof is None
-            or proof.verdict is not Verdict.PROVEN
-            or proof.checked_at < oldest
+            or not proof.passed_since(oldest)
             or self.external_id_row.is_withdrawn
             or self.status is ConnectionStatus.SUSPENDED
         ):
@@ -364,8 +307,32 @@ def live_ranges_of(tenant_id: UUID) -> list[ColumnElement[bool]]:
     ]
 
 
-# The proof queue claims proofs of two kinds, each by an index of its own. The values are literals,
-# because the database does not use a partial index for a query with parameters.
+Index("ix_connections_account_id", Connection.account_id, Connection.id)
+Index("ix_connections_status", Connection.status, Connection.id)
+# The list by urgency reads one range of this index for each urgency (app/connections/urgency.py).
+# Counting a tenant's connections by status uses it too.
+Index(
+    "ix_connections_standing",
+    Connection.tenant_id,
+    Connection.status,
+    Connection.refuses,
+    Connection.id,
+)
+index_where(
+    "ix_connections_moving",
+    Connection.tenant_id,
+    Connection.id,
+    where=Connection.move_id.is_not(None),
+)
+index_where(
+    "ix_connections_of_link",
+    Connection.onboarding_link_id,
+    Connection.id,
+    where=Connection.onboarding_link_id.is_not(None),
+)
+# The proof queue claims first proofs, and two other kinds, each by an index of its own. The values
+# are literals, because the database does not use a partial index for a query with parameters.
+index_where("ix_connections_due_first", Connection.due_at, where=Connection.proof_id.is_(None))
 _SCHEDULED, _PENDING = literal_column("'scheduled'", String), literal_column("'pending'", String)
 IN_ROUTINE = (Connection.due_for == _SCHEDULED) & (Connection.status != _PENDING)
 URGENT = (Connection.due_for != _SCHEDULED) | (Connection.status == _PENDING)

@@ -2,9 +2,10 @@
 
 import enum
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
-from app.store.models.proof import ACCOUNT, DEMANDS, FOREIGN, MISSING, OWN, STRANGER, Verdict
+from app.store.models.proof import ACCOUNT, DEMANDS, FOREIGN, MISSING, OWN, STRANGER, Proof, Verdict
 
 
 class ConnectionStatus(enum.StrEnum):
@@ -98,3 +99,21 @@ def failure_of(checks: Iterable[Mapping[str, Any]], *, before: bool) -> str | No
         if names <= failed:
             return words.format(now=" now" if before else "")
     return None
+
+
+def why_not_verified(
+    status: ConnectionStatus,
+    ended_at: datetime | None,
+    proof: Proof | None,
+    verified_at: datetime | None,
+) -> str | None:
+    """Return a sentence about why a connection is not verified, from its status and latest proof.
+
+    `ended_at`: the end of its access, if the connection has ended.
+    """
+    if ended_at:
+        return f"Its access ended on {ended_at:%-d %B %Y, %H:%M} UTC, as the customer set."
+    words = SEE_VERIFICATION.get(status)
+    if status is ConnectionStatus.PENDING or proof is None:
+        return words
+    return failure_of(proof.checks, before=verified_at is not None) or words

@@ -66,3 +66,6 @@ class Proof(Identified, TenantOwned, Base):
     first_at: Mapped[datetime]
     checked_at: Mapped[datetime]  # time of the last of these proofs
     count: Mapped[int] = mapped_column(default=1, server_default=text("1"))
+
+    def passed_since(self, oldest: datetime) -> bool:
+        return self.verdict is Verdict.PROVEN and self.checked_at >= oldest
