@@ -32,8 +32,9 @@ from app.api.kit.blueprint import RestApi
 from app.cli import register_commands
 from app.concurrency.places import without_slot
 from app.config import Config
-from app.http import plain_requests, response_headers
+from app.http import plain_requests
 from app.http.current_request import BODY_KIB, client_address, services
+from app.http.response_headers import API_DOCUMENTATION, DEFAULTS, adding
 from app.log import leaves_no_line, logger
 from app.services import Services, begin
 from app.web.onboarding import routes
@@ -103,6 +104,7 @@ def create_app(config: Config) -> Flask:
     app.extensions["deputy.plain_requests"] = credentials.PlainCredentials(deputy)
     app.before_request(_begin)
     app.after_request(_finish)
+    app.after_request(adding(DEFAULTS))
     api = RestApi(app, config)
     for resource in _RESOURCES:
         api.register_blueprint(resource)
@@ -110,6 +112,7 @@ def create_app(config: Config) -> Flask:
     path = config.service.public_path
     # Swagger UI links its files by absolute paths.
     docs = get_swaggerui_blueprint(f"{path}/docs", f"{path}/openapi.json", _DOCS)
+    docs.after_request(adding(API_DOCUMENTATION))
     app.register_blueprint(docs, url_prefix="/docs")
     # werkzeug's own redirect would name the host in the Host header.
     app.add_url_rule("/docs", "docs", lambda: redirect(f"{path}/docs/"))
@@ -137,9 +140,6 @@ def _begin() -> None:
 
 def _finish(response: Response) -> Response:
     response.headers["X-Request-Id"] = g.request_id
-    own = response_headers.OF_BLUEPRINT.get(request.blueprint or "", {})
-    for name, value in (response_headers.DEFAULTS | own).items():
-        response.headers.setdefault(name, value)
     seconds = time.perf_counter() - g.began
     _log_request(response, seconds)
     metrics.REQUEST_SECONDS.labels(str(request.url_rule or "none")).observe(seconds)

@@ -10,7 +10,7 @@ from markupsafe import escape
 from sqlalchemy import func, select
 
 from app.errors import StoreUnavailableError
-from app.http.response_headers import OF_BLUEPRINT
+from app.http.response_headers import ONBOARDING_PAGE
 from app.store.database import SYSTEM
 from app.store.models import OnboardingLink
 from app.store.models.base import Base
@@ -224,7 +224,7 @@ def test_every_other_path_and_method_gets_a_page_too(visitor):
             response = visitor.world.admin.raw(method, path)
             assert response.status_code == 404, (method, path)
             assert response.text == absent, (method, path)
-            assert OF_BLUEPRINT["web"].items() <= dict(response.headers).items()
+            assert ONBOARDING_PAGE.items() <= dict(response.headers).items()
     for path in ("/onboardx", "/v1/onboard"):
         visitor.world.admin.refused("GET", path, expect=404, code="not_found")
 

@@ -31,6 +31,7 @@ from werkzeug.routing import BaseConverter, Rule
 from app import errors
 from app.http.current_request import services, whole_body
 from app.http.error_statuses import PROBLEMS, code_of, record_refusal
+from app.http.response_headers import ONBOARDING_PAGE, adding
 from app.identity import digest_of
 from app.limits.limits import ATTEMPTS, CHECKS, ROLES_ENTERED, SEARCHES_ENDED
 from app.log import logger
@@ -84,6 +85,7 @@ def _add_token(endpoint: str, values: dict[str, Any]) -> None:
 
 
 bp.add_app_template_filter(partial(json.dumps, indent=2), "pretty")
+bp.after_request(adding(ONBOARDING_PAGE))
 
 
 _NOT_LISTED = "This role is no longer on the list. Go back to your page to see the current list."
