@@ -39,8 +39,8 @@ _PUBLISH = (
     " refuses callers without credentials: look at Block Public Access, of the bucket and of its"
     " account, and compare the bucket's policy with cloudformation/broker.yaml."
 )
-# Seconds after which a due connection or an unanswered message is late. It is as long as a claim's
-# lease. Otherwise the claim of a killed background worker would count as late.
+# Seconds after which a due connection or an unanswered message is late. A claim's lease is as long,
+# so that the claim of a killed background worker does not count as late.
 LATE = 120.0
 
 

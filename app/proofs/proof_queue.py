@@ -21,7 +21,7 @@ from sqlalchemy import ColumnElement, Row, Select, and_, func, select, true, upd
 
 from app.clock import now
 from app.errors import AccountClosedError, ConflictError, NotFoundError, SuspendedError
-from app.health.checks import HealthFinding, ok, warning
+from app.health.checks import LATE, HealthFinding, ok, warning
 from app.identity import WORKER, SystemPrincipal
 from app.log import logger
 from app.proofs.schedule import RoutineInterval, next_slot
@@ -37,7 +37,8 @@ from app.store.models import (
     Trigger,
 )
 
-LEASE = timedelta(minutes=2)  # longer than a proof takes, with its wait for the STS budget
+# Longer than a proof takes, with its wait for the STS budget
+LEASE = timedelta(seconds=LATE)
 # The request that creates or resumes a connection also proves it. If that request never ends, a
 # background worker proves the connection after this time.
 REQUEST_LEASE = timedelta(seconds=30)

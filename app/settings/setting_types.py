@@ -10,6 +10,7 @@ from operator import attrgetter
 from typing import Any, Literal, NamedTuple, Self
 
 from app.errors import RateLimitedError
+from app.settings.valid_values import DAY
 
 
 class Setting(NamedTuple):
@@ -61,7 +62,7 @@ _SECONDS = {
     "ms of CPU time per second": 1,
     "per minute": 60,
     "per hour": 3600,
-    "per day": 86_400,
+    "per day": DAY,
 }
 
 

@@ -13,6 +13,7 @@ from app.clock import now
 from app.identity import WORKER
 from app.log import logger
 from app.outbound.door import HttpAnswer
+from app.settings.valid_values import DAY
 from app.store.database import Session
 from app.store.models import (
     DeliveryStatus,
@@ -26,9 +27,9 @@ from app.webhooks.claims import DeliveryClaim
 from app.webhooks.endpoints import disable
 
 # Seconds from one attempt to the next, by the specification of Standard Webhooks
-RETRIES = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
+RETRIES = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, DAY)
 _JITTER = 0.1  # maximum fraction by which a wait is longer or shorter
-_RETRY_AFTER_MAX = 86_400
+_RETRY_AFTER_MAX = DAY
 _PROBE_SECONDS = 1800  # maximum between two attempts to a failing endpoint
 _FAILING = timedelta(days=5)  # without a success, until an endpoint is disabled
 _NOT_TRIED = timedelta(days=2)  # more than any wait between two attempts

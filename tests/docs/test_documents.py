@@ -4,24 +4,34 @@ import ast
 import itertools
 import re
 import tomllib
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from app.audit.log import FEED_SECONDS
+from app.background import housekeeping, worker
 from app.config import Config
 from app.http.current_request import BODY_KIB
 from app.http.error_statuses import PROBLEMS
+from app.idempotency import attempts
+from app.identity.delegation import DELEGATION_HOURS
 from app.issuing.issue import DURATION_DEFAULT
+from app.onboarding import page_links
 from app.onboarding.page_links import LINK_DAYS
 from app.proofs.schedule import SEARCH_DAYS
+from app.rotation import rotations, switch
 from app.settings.setting_types import collect_settings
 from app.settings.valid_values import SESSION_MIN
+from app.store.models import connection
+from app.webhooks import retention, retries_and_disabling
+from app.webhooks.events import RECOVERABLE
 from dev import tables
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")})
 RULE = re.compile(r"\|[-| :]+\|")
+WORDS = {1: "a", 2: "two", 5: "five"}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -92,6 +102,82 @@ def test_the_pages_tables_are_as_their_contents_are_declared():
         (f"{FEED_SECONDS} seconds", ["docs/api.md", "docs/architecture.md", "docs/runbooks.md"]),
         (f"{FEED_SECONDS} seconds", ["app/api/audit_events.py", "app/cli/audit.py"]),
         (f"over {BODY_KIB} KiB", ["docs/api.md"]),
+        (
+            f"{WORDS[switch._CONFIRMED_AFTER / timedelta(minutes=1)]} minutes",
+            [
+                "app/rotation/switch.py",
+                "app/rotation/rotations.py",
+                "app/web/onboarding/statuses.py",
+                "app/web/onboarding/templates/onboard/imported.html",
+                "docs/api.md",
+                "docs/architecture.md",
+                "docs/migrate.md",
+            ],
+        ),
+        (f"for {rotations._LOST_AFTER.days} days `broken`", ["docs/api.md"]),
+        (
+            f"{WORDS[connection._PROOF_AGE_MAX.days]} day old",
+            ["app/api/connections.py", "app/store/models/connection.py", "docs/api.md"],
+        ),
+        (f"last {RECOVERABLE.days} days", ["app/webhooks/endpoints.py"]),
+        (f"most {RECOVERABLE.days} days ago", ["app/api/webhook_endpoints.py"]),
+        (f"last {retention.DELIVERIES_KEPT.days} days", ["app/api/webhook_endpoints.py"]),
+        (f"last {retention.DELIVERIES_KEPT.days} days with", ["docs/webhooks.md"]),
+        (
+            f"{WORDS[retries_and_disabling._FAILING.days]} days",
+            [
+                "app/webhooks/retention.py",
+                "app/audit/actions.py",
+                "app/audit/details.py",
+                "app/store/models/webhook.py",
+                "docs/webhooks.md",
+                "docs/monitoring.md",
+            ],
+        ),
+        (
+            f"{page_links._LEFTOVERS_SHOWN.days} days",
+            [
+                "app/onboarding/page_links.py",
+                "docs/onboarding.md",
+                "docs/runbooks.md",
+                "SECURITY.md",
+            ],
+        ),
+        (f"410 for {page_links._LEFTOVERS_SHOWN.days} days", ["docs/api.md"]),
+        (
+            f"in {attempts.KEPT // timedelta(hours=1)} hours",
+            ["app/api/kit/idempotency.py", "app/limits/limits.py", "docs/api.md"],
+        ),
+        (
+            f"{DELEGATION_HOURS} hours",
+            [
+                "app/identity/delegation.py",
+                "app/api/api_keys.py",
+                "app/cli/keys.py",
+                "docs/workers.md",
+                "docs/runbooks.md",
+            ],
+        ),
+        (
+            f"{housekeeping.EVERY // 60} minutes",
+            [
+                "app/background/housekeeping.py",
+                "app/webhooks/endpoint_secrets.py",
+                "docs/install.md",
+                "docs/monitoring.md",
+            ],
+        ),
+        (f"graceful_timeout = {worker._ENDING:.0f}", ["gunicorn.conf.py"]),
+        (f"have {worker._ENDING:.0f} seconds to finish", ["docs/install.md"]),
+        (
+            f"{worker._ENDING:.0f} s",
+            [
+                "deploy/systemd/deputy-web.service",
+                "deploy/systemd/deputy-worker.service",
+                "deploy/compose.yaml",
+                "deploy/fargate.yaml",
+            ],
+        ),
         (
             f"from {SESSION_MIN} to the deployment's maximum; unless given, {DURATION_DEFAULT} ",
             ["docs/api.md"],
