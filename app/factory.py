@@ -57,7 +57,7 @@ _NOT_BOOTED = 3  # after any other exit code, gunicorn restarts the web process 
 _DOCS = {
     "app_name": "Deputy API",
     "layout": "BaseLayout",  # the default layout has a field that opens other documents
-    "validatorUrl": None,  # by default the page sends the document to a validator on the internet
+    "validatorUrl": None,  # the default sends the document to a validator on the internet
     "oauth2RedirectUrl": "",  # the default contains the Host header
 }
 

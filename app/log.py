@@ -37,7 +37,7 @@ _SECRET_NAMES = {
 }
 _NOISY = ("alembic", "botocore", "boto3", "celery", "kombu", "urllib3", "s3transfer", "werkzeug")
 _POOL = "app.store.database._TimedPool"  # SQLAlchemy names a pool's logger after the pool's class
-# Of these blueprints and endpoints, only refusals and failures are logged. They are requested
+# Only refusals and failures of these blueprints and endpoints are logged. They are requested
 # often, or are the API's documentation, or issue credentials, which are in the audit log.
 _QUIET_BLUEPRINTS = {"credentials", "health", "swagger_ui"}
 _QUIET_ENDPOINTS = {"web.static", "web.look_file", "web.status"}

@@ -22,7 +22,7 @@ from bench.client import BenchError
 from bench.servers import run_python
 from bench.stage import Stage
 
-_REQUESTS = 1_000  # of each kind
+_REQUESTS = 1_000  # each kind's
 _PLAIN, _FLASK = "plain", "through Flask"
 _EXTRAS = ("rate limit", "metrics", "before", "after")
 _PARTS = {

@@ -36,7 +36,7 @@ from bench.stage import Populated, Stage
 from dev.stack import ROOT, end_process, end_with_parent
 
 TENTH = 0.1  # seconds
-_CONNECTIONS = 16  # of the victim
+_CONNECTIONS = 16  # the victim's
 _WARM_SECONDS, _ALONE_SECONDS, _BESIDE_SECONDS = 4, 6, 12
 _LISTED = 200
 _ATTACKERS = {"list": 4, "page": 4, "verify": 4, "credentials": 64, "refused": 64}  # connections

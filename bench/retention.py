@@ -81,16 +81,16 @@ class _Log:
         self._url, self._db = url, Database(url)
         self._by_month = self._db.engine.dialect.name == "postgresql"
         if not self._by_month:
-            with self._db.write(SYSTEM) as session:
-                session.execute(text(_ON_SQLITE), {"done": time.monotonic_ns()})
+            with self._db.write(SYSTEM) as db:
+                db.execute(text(_ON_SQLITE), {"done": time.monotonic_ns()})
             return
         for first, end in itertools.pairwise(_MONTHS):
-            with self._db.write(SYSTEM) as session:
+            with self._db.write(SYSTEM) as db:
                 name = f"audit_events_{time_of(first):%Y_%m}"
-                session.execute(text(f"DROP TABLE IF EXISTS {name}"))
+                db.execute(text(f"DROP TABLE IF EXISTS {name}"))
                 values = f"FOR VALUES FROM ('{first}') TO ('{end}')"
-                session.execute(text(f"CREATE TABLE {name} PARTITION OF audit_events {values}"))
-                session.execute(text(_ON_POSTGRESQL), {"first": str(first)})
+                db.execute(text(f"CREATE TABLE {name} PARTITION OF audit_events {values}"))
+                db.execute(text(_ON_POSTGRESQL), {"first": str(first)})
 
     @contextlib.contextmanager
     def tidied(self) -> Iterator[None]:
@@ -110,10 +110,10 @@ class _Log:
 
     def old(self) -> float:
         """Return the number of attached months on PostgreSQL, or of old rows on SQLite."""
-        with self._db.read() as session:
+        with self._db.read() as db:
             if self._by_month:
-                return len(months.partitions(session).attached)
-            return float(session.scalar(text(_OLD_ROWS)) or 0)
+                return len(months.partitions(db).attached)
+            return float(db.scalar(text(_OLD_ROWS)) or 0)
 
     def close(self) -> None:
         self._db.engine.dispose()

@@ -14,7 +14,7 @@ from app.config import Config
 from app.services import Services
 from app.store.models import Connection, Verdict
 
-_AT_ONCE = 16  # as the worker of one machine claims
+_AT_ONCE = 16  # the worker of one machine claims as many
 _TIMES = 50
 
 

@@ -26,7 +26,7 @@ from bench.stage import Stage
 from dev.stack import ROOT, end_process, end_with_parent
 
 _ENDPOINTS = 8  # an endpoint uses at most four threads, so eight keep all 32 busy
-_EVENTS = 250  # of a round
+_EVENTS = 250  # a round's
 _A_SECOND = 20
 _PATIENCE = 120.0
 _LOCAL = {"DEPUTY_WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8"}

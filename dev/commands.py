@@ -6,7 +6,7 @@ Usage: python -m dev.commands "templates check" migrate "keys bootstrap"
 import gc
 import sys
 
-gc.disable()  # as in wsgi.py, which enables it again
+gc.disable()  # wsgi.py does too, and enables it again
 
 from flask.cli import cli
 

@@ -164,7 +164,7 @@ def settle(stack: Any, done: Callable[[], None], failed: Callable[[Failure], Non
         if removed:
             stack.status = stack.status.replace("_IN_PROGRESS", "_COMPLETE_CLEANUP_IN_PROGRESS")
             stack._add_stack_event(stack.status)
-        # As at AWS, an update is complete even if a resource of the old template can't be removed
+        # AWS completes an update even if a resource of the old template can't be removed.
         _wait(stack, removed, done, lambda _failure: done())
 
     _wait(stack, steps, clean_up, failed)

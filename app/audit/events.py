@@ -14,7 +14,7 @@ from app.store.models import AuditEvent, Connection, WebhookEvent
 
 Outcome = Literal["ok", "refused", "failed"]
 D = TypeVar("D", bound=Mapping[str, Any])
-ACTIONS: dict[str, "Action[Any]"] = {}  # by their names
+ACTIONS: dict[str, "Action[Any]"] = {}  # the keys are their names
 DETAILS: dict[str, Any] = {}  # the JSON Schema of each detail, by the detail's name
 
 

@@ -62,20 +62,20 @@ def make_and_detach(db: Database, limit: datetime | None) -> None:
         logger.info("audit.months_wait")
 
 
-def _step(db: Database, limit: datetime | None) -> bool:
+def _step(database: Database, limit: datetime | None) -> bool:
     """Create or detach one partition, in a transaction of its own.
 
     Return False if there is nothing left to do.
     """
-    with db.write(SYSTEM) as session:
+    with database.write(SYSTEM) as db:
         # A lock request that waits blocks all later users of the table, and so all issuing.
-        session.execute(text("SET LOCAL lock_timeout = '100ms'"))
-        if not session.scalar(text(_ALONE)):
+        db.execute(text("SET LOCAL lock_timeout = '100ms'"))
+        if not db.scalar(text(_ALONE)):
             return False  # another background worker is doing it
-        months = partitions(session)
-        if _make_next(session, months):
+        months = partitions(db)
+        if _make_next(db, months):
             return True
-        return limit is not None and _detach_oldest(session, months, limit)
+        return limit is not None and _detach_oldest(db, months, limit)
 
 
 def _make_next(db: Session, months: Months) -> bool:

@@ -51,7 +51,7 @@ class RoleSession:
     A diagnosis of the kit's role makes six calls.
     """
 
-    api: QueryApi  # of IAM
+    api: QueryApi  # IAM's
     credentials: ReadOnlyCredentials
     grant: Grant
     role_unique_id: str

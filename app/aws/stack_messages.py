@@ -165,7 +165,7 @@ class Message:
     id: str
     body: str = field(repr=False)
     receipt: str = field(repr=False)
-    sent_at: datetime  # by SQS's clock
+    sent_at: datetime  # SQS's clock
     deliveries: int  # including this one
 
 

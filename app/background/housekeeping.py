@@ -43,7 +43,7 @@ _TOGETHER = 200  # rows in one transaction: on SQLite all other writers wait for
 _PAUSE = 19  # a pause lasts 19 times as long as the transaction: others get 95 % of the time
 
 
-def tidy(db: Database, audit_days: int, end: Event) -> None:
+def tidy(database: Database, audit_days: int, end: Event) -> None:
     """Delete and detach old rows and partitions for a bounded time.
 
     `audit_days`: days for which audit events are kept; 0: all are kept. `end`: set when the
@@ -51,51 +51,57 @@ def tidy(db: Database, audit_days: int, end: Event) -> None:
 
     Any number of background workers may call it at once.
     """
-    rotation.settle_all(db)
-    with db.read() as session:
+    rotation.settle_all(database)
+    with database.read() as db:
         # The earlier clock counts: a clock that jumped ahead must not delete recent rows.
-        read_at = min(now(), database_now(session))
-    _delete_old(db, end, BackgroundWorker, BackgroundWorker.seen_at < read_at - _SILENT)
+        read_at = min(now(), database_now(db))
+    _delete_old(database, end, BackgroundWorker, BackgroundWorker.seen_at < read_at - _SILENT)
     # The ids (UUIDv7) limit the search
     limit = read_at - REGISTRATIONS_KEPT
     _delete_old(
-        db, end, Registration, Registration.id < first_id_at(limit), Registration.created_at < limit
+        database,
+        end,
+        Registration,
+        Registration.id < first_id_at(limit),
+        Registration.created_at < limit,
     )
     for table, kept, is_over in _WEBHOOKS_AND_REQUESTS:
         limit = read_at - kept
         is_old = table.id < first_id_at(limit), table.created_at < limit
-        _delete_old(db, end, table, *is_old, is_over)
-    retention.delete_ended(db)
+        _delete_old(database, end, table, *is_old, is_over)
+    retention.delete_ended(database)
     limit = read_at - timedelta(days=audit_days) - ID_AND_TIME
-    if db.engine.dialect.name == "postgresql":
-        months.make_and_detach(db, limit if audit_days else None)
+    if database.engine.dialect.name == "postgresql":
+        months.make_and_detach(database, limit if audit_days else None)
         return
-    _set_retention(db, audit_days)
+    _set_retention(database, audit_days)
     if audit_days:
-        _delete_old(db, end, AuditEvent, AuditEvent.id < first_id_at(limit), AuditEvent.at < limit)
+        _delete_old(
+            database, end, AuditEvent, AuditEvent.id < first_id_at(limit), AuditEvent.at < limit
+        )
 
 
-def _set_retention(db: Database, days: int) -> None:
+def _set_retention(database: Database, days: int) -> None:
     """Tell SQLite's triggers for how long events are kept, if that has changed."""
-    with db.read() as session:
-        if session.scalar(select(Configuration.audit_kept_days)) == days:
+    with database.read() as db:
+        if db.scalar(select(Configuration.audit_kept_days)) == days:
             return  # without taking SQLite's only write lock
-    with db.write(SYSTEM) as session:
-        session.execute(update(Configuration).values(audit_kept_days=days))
+    with database.write(SYSTEM) as db:
+        db.execute(update(Configuration).values(audit_kept_days=days))
 
 
-def _delete_old(db: Database, end: Event, table: Any, *is_old: ColumnElement[bool]) -> None:
+def _delete_old(database: Database, end: Event, table: Any, *is_old: ColumnElement[bool]) -> None:
     """Delete the rows for which all conditions are true, in batches."""
     old = select(table.id).where(*is_old)
-    with db.read() as session:
-        if session.scalar(old.limit(1)) is None:
+    with database.read() as db:
+        if db.scalar(old.limit(1)) is None:
             return  # without taking SQLite's only write lock
     batch = old.order_by(table.id).limit(_TOGETHER).with_for_update(skip_locked=True)
     deletion = delete(table).where(table.id.in_(batch), *is_old).returning(table.id)
     until = time.monotonic() + _SECONDS
     while (began := time.monotonic()) < until:
-        with db.write(SYSTEM) as session:
-            deleted = len(session.execute(deletion).all())
+        with database.write(SYSTEM) as db:
+            deleted = len(db.execute(deletion).all())
         over = time.monotonic()
         if deleted < _TOGETHER or end.wait(min((over - began) * _PAUSE, until - over)):
             return

@@ -176,7 +176,7 @@ def alive(tenant_id: UUID) -> list[Row]:
 
     Suspending does not end them: see "Sessions that were issued already" in docs/runbooks.md.
     """
-    sessions: dict[str, Row] = {}  # by access key id
+    sessions: dict[str, Row] = {}  # the keys are access key ids
     since = now() - timedelta(seconds=SESSION_MAX)
     for event in _events(tenant_id=tenant_id, since=since, actions=_HAND_OUTS):
         expires_at = datetime.fromisoformat(event.details["expires_at"])

@@ -76,8 +76,8 @@ _WAITS = "A table is in use by another transaction, such as a backup; trying aga
 def _describe_restore(row: Row) -> Iterator[str]:
     reaches = row["reaches"].isoformat(timespec="seconds") if row["reaches"] else "no event"
     yield (
-        f"The database reaches to {reaches}. What was taken away since then is back: take it away"
-        " again."
+        f"The database reaches to {reaches}. What was revoked, suspended or deleted since then is"
+        " back: do it again."
     )
 
 

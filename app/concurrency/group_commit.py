@@ -29,7 +29,7 @@ _TOO_SLOW = "The audit log can't be written right now; try again."
 
 class _Batch:
     def __init__(self) -> None:
-        self.deadline = 0.0  # of the first request
+        self.deadline = 0.0  # the first request's
         # Set when the first request no longer waits, or when the batch is done
         self.first_left = threading.Event()
         self.items: list[Any] = []

@@ -246,9 +246,9 @@ def _aws(sts: Sts) -> HealthFinding:
     return ok("Our AWS credentials are those of DEPUTY_BROKER_PRINCIPAL_ARN.")
 
 
-def _clock(db: Database) -> HealthFinding:
-    with db.read() as session:
-        own, workers = heartbeats.clock_ahead(session), heartbeats.live_workers(session)
+def _clock(database: Database) -> HealthFinding:
+    with database.read() as db:
+        own, workers = heartbeats.clock_ahead(db), heartbeats.live_workers(db)
     clocks = [(f"the background worker on {worker.host}", worker.clock_ahead) for worker in workers]
     wrong = []
     for clock, ahead in [("this process", own), *clocks]:
@@ -262,9 +262,9 @@ def _clock(db: Database) -> HealthFinding:
     return ok(f"No clock differs by more than {CLOCKS_APART:.0f} s from the database's.")
 
 
-def _workers(db: Database) -> HealthFinding:
-    with db.read() as session:
-        workers = heartbeats.live_workers(session)
+def _workers(database: Database) -> HealthFinding:
+    with database.read() as db:
+        workers = heartbeats.live_workers(db)
     if not workers:
         return failed("No background worker was seen in the last minute.", START)
     names = [f"{worker.kind} {worker.pid} on {worker.host}" for worker in workers[:10]]
@@ -273,9 +273,9 @@ def _workers(db: Database) -> HealthFinding:
     return ok(f"{len(workers)} seen in the last minute: {', '.join(names)}.")
 
 
-def check_due(db: Database, oldest_due: Callable[[], datetime | None]) -> HealthFinding:
-    with db.read() as session:
-        read_at = database_now(session)
+def check_due(database: Database, oldest_due: Callable[[], datetime | None]) -> HealthFinding:
+    with database.read() as db:
+        read_at = database_now(db)
     age = seconds_between(oldest_due(), read_at)
     if age > LATE:
         return warning(

@@ -91,13 +91,13 @@ def _session_duration(config: Config) -> HealthFinding:
     return ok(f"Sessions last {config.aws.max_session_seconds} s at most: {why}.")
 
 
-def _may_assume(config: Config, db: Database) -> HealthFinding:
-    with db.read(long=True) as session:
+def _may_assume(config: Config, database: Database) -> HealthFinding:
+    with database.read(long=True) as db:
         in_use = (
             Connection.status.not_in(_LETS_NOBODY_IN),
             Connection.tenant.has(Tenant.status == TenantStatus.ACTIVE),
         )
-        last = session.scalar(select(func.max(Connection.verified_at)).where(*in_use))
+        last = db.scalar(select(func.max(Connection.verified_at)).where(*in_use))
     if last is None:
         return skipped(
             "No customer's role has let the broker in yet.",
@@ -158,12 +158,12 @@ ORDER BY relname
 """  # rows of the log's partitions are written through audit_events
 
 
-def _rights(db: Database) -> HealthFinding:
+def _rights(database: Database) -> HealthFinding:
     """Check that a database role that does not own the tables may read and write them."""
-    if db.engine.dialect.name != "postgresql":
+    if database.engine.dialect.name != "postgresql":
         return ok("SQLite has no roles.")
-    with db.read() as session:
-        closed = session.scalars(text(_NO_RIGHTS)).all()
+    with database.read() as db:
+        closed = db.scalars(text(_NO_RIGHTS)).all()
     if closed:
         return failed(
             f"This database role may not both read and write {', '.join(closed[:5])}.",
@@ -172,15 +172,15 @@ def _rights(db: Database) -> HealthFinding:
     return ok("This database role may read and write every table.")
 
 
-def _audit_log(config: Config, db: Database) -> HealthFinding:
+def _audit_log(config: Config, database: Database) -> HealthFinding:
     """Check that housekeeping creates partitions ahead and deletes events after their retention.
 
     The retention is DEPUTY_AUDIT_RETENTION_DAYS.
     """
     days = config.database.audit_retention_days
-    with db.read(long=True) as session:
-        oldest = session.scalar(select(AuditEvent.at).order_by(AuditEvent.id).limit(1))
-        parts = months.partitions(session) if db.engine.dialect.name == "postgresql" else None
+    with database.read(long=True) as db:
+        oldest = db.scalar(select(AuditEvent.at).order_by(AuditEvent.id).limit(1))
+        parts = months.partitions(db) if database.engine.dialect.name == "postgresql" else None
     if parts and not parts.next_is_made:
         return warning("The audit log has no partition for the next month.", _HOUSEKEEPING)
     if days and oldest and oldest < now() - timedelta(days=days) - _BEHIND:

@@ -239,9 +239,9 @@ def _dead_letters(config: Config, read_queue: ReadQueue) -> HealthFinding:
     return ok("The dead-letter queue is empty.")
 
 
-def check_registrations(db: Database) -> HealthFinding:
-    with db.read() as session:
-        read_at, oldest = database_now(session), heartbeats.oldest_unanswered(session)
+def check_registrations(database: Database) -> HealthFinding:
+    with database.read() as db:
+        read_at, oldest = database_now(db), heartbeats.oldest_unanswered(db)
     if oldest is None:
         return warning("No background worker has asked the registration queue.", START)
     age = seconds_between(oldest, read_at)

@@ -80,7 +80,8 @@ class BoundedRequest(Request):  # type: ignore[misc]  # gunicorn has no types
         return super().parse(unreader)
 
 
-# gunicorn has no setting for this class. Rows 1 to 5 of docs/performance.md need it.
+# gunicorn has no setting for this class. Without it a plain request takes twice the instructions
+# (bench/results/2026-11.md).
 RequestParser.mesg_class = BoundedRequest
 
 

@@ -48,7 +48,7 @@ from app.store.models import ApiKey
 
 GRACE_SECONDS = DAY  # how long a replaced key stays valid by default
 GRACE_SECONDS_MAX = WEEK
-_LIFETIME_MAX = timedelta(days=365_000)  # of a successor, so that its expiry is a date
+_LIFETIME_MAX = timedelta(days=365_000)  # a successor's, so that its expiry is a date
 
 
 @dataclass

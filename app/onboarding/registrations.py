@@ -149,7 +149,7 @@ class Registrations:
     _config: Config
     _sets: PermissionSets
     _queue: RegistrationQueue
-    _answers: Callable[[str], StackAnswers]  # by the topic's region
+    _answers: Callable[[str], StackAnswers]  # the argument is the topic's region
     # For this background worker's heartbeat
     queue_state: QueueState = field(default_factory=QueueState)
     # Limited, because anybody may name any number of deployments

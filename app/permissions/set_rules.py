@@ -48,8 +48,8 @@ _PATTERN = re.compile(
 _TWICE = re.compile(r"(?<!\\)[?*+}][?*+{]")  # to Terraform an error, to grep something else
 # An empty alternative, and a class such as [:alpha:] outside brackets, are errors to some greps
 _NO_GREP = re.compile(r"(?:^|[(|])(?:[|)]|$)|\[:[^]]*:\]")
-_COUNT_MAX = 255  # of grep on macOS and Alpine
-_NESTED_MAX = 1_000  # of Terraform (RE2): the product of counts that are nested in each other
+_COUNT_MAX = 255  # grep's maximum on macOS and Alpine
+_NESTED_MAX = 1_000  # Terraform's (RE2): the product of counts that are nested in each other
 _Check = Callable[[Any], object]
 _Rules = dict[str, tuple[_Check, str]]  # field: (check, message when it fails)
 

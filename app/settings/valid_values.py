@@ -37,7 +37,7 @@ ROLE_CHAINING_MAX = 3600  # the maximum if the caller is itself an assumed role
 ROLE_MAX_DEFAULT = 3600  # a role's default maximum, which is also the lowest possible one
 DAY = 86_400  # seconds
 WEEK = 7 * DAY
-# Of millions of random keys of 64 hex digits, about one has fewer than 12 different digits.
+# About one in millions of random keys of 64 hex digits has fewer than 12 different digits.
 _DISTINCT = 12
 _UNREADABLE = "is not a URL that can be read; is its port a number, and each parameter known?"
 _MAKE_ONE = "Make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"

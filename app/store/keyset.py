@@ -25,7 +25,7 @@ def with_values(query: Select[Row], **values: object) -> Select[Row]:
 
 
 def page(
-    session: Session,
+    db: Session,
     query: Select[Row],
     key: Any,
     *,
@@ -50,7 +50,7 @@ def page(
         bare = query.with_only_columns(key).order_by(order).limit(limit + 1)
         first = [select(bare.where(condition).subquery()) for condition in either]
         query = query.where(key.in_(union_all(*first)))
-    rows = list(session.scalars(query.order_by(order).limit(limit + 1)))
+    rows = list(db.scalars(query.order_by(order).limit(limit + 1)))
     if len(rows) <= limit:
         return Page(rows, None)
     return Page(rows[:limit], getattr(rows[limit - 1], key.key))

@@ -29,27 +29,27 @@ class TableInUseError(Exception):
     """A table stayed locked during all attempts."""
 
 
-def revision(db: Database) -> str | None:
+def revision(database: Database) -> str | None:
     """Return the database's revision; None before the first migration.
 
     Raises StoreUnavailableError.
     """
-    with db.read() as session:
-        if not sqlalchemy.inspect(session.connection()).has_table("alembic_version"):
+    with database.read() as db:
+        if not sqlalchemy.inspect(db.connection()).has_table("alembic_version"):
             return None
         query = sqlalchemy.text("SELECT version_num FROM alembic_version")
-        version: str | None = session.scalar(query)
+        version: str | None = db.scalar(query)
         return version
 
 
-def ensure_fit(db: Database, version: str | None) -> None:
+def ensure_fit(database: Database, version: str | None) -> None:
     """Raise UnfitDatabaseError for a newer schema, or a new database that lacks characters.
 
     `version`: the database's revision. Raises StoreUnavailableError.
     """
-    if version is None and db.engine.dialect.name == "postgresql":
-        with db.read() as session:
-            encoding = session.scalar(sqlalchemy.text("SHOW server_encoding"))
+    if version is None and database.engine.dialect.name == "postgresql":
+        with database.read() as db:
+            encoding = db.scalar(sqlalchemy.text("SHOW server_encoding"))
         if encoding not in {"UTF8", "SQL_ASCII"}:
             raise UnfitDatabaseError(
                 f"The database's encoding, {encoding}, lacks characters that names may have. Create"
@@ -57,8 +57,7 @@ def ensure_fit(db: Database, version: str | None) -> None:
             )
     if version not in {None, *KNOWN}:
         raise UnfitDatabaseError(
-            f"The database's schema, {version}, belongs to a newer release. Nothing was changed."
-            " Run that release."
+            f"The database's schema, {version}, belongs to a newer release. Run that release."
         )
 
 

@@ -33,7 +33,7 @@ _AGAIN = timedelta(seconds=1)  # until an endpoint whose threads are all in use 
 _TO_ENDPOINT = 4
 _TO_TENANT = 8  # to the endpoints of one tenant
 _TO_TENANTS = 16  # to the endpoints of all tenants; the other threads are for the vendor's
-_SHARED = 12  # of those 16; the rest is for tenants without an attempt in flight
+_SHARED = 12  # a part of those 16; the rest is for tenants without an attempt in flight
 _UNSURE = 8  # to new, slow or failing endpoints; tenants' and the vendor's count separately
 # Maximum of each kind in one transaction, because other writers wait for it on SQLite
 _ENDPOINTS = 12

@@ -58,11 +58,11 @@ def retire_secret(db: Session, endpoint: WebhookEndpoint, grace_seconds: int) ->
         endpoint.old_secret_ends_at = now() + timedelta(seconds=grace_seconds)
 
 
-def seal_again(db: Database, secrets: Secrets) -> None:
+def seal_again(database: Database, secrets: Secrets) -> None:
     """Seal secrets under the first of SECRET_KEYS that another of them sealed."""
-    for endpoint_id in [each.id for each in _live(db) if _is_old(each, secrets)]:
-        with db.write(SYSTEM) as session:
-            endpoint = session.get(WebhookEndpoint, endpoint_id, with_for_update=True)
+    for endpoint_id in [each.id for each in _live(database) if _is_old(each, secrets)]:
+        with database.write(SYSTEM) as db:
+            endpoint = db.get(WebhookEndpoint, endpoint_id, with_for_update=True)
             if endpoint is None or endpoint.status == EndpointStatus.DELETED:
                 continue
             for name in ("secret", "old_secret"):
@@ -96,7 +96,7 @@ def _is_old(endpoint: WebhookEndpoint, secrets: Secrets) -> bool:
     return not all(map(secrets.is_current, sealed))
 
 
-def _live(db: Database) -> list[WebhookEndpoint]:
+def _live(database: Database) -> list[WebhookEndpoint]:
     live = WebhookEndpoint.status != EndpointStatus.DELETED
-    with db.read(long=True) as session:
-        return list(session.scalars(select(WebhookEndpoint).where(live)))
+    with database.read(long=True) as db:
+        return list(db.scalars(select(WebhookEndpoint).where(live)))

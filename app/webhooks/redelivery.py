@@ -94,9 +94,7 @@ class Redelivery:
         ValidationFailedError if the times are too long ago, out of order, or have too many events.
         """
         if since < now() - RECOVERABLE:
-            raise ValidationFailedError(
-                since=f"Must be at most {RECOVERABLE.days} days ago."
-            )
+            raise ValidationFailedError(since=f"Must be at most {RECOVERABLE.days} days ago.")
         if until is not None and until <= since:
             raise ValidationFailedError(until="Must be later than since.")
         with self._db.write(principal) as db:  # before the search, which costs most

@@ -27,22 +27,22 @@ HAS_ENDED = WebhookDelivery.status != DeliveryStatus.PENDING  # a redelivery is 
 HAS_NO_DELIVERY = ~exists().where(WebhookDelivery.event_id == WebhookEvent.id)
 
 
-def delete_ended(db: Database) -> None:
+def delete_ended(database: Database) -> None:
     """Delete the rows of deleted endpoints that have no deliveries any more."""
     has_deliveries = exists().where(WebhookDelivery.endpoint_id == WebhookEndpoint.id)
     ended = WebhookEndpoint.status == EndpointStatus.DELETED, ~has_deliveries
-    with db.read() as session:
-        if session.scalar(select(WebhookEndpoint.id).where(*ended).limit(1)) is None:
+    with database.read() as db:
+        if db.scalar(select(WebhookEndpoint.id).where(*ended).limit(1)) is None:
             return  # without taking SQLite's only write lock
-    with db.write(SYSTEM) as session:
-        session.execute(
+    with database.write(SYSTEM) as db:
+        db.execute(
             delete(WebhookEndpoint).where(*ended), execution_options={"synchronize_session": False}
         )
 
 
-def finding(db: Database) -> HealthFinding:
+def finding(database: Database) -> HealthFinding:
     """Return whether some of the vendor's endpoints get nothing: disabled, or failing for long."""
-    if ids := stopped(db):
+    if ids := stopped(database):
         names = ", ".join(map(str, ids[:5]))
         return warning(
             f"{len(ids)} of your webhook endpoints were disabled, and get nothing: {names}.",
@@ -57,8 +57,8 @@ def finding(db: Database) -> HealthFinding:
     failing = _of_vendor(EndpointStatus.ENABLED).where(
         WebhookEndpoint.failing_since < now() - _LONG, undelivered
     )
-    with db.read() as session:
-        ids = session.scalars(failing).all()
+    with database.read() as db:
+        ids = db.scalars(failing).all()
     if ids:
         return warning(
             f"{len(ids)} of your webhook endpoints have been failing for more than an hour:"
@@ -68,11 +68,11 @@ def finding(db: Database) -> HealthFinding:
     return ok("All your webhook endpoints get their events.")
 
 
-def stopped(db: Database) -> Sequence[UUID]:
+def stopped(database: Database) -> Sequence[UUID]:
     """Return the ids of the vendor's endpoints that were disabled, but not on request."""
     query = _of_vendor(EndpointStatus.DISABLED)
-    with db.read() as session:
-        return session.scalars(
+    with database.read() as db:
+        return db.scalars(
             query.where(WebhookEndpoint.disabled_because != DisabledBecause.ASKED)
         ).all()
 

@@ -165,8 +165,7 @@ def quick_create() -> str:
     _region(region)
     template_url = request.args.get("templateURL", "")
     template = stacks().template(template_url)
-    # As at AWS, a link cannot fill in a NoEcho parameter, and a parameter that the template lacks
-    # is ignored.
+    # AWS lets no link fill in a NoEcho parameter, and ignores a parameter that the template lacks.
     values = {}
     for parameter in template.parameters:
         name = parameter.name

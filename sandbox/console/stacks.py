@@ -21,7 +21,7 @@ from sandbox.console.template import (
     read,
 )
 
-Described = dict[str, Any]  # as boto3 returns it
+Described = dict[str, Any]  # boto3 returns it so
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ class EndpointStatus(enum.StrEnum):
 class DisabledBecause(enum.StrEnum):
     """Why an endpoint is disabled."""
 
-    ASKED = "asked"  # by a request or the operator
+    ASKED = "asked"  # a request or the operator asked for it
     FAILING = "failing"  # attempts failed for five days
     GONE = "gone"  # it answered 410
     REVOKED = "revoked"  # the key that set its URL or its secret was revoked
@@ -64,7 +64,7 @@ class WebhookEndpoint(Identified, Base):
     # The tenant whose events it gets; None: the vendor's endpoint, which gets all events
     tenant_id: Mapped[UUID | None] = mapped_column(ForeignKey("tenants.id"))
     url: Mapped[str] = mapped_column(String(2048))
-    types: Mapped[list[Any]]  # of events; ["*"]: all
+    types: Mapped[list[Any]]  # event types; ["*"]: all
     description: Mapped[Text200 | None]
     status: Mapped[EndpointStatus] = mapped_column(default=EndpointStatus.ENABLED)
     disabled_at: Mapped[datetime | None]

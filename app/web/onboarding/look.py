@@ -12,7 +12,7 @@ from typing import NamedTuple
 from app.config import VendorConfig
 from app.settings.vendor_look import DARK, LIGHT, channels_of, mix, readable_on, shade_on
 
-CACHE_CONTROL = "public, max-age=31536000, immutable"  # of each file
+CACHE_CONTROL = "public, max-age=31536000, immutable"  # each file's
 
 _PICO_BLUE = "#0172ad"
 _ICON = (
