@@ -20,6 +20,7 @@ from app.ids import new_id
 from app.permissions.permission_sets import PermissionSet, PermissionSets, read_label
 from app.proofs.schedule import schedule_after_approval
 from app.store.database import Database, Session
+from app.store.history import delete_older
 from app.store.models import (
     Approval,
     ApprovalDecision,
@@ -223,6 +224,8 @@ class Approvals:
             elif principal.is_vendor:
                 decision = ApprovalDecision.APPROVED
             if SetRequests(db, principal.actor, connection).ask_for(chosen.name, decision):
+                in_use = connection.approval_id, connection.move_id
+                delete_older(db, Approval, connection.id, *in_use)
                 awaiting = chosen.name in connection.sets_to_approve
                 actions.CONNECTION_SET_ASKED.record_about(
                     db,

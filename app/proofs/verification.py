@@ -43,8 +43,9 @@ from app.rotation.switch import (
     try_external_ids,
 )
 from app.store.database import Database, Session
+from app.store.history import delete_older
 from app.store.models import Connection, ConnectionStatus, ExternalIdRow, Proof, Trigger, Verdict
-from app.store.models.proof import DEMANDS, ONLY_US, OWN, ROUTINE, STRANGER
+from app.store.models.proof import DEMANDS, ONLY_US, OWN, ROUTINE, STRANGER, UNASKED
 
 PATIENCE = 5.0  # seconds for retries if a role refuses its own External ID, because it may be new
 _PAUSES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.25)
@@ -333,14 +334,15 @@ class _VerdictStorage:
     def _count_or_add_proof(self) -> Proof:
         """Return the row that stores this proof.
 
-        A routine proof with the same result as the latest one increments `count` in the latest row.
+        A proof that nobody asked for, with the same result as the latest one, increments `count` in
+        the latest row.
         """
         connection, finding, latest = self.connection, self.finding, self.connection.proof
         checks = [check._asdict() for check in finding.checks]
         warnings = [warning._asdict() for warning in finding.warnings]
         is_other_role = finding.role_unique_id != connection.role_unique_id
         is_new = (
-            self.trigger not in ROUTINE
+            self.trigger not in UNASKED
             or connection.version != self.before.version
             or (finding.verdict is Verdict.PROVEN and is_other_role)
         )
@@ -359,8 +361,9 @@ class _VerdictStorage:
             first_at=self.checked_at,
             checked_at=self.checked_at,
         )
+        conclusive = self.db.scalar(latest_conclusive(connection.id).with_only_columns(Proof.id))
         self.db.add(proof)
-        self.db.flush()
+        delete_older(self.db, Proof, connection.id, conclusive)
         return proof
 
     def _schedule_rotation(self) -> None:

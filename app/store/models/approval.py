@@ -42,7 +42,7 @@ class Approval(Identified, TenantOwned, Base):
     __tablename__ = "approvals"
     __table_args__ = (
         same_tenant("connection_id", "connections", ondelete="CASCADE"),
-        Index("ix_approvals_connection_id", "connection_id"),
+        Index("ix_approvals_of_connection", "connection_id", "id"),
     )
 
     connection_id: Mapped[UUID]

@@ -43,6 +43,8 @@ class Trigger(enum.StrEnum):
 
 # Proofs with these triggers are frequent, and no request waits for them.
 ROUTINE = frozenset({Trigger.SCHEDULED, Trigger.ISSUING, Trigger.ROTATION})
+# Nobody asked for a proof with these triggers. If its result is the latest one's, it adds no row.
+UNASKED = ROUTINE | {Trigger.REGISTERED}
 
 
 class Proof(Identified, TenantOwned, Base):
@@ -54,7 +56,7 @@ class Proof(Identified, TenantOwned, Base):
     __tablename__ = "proofs"
     __table_args__ = (
         same_tenant("connection_id", "connections", ondelete="CASCADE"),
-        Index("ix_proofs_connection_id", "connection_id"),
+        Index("ix_proofs_of_connection", "connection_id", "id"),
     )
 
     connection_id: Mapped[UUID]
