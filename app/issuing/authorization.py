@@ -182,12 +182,14 @@ class Authorization:
             self._connections = _Memory(_CONNECTIONS)
         self._history = history
 
-    def forget(self, connection: VerifiedConnection) -> None:
-        """Remove a connection from memory, so that the next request reads it again.
+    def forget(self, principal: ApiKeyPrincipal, connection_key: ConnectionKey) -> None:
+        """Remove a key and a connection from memory, so that they are read again.
 
-        Call it when AWS refused the role's session.
+        A process learns of revocations with its commits. So call it before anything is done for the
+        principal, or refused, without a commit. Otherwise a revoked key would go on calling AWS.
         """
-        self._connections.forget(connection.key)
+        self._principals.forget(principal.lookup)
+        self._connections.forget(connection_key)
 
     def renew_proof(self, connection_key: ConnectionKey, patience: float) -> None:
         """Wait until a fresh proof of the connection is stored. Only one runs per connection.

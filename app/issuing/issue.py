@@ -128,12 +128,17 @@ class CredentialIssuer:
             current_time = timestamp()
             patience = deadline - time.monotonic() - _COMMIT_SECONDS
             if current_time >= connection.proven_until:
+                self._authorization.forget(principal, connection_key)
+                self._authorization.authorize_issuance(principal, connection_key)
                 self._authorization.renew_proof(connection_key, patience)
                 continue  # proof renewed
             request = _Request(principal, connection, duration, policy, reason)
             try:
                 session, source = self._session(request, patience, current_time)
-            except errors.CustomerSetupError as refusal:
+            except errors.RateLimitedError:
+                raise  # AWS was not asked
+            except errors.AppError as refusal:
+                self._authorization.forget(principal, connection_key)
                 if time.monotonic() > deadline or self._is_current(request, refusal):
                     raise  # refused
                 continue  # refusal outdated
@@ -155,15 +160,13 @@ class CredentialIssuer:
             return self._sessions.obtain(key, lambda: self._fetch(request), patience, current_time)
         except errors.AppError as error:
             error.tenant_id, error.connection_id = connection.key
-            if isinstance(error, errors.CallerFaultError | errors.CustomerSetupError):
-                self._authorization.forget(connection)
             raise
 
-    def _is_current(self, request: _Request, refusal: errors.CustomerSetupError) -> bool:
+    def _is_current(self, request: _Request, refusal: errors.AppError) -> bool:
         """Return whether a refusal still applies to the connection as it is now.
 
-        The connection in memory may have been out of date, because not every change raises the
-        revocation counter. If another refusal applies now, this method raises that one.
+        The key and the connection in memory may have been out of date. If another refusal applies
+        now, this method raises that one.
         """
         try:
             _, connection = self._authorization.authorize_issuance(

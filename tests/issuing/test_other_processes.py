@@ -2,6 +2,7 @@
 over.
 """
 
+import itertools
 from collections.abc import Iterator
 
 import pytest
@@ -63,3 +64,55 @@ def test_a_role_that_was_made_again_and_not_proven_is_refused_in_words(world, kn
     assert (
         refused["detail"] == "The role was deleted and made again since it was proven; verify it."
     )
+
+
+STOPS = {
+    "connection": (lambda world, connection, _: world.suspend(connection), 409),
+    "deletion": (
+        lambda world, connection, _: world.admin("DELETE", path_of(connection), expect=204),
+        404,
+    ),
+    "key": (
+        lambda world, _, key: world.admin("DELETE", f"/v1/api-keys/{key['id']}", expect=204),
+        401,
+    ),
+}
+
+
+FAULTS = "throttle", "policy", "old proof"
+
+
+@pytest.mark.parametrize("case", [*itertools.product(FAULTS, STOPS)], ids="-".join)
+def test_what_was_stopped_elsewhere_is_refused_although_no_issuance_succeeds_here(
+    world, another, faults, by_hand, case
+):
+    """A process learns of revocations with its commits, and a request that fails has none."""
+    fault, stopped = case
+    tenant = world.tenant()
+    connection = world.connect(tenant, world.role(tenant))
+    body = {"name": "a program", "scopes": ["credentials:issue"], "tenant_id": tenant["id"]}
+    made = world.admin("POST", "/v1/api-keys", body, expect=201)
+    there = Api(another, made["key"])
+    ask = {"duration_seconds": 901}
+    if fault == "policy":
+        ask["session_policy"] = {"Version": "2012-10-17", "Statement": "v1"}
+    else:
+        faults.add("throttle", role_arn=connection["role_arn"])
+    if fault == "old proof":
+        by_hand(
+            "UPDATE connections SET verified_at = '2020-01-01 00:00:00' WHERE role_arn = :arn",
+            arn=connection["role_arn"],
+        )
+    failing = there.raw("POST", path_of(connection, "/credentials"), ask)
+    assert failing.status_code in {422, 503}, failing.json
+    stop, status = STOPS[stopped]
+    stop(world, connection, made)
+    for calls in (5, 0):
+        before = len(world.calls_for(connection["role_arn"]))
+        answer = there.raw("POST", path_of(connection, "/credentials"), ask)
+        assert answer.status_code == status, answer.json
+        assert len(world.calls_for(connection["role_arn"])) - before <= calls
+    if stopped == "key":
+        actions = [event["action"] for event in world.audit(tenant_id=tenant["id"])]
+        later = actions[: actions.index("api_key.revoked")]
+        assert later == ["credentials.refused"], "of the one that AWS was still asked for"
