@@ -46,6 +46,7 @@ from app.api.kit.schemas import (
 )
 from app.connections.listing import ConnectionFilter
 from app.diagnosis.diagnosis import Diagnosis
+from app.errors import RoleNotAllowedError
 from app.idempotency.attempts import Effect
 from app.identity import ApiKeyPrincipal
 from app.ids import ACCOUNT_ID, ROLE_ARN_PATTERN
@@ -251,7 +252,12 @@ def create_connection(body: JsonObject, tenant_id: UUID) -> Connection:
     account on the same schedule, and answers `pending`. AWS gives the same answer for an absent
     role and for one that refuses.
     """
-    return services.connections.create(_trying_a_role(tenant_id), tenant_id, **body)
+    try:
+        return services.connections.create(_trying_a_role(tenant_id), tenant_id, **body)
+    except RoleNotAllowedError as error:
+        if "account_id" in body:  # the field that the client sent
+            error.errors = {"account_id": [error.detail]}
+        raise
 
 
 @bp.operation("GET", _ALL, "connections:read", _ConnectionPage, takes=ConnectionQuery)

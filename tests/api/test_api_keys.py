@@ -38,6 +38,11 @@ def test_a_new_key_works_and_a_revoked_one_does_not_and_both_are_in_the_audit_lo
     assert events[:2] == [("api_key.revoked", made["id"]), ("api_key.created", made["id"])]
 
 
+def test_a_text_where_a_list_of_scopes_belongs_is_called_no_list(world):
+    refused = make(world, scopes="tenants:read", expect=422)
+    assert refused["errors"] == {"scopes": ["Not a valid list."]}
+
+
 def test_an_expiry_lies_ahead(world):
     refused = make(world, expires_at="2020-01-01T00:00:00Z", expect=422)
     assert refused["errors"] == {"expires_at": ["This time has passed."]}

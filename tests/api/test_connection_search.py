@@ -48,6 +48,7 @@ def test_a_connection_is_made_with_one_well_formed_arn_or_account(world):
         assert set(problem["errors"]) <= {"role_arn", "account_id"}
     vendors = find_in_account(world, tenant, "111122223333", expect=422)
     assert vendors["code"] == "role_not_allowed"
+    assert vendors["errors"] == {"account_id": [vendors["detail"]]}
     assert world.admin("GET", path)["items"] == []
 
 

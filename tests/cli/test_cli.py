@@ -77,6 +77,10 @@ def every_verb():
             yield str(command.name), command
 
 
+def test_no_library_adds_a_command_that_would_print_an_empty_document(app):
+    assert "openapi" not in app.cli.commands
+
+
 def test_every_command_has_a_help_text_and_an_example_and_answers_in_json_too():
     """The help text's first sentence fits into the list of commands."""
     for command in (*COMMANDS, *dict(every_verb()).values()):

@@ -169,6 +169,8 @@ class RestApi(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no 
             "servers": [{"url": url}],
         }
         super().__init__(app, spec_kwargs=about)
+        # flask-smorest's commands would print a document without the resources, described later
+        app.cli.commands.pop("openapi")
         error_answers.register(app)  # replaces flask-smorest's handler
         app.add_url_rule("/openapi.json", "openapi", self.document)
         self.register_converter(UUIDConverter, lambda _: openapi.UUID_PARAMETER)

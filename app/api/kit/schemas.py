@@ -214,7 +214,8 @@ class Strict(Schema):
         if isinstance(data, Mapping):
             for name, field in self.fields.items():
                 value, most = data.get(name), _longest(field)
-                if isinstance(value, str | list) and len(value) > most:
+                measured = list if isinstance(field, fields.List) else str | list
+                if isinstance(value, measured) and len(value) > most:
                     problems[name] = [f"Must not be longer than {most}."]
         if problems:
             raise ValidationError(problems)
