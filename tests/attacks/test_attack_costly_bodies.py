@@ -57,7 +57,9 @@ def given():
     kinds = [Strict]  # the application is loaded, and with it every schema
     for kind in kinds:
         kinds += kind.__subclasses__()
-    return ((kind, name) for kind in kinds for name in kind().fields)
+    return (
+        (kind, field.data_key or name) for kind in kinds for name, field in kind().fields.items()
+    )
 
 
 @on_postgresql

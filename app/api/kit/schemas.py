@@ -212,7 +212,8 @@ class Strict(Schema):
         """Refuse values that are too long, before each of their items costs time."""
         problems = {}
         if isinstance(data, Mapping):
-            for name, field in self.fields.items():
+            for attribute, field in self.fields.items():
+                name = field.data_key or attribute
                 value, most = data.get(name), _longest(field)
                 measured = list if isinstance(field, fields.List) else str | list
                 if isinstance(value, measured) and len(value) > most:
