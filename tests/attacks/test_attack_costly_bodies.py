@@ -69,8 +69,6 @@ def test_every_list_and_every_text_of_every_request_has_a_length_that_is_counted
     for kind, name in found:
         for value in (["x"] * 10_001, "x" * 10_001):
             errors = kind().validate({name: value})
-            if errors.get(name) == ["Not a valid list."]:  # a text, which has no items
-                continue
             assert list(errors) == [name], f"{kind.__name__}.{name}"
             assert errors[name][0].startswith("Must not be longer than "), (
                 f"{kind.__name__}.{name}: {errors}"

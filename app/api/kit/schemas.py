@@ -214,9 +214,10 @@ class Strict(Schema):
         if isinstance(data, Mapping):
             for attribute, field in self.fields.items():
                 name = field.data_key or attribute
-                value, most = data.get(name), _longest(field)
-                measured = list if isinstance(field, fields.List) else str | list
-                if isinstance(value, measured) and len(value) > most:
+                value = data.get(name)
+                is_no_list = isinstance(value, str) and isinstance(field, fields.List)
+                most = _LONGEST if is_no_list else _longest(field)
+                if isinstance(value, str | list) and len(value) > most:
                     problems[name] = [f"Must not be longer than {most}."]
         if problems:
             raise ValidationError(problems)
