@@ -24,6 +24,8 @@ Cause = Literal[
 # every other request of the process.
 _MOST_COMPARED = 1_000
 _MOST_CHARACTERS = 10_240  # maximum in these rights; AWS's limit ignores white space
+# Maximum in all pairs: an answer repeats a resource of 5,000 characters for each of 500 actions.
+_MOST_ANSWERED = 100_000
 
 
 @dataclass(frozen=True)
@@ -104,13 +106,16 @@ def beyond(
     reads_itself = {"Effect": "Allow", "Action": list(READS_ITSELF), "Resource": role.text}
     asked_for = _AskedFor(_allowing([*statements, reads_itself]))
     result = []
-    pairs = characters = 0
+    pairs = characters = answered = 0
     for name, document in policies.inline.items():
         allowed = _allowed_by(document)
         for actions, resources, _ in allowed or ():
             pairs += len(actions) * len(resources)
-            characters += len("".join(actions + resources))
-        if allowed is None or pairs > _MOST_COMPARED or characters > _MOST_CHARACTERS:
+            of_actions, of_resources = len("".join(actions)), len("".join(resources))
+            characters += of_actions + of_resources
+            answered += of_actions * len(resources) + of_resources * len(actions)
+        is_large = characters > _MOST_CHARACTERS or answered > _MOST_ANSWERED
+        if allowed is None or pairs > _MOST_COMPARED or is_large:
             result.append(Beyond(name))
             continue
         for rights_of_statement in allowed:

@@ -3,13 +3,15 @@
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 import time_machine
+from sqlalchemy import select
 
 from app.clock import now
 from app.idempotency import attempts
+from app.store.models import IdempotentRequest
 from tests.support.cast import path_of
 
 REASON = {"reason": "a test"}
@@ -126,6 +128,19 @@ def test_a_retry_after_a_kill_answers_what_was_made_as_it_is_now(world, company,
         again = sent(world.admin, "/v1/tenants", body, key)
     assert (again.status_code, again.headers["Idempotency-Replayed"]) == (201, "true")
     assert again.get_json() == made | {"name": f"{company} renamed"}
+    assert count_of(world, company) == 1
+
+
+def test_a_retry_after_an_answer_that_is_too_large_to_keep_answers_what_was_made(world, company):
+    key = str(uuid4())
+    body = {"name": company, "accounts": [f"{number:012}" for number in range(2_000)]}
+    first, second = (sent(world.admin, "/v1/tenants", body, key) for _ in range(2))
+    assert len(first.data) > 16 * 1024
+    assert (first.status_code, second.status_code) == (201, 201)
+    assert second.get_json()["id"] == first.get_json()["id"]
+    with world.services.db.read() as db:
+        kept = select(IdempotentRequest.answer).filter_by(tenant_id=UUID(first.get_json()["id"]))
+        assert db.scalars(kept).all() == [None]
     assert count_of(world, company) == 1
 
 

@@ -133,6 +133,13 @@ def test_of_a_thousand_rights_each_is_compared_and_of_more_none():
     assert found == [Beyond("first", "s3:B", "r"), Beyond("full"), Beyond("last")]
 
 
+def test_an_answer_repeats_no_more_than_a_hundred_thousand_characters():
+    """A resource of 5,000 characters beside 500 actions would make megabytes."""
+    actions = [f"s3:A{number}" for number in range(500)]
+    role = RolePolicies({"long": {"Statement": allow(actions, "x" * 5_000)}}, ())
+    assert beyond(role, [allow("s3:B", "*")], (), ROLE) == [Beyond("long")]
+
+
 def test_text_is_compared_up_to_aws_own_limit():
     """AWS does not count white space, so a policy may hold 131,072 characters."""
     role = {

@@ -22,6 +22,7 @@ from app.limits.request_costs import STOP, price_of
 Again = Callable[[Effect], Any]
 
 HEADER = "Idempotency-Key"
+_STORED_MAX = 16 * 1024  # bytes; a tenant can store 20,000 answers a day
 _CHARACTERS = "[!#-~][ !#-~]{0,254}"
 _KEY = re.compile(rf'(?P<quote>"?)(?P<key>{_CHARACTERS})(?P=quote)', re.ASCII)
 _PARAMETER = {
@@ -80,7 +81,9 @@ def once(view: View, again: Again | None) -> View:
         except Exception:
             services.idempotency.end(begun, None)
             raise
-        services.idempotency.end(begun, StoredAnswer(response.status_code, response.get_data()))
+        # If a large answer is not stored, a retry is answered with what was changed
+        answer = StoredAnswer(response.status_code, response.get_data())
+        services.idempotency.end(begun, answer if len(answer.body) <= _STORED_MAX else None)
         if begun.earlier is not None:
             response.headers["Idempotency-Replayed"] = "true"
         return response
