@@ -37,7 +37,8 @@ _SLOW_MS = 1000
 _ATTEMPTS = 20  # most attempts that a delivery's log keeps
 _SHOWN = 1024  # bytes of an answer that the log keeps
 _GONE = 410
-_DOWN = (429, 502, 503, 504)
+# Not 429: one tenant's events may use up what the endpoint accepts from all
+_DOWN = (502, 503, 504)
 _SUBJECTS = 8  # an endpoint that refuses events of more subjects counts as down
 
 

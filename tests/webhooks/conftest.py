@@ -30,7 +30,7 @@ class Receiver:
     def __init__(self):
         self.answers, self.got, self.tried = {}, [], []
         self.arrived = []  # path, tenant's id and time of each request
-        self.refused = set()  # the ids of tenants whose events it answers with 500
+        self.refused = {}  # the answers to the events of tenants, by their ids
         self.hangs, self._closed = set(), threading.Event()  # paths that do not answer
         receiver = self
 
@@ -42,8 +42,7 @@ class Receiver:
                 if self.path in receiver.hangs:
                     receiver._closed.wait(60)
                 answer = receiver.answers.get(self.path, 204)
-                if tenant_id in receiver.refused:
-                    answer = 500
+                answer = receiver.refused.get(tenant_id, answer)
                 status, headers, text = answer if isinstance(answer, tuple) else (answer, {}, b"")
                 receiver.tried.append(self.path)
                 if 200 <= status < 300:

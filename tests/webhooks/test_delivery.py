@@ -275,7 +275,7 @@ def test_what_one_tenant_missed_is_counted_though_others_got_theirs(services, re
     endpoint, _ = endpoint_of(services, receiver, types=kinds)
     first, second = tenants(services, "Acme", "Other")
     deliver(services)
-    receiver.refused.add(str(first.id))
+    receiver.refused[str(first.id)] = 500
     services.tenants.suspend(OPERATOR, first.id, reason="away")
     deliver(services)
     clock.shift(timedelta(hours=3))
@@ -390,11 +390,12 @@ def test_a_delivery_that_is_asked_for_while_a_killed_worker_has_it_comes_again(
     assert len(deliver(services)) == 1
 
 
-def test_a_tenant_whose_events_are_refused_delays_no_other(services, receiver, clock):
+@pytest.mark.parametrize("status", [429, 500])
+def test_a_tenant_whose_events_are_refused_delays_no_other(services, receiver, clock, status):
     endpoint_of(services, receiver)
     poisoned, other = tenants(services, "Poisoned", "Other")
     deliver(services)
-    receiver.refused.add(str(poisoned.id))
+    receiver.refused[str(poisoned.id)] = status
     for number in range(6):
         services.tenants.change(OPERATOR, poisoned.id, {"name": f"Poisoned {number}"})
         deliver(services)
