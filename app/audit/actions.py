@@ -217,7 +217,7 @@ ENDPOINT_CREATED = Action(
 ENDPOINT_CHANGED = Action(
     "webhook_endpoint.changed",
     "A webhook endpoint's URL, types, description or status were changed.",
-    details.EndpointDescription,
+    details.EndpointChange,
     is_sent=False,
 )
 ENDPOINT_SECRET_ROTATED = Action(

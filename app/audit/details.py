@@ -193,11 +193,17 @@ class EndpointDescription(EndpointReference):
     endpoint_status: str
 
 
+class EndpointChange(EndpointDescription):
+    was: str
+
+
 class EndpointRecovery(EndpointReference):
     events: int
 
 
 class EndpointDisabling(EndpointReference):
+    was: str
+    endpoint_status: str
     because: str
 
 
@@ -222,7 +228,7 @@ _MEANINGS = {
     "name": "The name of the tenant or of the API key.",
     "reference": "The vendor's own id of the tenant.",
     "accounts": "How many accounts the tenant declares. `null`: its roles may be in any account.",
-    "was": "The status of the tenant or the connection before this event.",
+    "was": "The status of the tenant, the connection or the webhook endpoint before this event.",
     "reason": "The reason that was given. A key of the tenant reads `null` for the vendor's.",
     "connections_deleted": "How many connections were deleted with the tenant.",
     "api_keys_revoked": "How many API keys were revoked with the tenant.",

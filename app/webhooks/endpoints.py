@@ -12,8 +12,7 @@ from uuid import UUID
 from sqlalchemy import Select, exists, func, select
 
 from app.audit import actions
-from app.audit.details import EndpointDescription
-from app.audit.events import Action
+from app.audit.details import EndpointChange, EndpointDescription
 from app.clock import now
 from app.concurrency.gevent import spawn
 from app.concurrency.places import without_places
@@ -90,7 +89,8 @@ class Endpoints:
             )
             db.add(endpoint)
             db.flush()
-            _record(db, principal, actions.ENDPOINT_CREATED, endpoint)
+            described = _described(endpoint)
+            actions.ENDPOINT_CREATED.record(db, principal.actor, described, endpoint.tenant_id)
             return endpoint, secret
 
     def list(self, principal: Maker, *, limit: int, after: UUID | None) -> Page[WebhookEndpoint]:
@@ -125,7 +125,7 @@ class Endpoints:
         with self._db.write(principal) as db:
             endpoint = one_seen_by(db, principal, endpoint_id, lock=True)
             endpoint.by_vendor = endpoint.by_vendor and principal.is_vendor
-            status = fields.pop("status", endpoint.status)
+            was, status = endpoint.status, fields.pop("status", endpoint.status)
             for name, value in fields.items():
                 setattr(endpoint, name, value)
             if "url" in fields:
@@ -139,7 +139,8 @@ class Endpoints:
                 _begin_again(endpoint)
             elif status != endpoint.status:
                 disable(endpoint, DisabledBecause.ASKED)
-            _record(db, principal, actions.ENDPOINT_CHANGED, endpoint)
+            change: EndpointChange = {"was": was, **_described(endpoint)}
+            actions.ENDPOINT_CHANGED.record(db, principal.actor, change, endpoint.tenant_id)
             return endpoint, missed
 
     @until_committed
@@ -258,14 +259,11 @@ def one_seen_by(
     return one_or_not_found(db, query.with_for_update(key_share=True) if lock else query)
 
 
-def _record(
-    db: Session, principal: Maker, action: Action[EndpointDescription], endpoint: WebhookEndpoint
-) -> None:
-    """Record an event about the endpoint, without the path of its URL, which may be a secret."""
-    details: EndpointDescription = {
+def _described(endpoint: WebhookEndpoint) -> EndpointDescription:
+    """Describe the endpoint in an event, without the path of its URL, which may be a secret."""
+    return {
         "webhook_endpoint_id": str(endpoint.id),
         "host": parse(endpoint.url).name,
         "types": endpoint.types,
         "endpoint_status": endpoint.status,
     }
-    action.record(db, principal.actor, details, endpoint.tenant_id)

@@ -141,12 +141,18 @@ def _refused(endpoint: WebhookEndpoint, outcome: Outcome) -> list[str] | None:
 
 
 def _disable(db: Session, endpoint: WebhookEndpoint, because: DisabledBecause) -> None:
+    was = endpoint.status
     disable(endpoint, because)
     logger.warning("webhook_endpoint.disabled", endpoint_id=str(endpoint.id), because=because)
     actions.ENDPOINT_DISABLED.record(
         db,
         WORKER,
-        {"webhook_endpoint_id": str(endpoint.id), "because": because},
+        {
+            "webhook_endpoint_id": str(endpoint.id),
+            "was": was,
+            "endpoint_status": endpoint.status,
+            "because": because,
+        },
         endpoint.tenant_id,
     )
 

@@ -45,6 +45,12 @@ def test_a_change_of_a_connections_status_has_the_old_one_and_the_version():
         if {"was", "version"} <= {*action.schema["required"]}
     }
     assert with_both == {f"connection.{change}" for change in changes.split()}
+    with_the_old_one = {
+        name for name, action in ACTIONS.items() if "was" in action.schema["required"]
+    }
+    others = {"tenant.suspended", "tenant.resumed", "tenant.deleted"}
+    others |= {"webhook_endpoint.changed", "webhook_endpoint.disabled"}
+    assert with_the_old_one == with_both | others
 
 
 def test_each_action_has_a_name_of_its_own_and_is_written_somewhere():
