@@ -210,7 +210,7 @@ def attack_with_an_open_role(admin: Api, sandbox_url: str, globex: dict[str, Any
     path = f"/v1/tenants/{globex['id']}/connections"
     insecure = admin("POST", path, {"role_arn": role["Arn"]}, expect=201)
     show_proof(insecure)
-    expect(insecure["status"] == "insecure", "a role that accepts strangers must be insecure")
+    expect(insecure["status"] == "insecure", "a role that accepts others must be insecure")
     show_refusal(admin, insecure)
     fact("why", insecure["why"])
 

@@ -19,7 +19,7 @@ def stack_of(connection, name):
 
 
 def test_what_the_role_itself_shows_counts_for_more(visitor):
-    """It lets strangers in, so it is there."""
+    """It lets others in, so it is there."""
     customer, kit = visitor.customer_and_kit()
     visitor.paste(f"arn:aws:iam::{customer.account}:role/{kit['role_name']}")
     [made] = visitor.connections()

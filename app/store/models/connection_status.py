@@ -71,7 +71,7 @@ SEE_VERIFICATION = {
     ConnectionStatus.PENDING: "Its role is not proven yet; see verification.",
     ConnectionStatus.BROKEN: "Its role can't be assumed any more; see verification.",
     ConnectionStatus.ENDED: "Its access has ended, as the customer set.",
-    ConnectionStatus.INSECURE: "Its role lets strangers in; see verification.",
+    ConnectionStatus.INSECURE: "Its role lets others in; see verification.",
 }
 # The first entry whose checks have all failed describes the failure. `{now}` is replaced by " now"
 # if the connection was proven before, and by nothing otherwise.

@@ -110,7 +110,7 @@ _CHECKED = "All checks passed."
 _LATER_STEPS = (
     ("Role found", "It is in the account that its ARN names."),
     ("Your External ID accepted", "The role accepted your External ID."),
-    ("Strangers refused", "It refused us without your External ID, and with another one."),
+    ("Others refused", "It refused us without your External ID, and with another one."),
     ("Connected", _CHECKED),
 )
 _WITH_A_STACK = (("Your stack", "We know which role to try."), *_LATER_STEPS)
@@ -181,7 +181,7 @@ class Progress(NamedTuple):
 
     @property
     def lets_in(self) -> str | None:
-        """A description of how the role lets strangers in.
+        """A description of how the role lets others in.
 
         None if the role lets none in, or if the latest proof does not show how.
         """
@@ -367,7 +367,7 @@ def counted(counts: Counts) -> list[tuple[str, ConnectionStatus, int, ListPositi
 # In a rotation: each step's name, and its note when it is done.
 _ROTATION_STEPS = (
     ("New External ID", "It is shown below."),
-    ("Role updated", "It accepts your new External ID, and refuses strangers."),
+    ("Role updated", "It accepts your new External ID, and refuses others."),
     ("New one in use", "Only the new one is used."),
     ("Old one removed", ""),
 )
