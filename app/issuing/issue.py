@@ -128,9 +128,7 @@ class CredentialIssuer:
             current_time = timestamp()
             patience = deadline - time.monotonic() - _COMMIT_SECONDS
             if current_time >= connection.proven_until:
-                self._authorization.forget(principal, connection_key)
-                self._authorization.authorize_issuance(principal, connection_key)
-                self._authorization.renew_proof(connection_key, patience)
+                self._renew_proof(principal, connection_key, patience)
                 continue  # proof renewed
             request = _Request(principal, connection, duration, policy, reason)
             try:
@@ -150,6 +148,13 @@ class CredentialIssuer:
                 return Issued(session, connection.grant.role_arn.text)
             # race lost
         raise errors.StoreUnavailableError("Too much is changing right now; try again in a moment.")
+
+    def _renew_proof(
+        self, principal: ApiKeyPrincipal, connection_key: ConnectionKey, patience: float
+    ) -> None:
+        self._authorization.forget(principal, connection_key)
+        self._authorization.authorize_issuance(principal, connection_key)
+        self._authorization.renew_proof(connection_key, patience)
 
     def _session(
         self, request: _Request, patience: float, current_time: float
