@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 from app.config import Config
 from app.ids import Broker, new_id
-from app.proofs.schedule import Interval, next_slot, routine_proofs_a_second
+from app.proofs.schedule import ProofInterval, next_slot, routine_proofs_a_second
 from bench.goals import DRIFT
 from bench.stage import Stage
 
@@ -37,7 +37,7 @@ def measure(stage: Stage) -> None:
         region="us-east-1",
         sts_budget=_BUDGET,
     )
-    interval = Interval.for_connections(
+    interval = ProofInterval.for_connections(
         config.proofs.reprove_every, _CONNECTIONS, routine_proofs_a_second(config.proofs)
     )
     hours = sorted(_unnoticed(interval))
@@ -51,7 +51,7 @@ def measure(stage: Stage) -> None:
     stage.findings.results.append(DRIFT.judge(f"{p99:.2f} h", round(p99, 2), values={"hours": p99}))
 
 
-def _unnoticed(interval: Interval) -> Iterator[float]:
+def _unnoticed(interval: ProofInterval) -> Iterator[float]:
     """Yield for each role the hours from its loosening to the beginning of its next proof."""
     began = datetime(2026, 1, 1, tzinfo=UTC)
     every = timedelta(seconds=interval.seconds)

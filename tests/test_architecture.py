@@ -200,7 +200,7 @@ VAGUE = re.compile("found|told|said|seen|one|made|wanted|known|at|it|them|what|t
 # Names that other names have replaced: a word has one meaning in the whole program.
 GONE = re.compile(
     "epoch|EpochHistory|known_since|valid_at|caller_kind|CallerKind|admit|pace|Pace|lanes?"
-    "|shelf_life|ShelfLife|pairing|Turns|SingleMachineWorker|KeptCheck|FleetMetrics|fleet_metrics"
+    "|shelf_life|ShelfLife|pairing|Turns|SingleMachineWorker|KeptCheck|Interval|FleetMetrics|fleet_metrics"
 )
 
 

@@ -175,7 +175,7 @@ class Ending(NamedTuple):
                 Lock.MAKING.hold(db)
         lock_ids = db.scalars(self.lock_ids).all()
         if lock_ids:
-            Lock.CALLER.hold(db, *filter(None, [*lock_ids, self.writer.lock_id]))
+            Lock.PRINCIPAL.hold(db, *filter(None, [*lock_ids, self.writer.lock_id]))
         self.writer.reauthorize(db)
         if not lock_ids:
             raise NotFoundError

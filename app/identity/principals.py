@@ -129,7 +129,7 @@ class ApiKeyPrincipal(Principal):
         waits for this transaction. This transaction waits for a revocation that began before, and
         then sees it.
         """
-        Lock.CALLER.share(db, self.lock_id)
+        Lock.PRINCIPAL.share(db, self.lock_id)
         key = select(ApiKey.id).where(
             ApiKey.id == self.key_id, key_is_live(), _OF_NO_DELETED_TENANT
         )
@@ -194,7 +194,7 @@ class LinkPrincipal(Principal):
 
         Raises NotFoundError if the link is revoked or expired, or its tenant is not active.
         """
-        Lock.CALLER.share(db, self.tenant_scope)
+        Lock.PRINCIPAL.share(db, self.tenant_scope)
         link = live_links().where(OnboardingLink.id == self.link_id)
         if db.scalar(link.with_only_columns(OnboardingLink.id)) is None:
             raise NotFoundError

@@ -117,7 +117,7 @@ def tenant_of_token(db: Session, token: TokenIds, *, lock: bool) -> Tenant:
     if token.link_id is not None:
         if lock:
             # A revocation of the link waits for this transaction, as for a request of its page
-            Lock.CALLER.share(db, tenant_id)
+            Lock.PRINCIPAL.share(db, tenant_id)
         # The token of an expired link stays valid, because launched stacks keep it for years.
         link = select(OnboardingLink.id).where(
             OnboardingLink.id == token.link_id, OnboardingLink.revoked_at.is_(None)

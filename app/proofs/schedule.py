@@ -33,7 +33,7 @@ _LATE = timedelta(seconds=30)  # delay of the proof after an end of access, beca
 _COUNTED_EVERY = 60.0  # seconds between two counts of the connections
 
 
-class Interval(NamedTuple):
+class ProofInterval(NamedTuple):
     """The interval between two routine proofs of a connection.
 
     It is REPROVE_EVERY, or longer if there are too many connections for the STS budget.
@@ -46,7 +46,7 @@ class Interval(NamedTuple):
     @classmethod
     def for_connections(
         cls, configured: int, connections: int, proofs_a_second: float
-    ) -> "Interval":
+    ) -> "ProofInterval":
         """Return the interval for this number of connections.
 
         It grows in steps of a quarter of REPROVE_EVERY. A change of the interval moves the slots of
@@ -70,11 +70,11 @@ class RoutineInterval:
     def __init__(self, db: Database, config: Config) -> None:
         self._db = db
         self._proofs_a_second = routine_proofs_a_second(config.proofs)
-        self._interval = Interval(config.proofs.reprove_every, config.proofs.reprove_every)
+        self._interval = ProofInterval(config.proofs.reprove_every, config.proofs.reprove_every)
         self._until = 0.0
         self._counting = threading.Lock()
 
-    def current(self) -> Interval:
+    def current(self) -> ProofInterval:
         """Return the current interval. Raises StoreUnavailableError.
 
         It reads the database, so call it outside of transactions.
@@ -89,7 +89,9 @@ class RoutineInterval:
         with self._db.read(long=True) as db:
             connections = db.scalar(routine) or 0
         before = self._interval
-        interval = Interval.for_connections(before.configured, connections, self._proofs_a_second)
+        interval = ProofInterval.for_connections(
+            before.configured, connections, self._proofs_a_second
+        )
         if interval.seconds not in {before.seconds, interval.configured}:
             logger.warning(
                 "proofs.slowed",
@@ -162,7 +164,7 @@ def next_slot(connection_id: UUID, checked_at: datetime, seconds: int) -> dateti
 
 
 def schedule_next(
-    connection: Connection, proof: Proof, interval: Interval, *, restarts: bool
+    connection: Connection, proof: Proof, interval: ProofInterval, *, restarts: bool
 ) -> None:
     """Schedule the proof that follows this one. `restarts`: the schedule starts again.
 

@@ -30,7 +30,7 @@ from app.ids import Grant
 from app.permissions.permission_sets import PermissionSets
 from app.proofs.calls_and_verdict import ProofCheck, ProofFinding, check_of, prove, prove_routinely
 from app.proofs.canary import Canary, Sight
-from app.proofs.schedule import Interval, schedule_next
+from app.proofs.schedule import ProofInterval, schedule_next
 from app.proofs.trust_checks import UNREADABLE, judge, named_external_ids, without_its_text
 from app.rotation.rotations import settle
 from app.rotation.switch import (
@@ -72,7 +72,7 @@ class Verification:
     """Proves connections and stores the verdicts."""
 
     _db: Database
-    _interval: Callable[[], Interval]
+    _interval: Callable[[], ProofInterval]
     _canary: Canary
     _sets: PermissionSets
     _sts: Sts
@@ -286,7 +286,7 @@ class _VerdictStorage:
     trigger: Trigger
     checked_at: datetime = field(default_factory=now)
 
-    def store(self, interval: Interval, sets: PermissionSets) -> None:
+    def store(self, interval: ProofInterval, sets: PermissionSets) -> None:
         db, connection = self.db, self.connection
         due_at, due_for = connection.due_at, connection.due_for
         self.finding = store_checks(db, self.actor, connection, self.answers, self.checked_at)

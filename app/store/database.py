@@ -145,7 +145,7 @@ class Lock(enum.IntEnum):
 
     # The value is the first of the advisory lock's two numbers
     MAKING = 7301  # shared: creates a key or a link; exclusive: keeps families from growing
-    CALLER = 7302  # shared: a principal writes; exclusive: the principal is being revoked
+    PRINCIPAL = 7302  # shared: a principal writes; exclusive: the principal is being revoked
     TENANT = 7303  # protects the tenant's row
     CONNECTION = 7304  # protects the connection's row
     ENDPOINTS = 7305  # protects the number of the vendor's webhook endpoints
@@ -164,7 +164,7 @@ class Lock(enum.IntEnum):
     def _take(self, db: Session, function: str, subjects: tuple[UUID, ...]) -> None:
         """Take the locks. Their second numbers are the random last bits of the subjects' ids."""
         if db.get_bind().dialect.name == "postgresql":
-            most = _PRINCIPALS if self is Lock.CALLER else _ROWS
+            most = _PRINCIPALS if self is Lock.PRINCIPAL else _ROWS
             numbers = sorted({subject.int % most for subject in subjects}) or [0]
             query = text(
                 f"SELECT {function}({self.value}, number)"  # noqa: S608  constants

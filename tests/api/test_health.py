@@ -13,7 +13,7 @@ from app.clock import now
 from app.factory import create_app
 from app.health.heartbeats import Heartbeat
 from app.identity.scopes import ALL_SCOPES, Scope
-from app.proofs.schedule import Interval
+from app.proofs.schedule import ProofInterval
 from app.store.database import SYSTEM
 from app.store.models import BackgroundWorker, Connection, ConnectionStatus
 from tests.conftest import OPERATOR, make_config, publish_templates, with_settings
@@ -172,7 +172,7 @@ def test_a_connection_that_is_due_and_waits_degrades_readiness_and_one_at_rest_d
 def test_an_interval_that_grew_degrades_readiness_and_each_tenants_summary_has_it(
     deployment, monkeypatch
 ):
-    grown = Interval(configured=600, seconds=3300, connections=1000)
+    grown = ProofInterval(configured=600, seconds=3300, connections=1000)
     monkeypatch.setattr(deployment.services.proof_queue.interval, "current", lambda: grown)
     assert deployment.check_of("proofs") == {
         "name": "proofs",

@@ -30,7 +30,7 @@ from app.limits import counting_in_memory
 from app.onboarding import registrations as handling
 from app.onboarding.registrations import REFUSAL, MessagePlaces, Registrations
 from app.permissions import permission_sets
-from app.proofs.schedule import Interval, schedule_next
+from app.proofs.schedule import ProofInterval, schedule_next
 from app.store.database import SYSTEM, Database, Lock
 from app.store.models import (
     AuditEvent,
@@ -309,7 +309,7 @@ def test_a_role_that_was_proven_to_the_end_has_outlived_its_stack(desk):
         at = connection.due_since + timedelta(minutes=minutes) if minutes else now()
         proof = Proof(verdict=Verdict.PROVEN, checks=[], checked_at=at)
         restarts = connection.apply_verdict(proof, "AROAEXAMPLE")
-        schedule_next(connection, proof, Interval(3600, 3600), restarts=restarts)
+        schedule_next(connection, proof, ProofInterval(3600, 3600), restarts=restarts)
         assert connection.stack is expected, minutes
 
 
@@ -498,7 +498,7 @@ def test_a_message_waits_for_the_revocation_of_its_link(desk, page):
     stack = page.stack()
     with ThreadPoolExecutor(1) as pool:
         with desk.db.write(SYSTEM) as db:
-            Lock.CALLER.hold(db, desk.tenant_id)  # as a revocation does
+            Lock.PRINCIPAL.hold(db, desk.tenant_id)  # as a revocation does
             db.get_one(OnboardingLink, page.link.id).revoked_at = now()
             handling = pool.submit(desk.handle, stack.message(), "FAILED")
             until(lambda: waiting_for_locks(desk.db) or handling.done())

@@ -7,7 +7,7 @@ from functools import partial
 from app.ids import new_id
 from app.proofs.schedule import (
     _SETTLING,
-    Interval,
+    ProofInterval,
     first_after,
     next_search,
     next_slot,
@@ -78,14 +78,14 @@ def test_the_interval_grows_in_quarters_with_the_connections():
         (45_001, 5400),
         (360_000, 36_000),
     ):
-        assert Interval.for_connections(3600, number, 10) == (3600, seconds, number)
+        assert ProofInterval.for_connections(3600, number, 10) == (3600, seconds, number)
 
 
 def due_in(until, status=ConnectionStatus.VERIFIED, verdict=Verdict.PROVEN):
     """The seconds until the next proof of a connection that stays as it is."""
     it = Connection(id=new_id(), status=status, due_since=SINCE - DAY, access_until=until)
     proof = Proof(verdict=verdict, checked_at=SINCE, checks=[])
-    schedule_next(it, proof, Interval(3600, 3600), restarts=False)
+    schedule_next(it, proof, ProofInterval(3600, 3600), restarts=False)
     return (it.due_at - SINCE).total_seconds()
 
 
@@ -93,7 +93,7 @@ def test_a_search_that_a_clock_ahead_began_goes_on_at_once():
     it = Connection(id=new_id(), status=ConnectionStatus.PENDING, due_since=SINCE + DAY)
     it.tenant = Tenant()
     proof = Proof(verdict=Verdict.UNASSUMABLE, checked_at=SINCE, checks=[])
-    schedule_next(it, proof, Interval(3600, 3600), restarts=False)
+    schedule_next(it, proof, ProofInterval(3600, 3600), restarts=False)
     assert it.due_at - SINCE < timedelta(minutes=1)
 
 

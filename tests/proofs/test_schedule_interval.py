@@ -12,7 +12,12 @@ import structlog
 from app.clock import now
 from app.ids import RoleArn, new_id
 from app.limits.counting_in_memory import Rates
-from app.proofs.schedule import Interval, RoutineInterval, proofs_a_second, routine_proofs_a_second
+from app.proofs.schedule import (
+    ProofInterval,
+    RoutineInterval,
+    proofs_a_second,
+    routine_proofs_a_second,
+)
 from app.services import Services
 from app.store.models import Connection, Trigger
 from dev.stack import ROOT
@@ -80,7 +85,7 @@ def test_half_of_a_budget_of_100_carries_as_many_an_hour_as_the_guide_says(stran
         "sqlite://", sts_budget=100, stranger_role_arn=stranger and RoleArn.parse(stranger)
     )
     carried = [
-        Interval.for_connections(3600, number, routine_proofs_a_second(config.proofs)).seconds
+        ProofInterval.for_connections(3600, number, routine_proofs_a_second(config.proofs)).seconds
         for number in (most, most + 1000)
     ]
     assert carried == [3600, 4500]

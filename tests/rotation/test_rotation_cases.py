@@ -13,7 +13,7 @@ from app.clock import now
 from app.errors import NotFoundError
 from app.ids import first_id_at, new_external_id
 from app.limits import limits
-from app.proofs.schedule import Interval
+from app.proofs.schedule import ProofInterval
 from app.rotation.switch import plan_rotation
 from app.store.database import SYSTEM
 from app.store.models import Connection, ExternalIdRow, Rotation
@@ -538,7 +538,7 @@ def test_each_connection_is_tried_hourly_also_in_a_fleet_that_is_proven_every_te
     tenant, imported, monkeypatch
 ):
     interval = tenant.services.proof_queue.interval
-    monkeypatch.setattr(interval, "_interval", Interval(3600, 36_000))
+    monkeypatch.setattr(interval, "_interval", ProofInterval(3600, 36_000))
     monkeypatch.setattr(interval, "_until", math.inf)
     waiting, (older, _) = tenant.connection(), imported()
     tenant.after(minutes=20)

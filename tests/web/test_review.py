@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import BrowserContext
 
 from app.ids import RoleArn
-from app.proofs.schedule import Interval
+from app.proofs.schedule import ProofInterval
 from tests.attacks.evidence import on_sqlite
 from tests.client.people import served
 from tests.conftest import in_a_browser
@@ -142,7 +142,7 @@ def test_the_numbers_are_the_settings(visitor, visiting):
 
 def test_the_proof_is_repeated_as_often_as_it_is_in_so_large_a_fleet(visitor, monkeypatch):
     interval = visitor.world.services.proof_queue.interval
-    monkeypatch.setattr(interval, "current", lambda: Interval(3600, 39_599))
+    monkeypatch.setattr(interval, "current", lambda: ProofInterval(3600, 39_599))
     assert "repeated about every 11 hours." in answers(visitor)["proof"]
 
 
