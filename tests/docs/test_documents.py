@@ -83,6 +83,17 @@ def test_what_can_not_be_changed_later_is_linked_from_where_a_deployment_begins(
     assert f"]({BEFORE})" in (ROOT / "docs" / "deployment.md").read_text()
 
 
+def test_pages_that_are_read_at_night_and_the_readme_stay_short():
+    sizes = {
+        "README.md": 12,
+        "docs/install.md": 20,
+        "docs/monitoring.md": 20,
+        "docs/runbooks.md": 20,
+    }
+    for name, most in sizes.items():
+        assert len((ROOT / name).read_bytes()) <= most * 1024, name
+
+
 def test_the_pages_tables_are_as_their_contents_are_declared():
     settings, api = (page.read_text() for page in tables.PAGES)
     for page in (settings, api):
