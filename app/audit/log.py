@@ -89,8 +89,8 @@ class AuditLog:
         then sees only this tenant's events, and not all details of their actors. Raises
         NotFoundError for a filter with another tenant.
 
-        With a filter by API key or address, a page may be short or empty although more pages
-        follow.
+        With a filter by API key, address or `credentials.issued`, a page may be short or empty
+        although more pages follow.
 
         With `oldest_first`, the pages are a feed. Ids sort by creation, but transactions commit in
         another order. So the feed shows an event only when it is older, by the database's clock,
@@ -98,11 +98,16 @@ class AuditLog:
         consumer that continues from its last event misses none. Raises ValidationFailedError for a
         filter without an index, because an empty page would have no last event to continue from.
         """
-        if oldest_first and event_filter.unindexed:
+        unindexed = event_filter.unindexed
+        if oldest_first and unindexed:
             raise ValidationFailedError(after=_FEED_HAS_ALL)
         if tenant_scope is not None and event_filter.tenant_id not in {None, tenant_scope}:
             raise NotFoundError
         event_filter = event_filter._replace(tenant_id=event_filter.tenant_id or tenant_scope)
+        if ISSUED in event_filter.actions and not oldest_first:
+            # The index by action omits issuances, so a tenant's refusals would all be read
+            unindexed.append(AuditEvent.action.in_(event_filter.actions))
+            event_filter = event_filter._replace(actions=())
         with self._db.read(long=True) as db:
             # Before any table is read: on SQLite the first read fixes what all others see
             low, high = _ids(db, event_filter, after, oldest_first=oldest_first)
@@ -111,11 +116,11 @@ class AuditLog:
             query, either = _matching(db, event_filter, oldest_first=oldest_first)
             query = query.where(AuditEvent.id < high)
             last = None
-            if event_filter.unindexed:
+            if unindexed:
                 last = _end_of_window(db, query.where(AuditEvent.id > low))
             events = page(
                 db,
-                query.where(AuditEvent.id > (last or low), *event_filter.unindexed),
+                query.where(AuditEvent.id > (last or low), *unindexed),
                 AuditEvent.id,
                 limit=limit,
                 after=None,
