@@ -126,7 +126,7 @@ PROVEN = {
 }
 
 
-def test_a_role_that_refuses_both_strangers_is_proven(world):
+def test_a_role_that_refuses_both_other_calls_is_proven(world):
     for name, policy in PROVEN.items():
         with case(name):
             tenant = world.tenant("Careful")

@@ -56,7 +56,7 @@ def test_a_customer_signs_up_connects_comes_back_and_leaves(example, chromium):
         assert "Traceback" not in (example.data / "product.log").read_text()
 
 
-def test_the_product_refuses_strangers_and_every_block_of_the_page_runs(example):
+def test_the_product_refuses_anybody_else_and_every_block_of_the_page_runs(example):
     """Strangers are webhooks that are not Deputy's, and forms without a customer."""
     url = example.product
     assert requests.post(f"{url}/webhooks/deputy", json={}, timeout=30).status_code == 400

@@ -213,7 +213,7 @@ def written(warm, here, statement):
     )
 
 
-def test_what_is_taken_away_by_hand_is_not_issued_on(warm_up, here, by_hand):
+def test_what_is_revoked_by_hand_is_not_issued_on(warm_up, here, by_hand):
     for what, (statement, expected) in BY_HAND.items():
         with case(what):
             loser = warm_up()
@@ -252,7 +252,7 @@ def test_old_memory_does_not_count_with_a_new_look_at_something_else(warm, app, 
 
 
 @pytest.mark.parametrize("what", ["key gone", "connection broken"])
-def test_what_is_taken_away_in_the_middle_of_a_look_is_not_believed(
+def test_a_look_in_whose_middle_something_is_revoked_is_not_believed(
     warm, here, config, by_hand, what
 ):
     """Right after the first of the reads, whichever that is; so the revocation counter must come
@@ -312,7 +312,7 @@ def test_issuing_goes_on_though_others_revoke_keys_all_the_time(warm, restless, 
 @pytest.mark.parametrize(
     "what", ["key revoked", "tenant suspended", "connection deleted"]
 )  # one of each table
-def test_what_is_taken_away_amid_others_changes_is_not_issued_on(warm, there, restless, what):
+def test_what_is_revoked_amid_other_changes_is_not_issued_on(warm, there, restless, what):
     act, _, expected = BY_SERVICES[what]
     restless.append(lambda: act(there, warm.place))
     issued = warm.issued
@@ -403,7 +403,7 @@ def test_a_process_remembers_so_many_keys_and_connections_and_no_more(
     assert sizes == [3, 4]
 
 
-def test_a_proof_is_over_at_the_moment_at_which_its_shelf_life_ends(warm, here, monkeypatch):
+def test_a_proof_is_too_old_at_the_moment_that_proof_max_age_says(warm, here, monkeypatch):
     principal, end, renewed = (
         here.api_keys.authenticate(warm.place.key, None),
         now().timestamp(),

@@ -79,7 +79,7 @@ def expired():
     return time_machine.travel(now().timestamp() + MAX_AGE + 1)
 
 
-def test_past_the_shelf_life_one_routine_proof_comes_first_for_all_requests(scene):
+def test_past_proof_max_age_one_routine_proof_comes_first_for_all_requests(scene):
     first = scene.issue()
     before = scene.calls
     with time_machine.travel(now().timestamp() + MAX_AGE - 60):

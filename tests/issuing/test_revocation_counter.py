@@ -181,7 +181,7 @@ DECISIVE = {
 }
 
 
-def test_of_a_keys_columns_those_increment_the_revocation_counter_that_take_away(services, by_hand):
+def test_only_a_keys_columns_that_revoke_increment_the_revocation_counter(services, by_hand):
     for column in ApiKey.__table__.columns:
         with case(column.name):
             rows, before, assignment = (
@@ -386,7 +386,7 @@ AGAINST = {
 
 @on_postgresql  # SQLite has one writer at a time
 @pytest.mark.parametrize("what", AGAINST)
-def test_two_that_take_away_at_once_do_not_deadlock(services, what):
+def test_two_revocations_at_once_do_not_deadlock(services, what):
     """A tenant's offboarding, which locks everything of its, and somebody who has begun at the
     other end.
     """
@@ -403,7 +403,7 @@ def test_two_that_take_away_at_once_do_not_deadlock(services, what):
 
 
 @on_postgresql
-def test_strangers_who_take_away_at_once_only_share_the_revocation_counter(services, by_hand):
+def test_revocations_of_two_tenants_at_once_share_only_the_revocation_counter(services, by_hand):
     """Each locks rows of its own, and the revocation counter's last of all."""
     places = [place(services, connections=3) for _ in range(4)]
     before = by_hand.counter
@@ -428,7 +428,7 @@ def test_strangers_who_take_away_at_once_only_share_the_revocation_counter(servi
 
 
 @on_postgresql  # SQLite has one writer at a time
-def test_issuing_does_not_wait_for_one_who_is_about_to_take_away(services, tenant_rows, by_hand):
+def test_issuing_does_not_wait_for_an_open_revocation(services, tenant_rows, by_hand):
     """The revocation counter's row is locked at the commit only: a long transaction of somebody's
     holds nobody up.
     """

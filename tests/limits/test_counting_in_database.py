@@ -174,7 +174,7 @@ def test_other_names_links_and_tenants_have_quotas_of_their_own(two_services, no
     assert admitted(attempt, quotas, other)
 
 
-def test_a_strangers_key_counts_nothing_for_a_tenant(two_services, noon_plus):
+def test_another_tenants_key_counts_nothing_for_a_tenant(two_services, noon_plus):
     mallory = replace(ADMIN, tenant_scope=new_id())
     two_services[0].quotas.acquire(mallory, new_id(), ATTEMPTS)
     assert uses(two_services[0]) == {}

@@ -202,7 +202,7 @@ def test_the_kits_update_brings_a_stack_of_an_earlier_template_to_this_one(acces
     assert access.role()["AssumeRolePolicyDocument"] == access.kit["trust_policy"]
 
 
-def test_the_script_limits_a_role_and_keeps_its_limits_until_they_are_taken_away(access, shell):
+def test_the_script_limits_a_role_and_keeps_its_limits_until_they_are_removed(access, shell):
     def run(**limits):
         done = shell(access.kit["aws_cli"], **limits)
         assert done.returncode == 0, done.stderr

@@ -140,7 +140,7 @@ def test_the_numbers_are_the_settings(visitor, visiting):
     assert "records without an end." in other["log"]
 
 
-def test_the_proof_is_repeated_as_often_as_it_is_in_so_large_a_fleet(visitor, monkeypatch):
+def test_the_proof_is_repeated_as_often_as_it_is_with_so_many_connections(visitor, monkeypatch):
     interval = visitor.world.services.proof_queue.interval
     monkeypatch.setattr(interval, "current", lambda: ProofInterval(3600, 39_599))
     assert "repeated about every 11 hours." in answers(visitor)["proof"]
