@@ -103,8 +103,8 @@ def create_app(config: Config) -> Flask:
     deputy = app.extensions["deputy"] = Services(config)
     app.extensions["deputy.plain_requests"] = credentials.PlainCredentials(deputy)
     app.before_request(_begin)
-    app.after_request(_finish)
     app.after_request(adding(DEFAULTS))
+    app.after_request(_finish)  # runs first
     api = RestApi(app, config)
     for resource in _RESOURCES:
         api.register_blueprint(resource)
