@@ -7,8 +7,10 @@ import argparse
 import copy
 import json
 import os
+import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -55,6 +57,7 @@ class Api:
 def main() -> int:
     argparse.ArgumentParser(prog="make demo", description=__doc__).parse_args()
     forget_own_aws()
+    sys.unraisablehook = _interrupt_again
     try:
         with service() as run:
             tell(run)
@@ -64,6 +67,14 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _interrupt_again(dropped: "sys.UnraisableHookArgs") -> None:
+    """Interrupt the program again if Python dropped a Ctrl-C, which it does in finalizers."""
+    if isinstance(dropped.exc_value, KeyboardInterrupt):
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    else:
+        sys.__unraisablehook__(dropped)
 
 
 def forget_own_aws() -> None:
