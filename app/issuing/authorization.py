@@ -13,8 +13,9 @@ worker runs, or while AWS gives no clear answer. `Connection.proven_until` says 
 allows issuing.
 """
 
+import time
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Generic, TypeVar
@@ -25,7 +26,7 @@ from cachetools import LRUCache
 from app import errors
 from app.audit import Actor
 from app.clock import now
-from app.concurrency.gevent import leaf_lock
+from app.concurrency.gevent import leaf_lock, spawn
 from app.concurrency.single_flight import SingleFlight, result_of
 from app.config import Config
 from app.connections.allowed_roles import OWN_ACCOUNT
@@ -45,6 +46,7 @@ from app.store.revocation import RevocationLog
 _KEYS = 10_000  # maximum of entries, at about 1 kB each
 _CONNECTIONS = 50_000
 _READ_SECONDS = 1.5
+_CATCH_UP_SECONDS = 1.0
 _PROVER = Actor("worker", None, "issuing")
 _EXPIRED = (
     "The latest proof of this role is too old, and AWS gave no clear answer yet; ask again in a"
@@ -124,6 +126,7 @@ class Authorization:
     _config: Config
     _proofs: SingleFlight[ConnectionKey, None] = field(default_factory=SingleFlight)
     _history: RevocationLog = field(default_factory=RevocationLog)
+    _next_catch_up: float = 0.0
     _principals: _Memory[str, ApiKeyPrincipal] = field(default_factory=lambda: _Memory(_KEYS))
     _connections: _Memory[ConnectionKey, VerifiedConnection] = field(
         default_factory=lambda: _Memory(_CONNECTIONS)
@@ -182,14 +185,30 @@ class Authorization:
             self._connections = _Memory(_CONNECTIONS)
         self._history = history
 
-    def forget(self, principal: ApiKeyPrincipal, connection_key: ConnectionKey) -> None:
-        """Remove a key and a connection from memory, so that they are read again.
+    def catch_up(self) -> None:
+        """Learn of revocations in the background, at most once a second.
 
-        A process learns of revocations with its commits. So call it before anything is done for the
-        principal, or refused, without a commit. Otherwise a revoked key would go on calling AWS.
+        A process learns of them with its commits. Call this for a request that ends without a
+        commit, or calls AWS before one. Otherwise a revoked key could make it call AWS for as long
+        as AWS refuses.
         """
-        self._principals.forget(principal.lookup)
-        self._connections.forget(connection_key)
+        if time.monotonic() >= self._next_catch_up:
+            self._next_catch_up = time.monotonic() + _CATCH_UP_SECONDS
+            spawn(self._catch_up)
+
+    def _catch_up(self) -> None:
+        before = self._history
+        with suppress(errors.StoreUnavailableError), self._db.read() as db:
+            after = before.caught_up(db)
+            if self._history is before:  # else a commit has advanced it meanwhile
+                self.set_history(after)
+
+    def forget(self, connection: VerifiedConnection) -> None:
+        """Remove a connection from memory, so that the next request reads it again.
+
+        Call it when AWS refused the role's session.
+        """
+        self._connections.forget(connection.key)
 
     def renew_proof(self, connection_key: ConnectionKey, patience: float) -> None:
         """Wait until a fresh proof of the connection is stored. Only one runs per connection.
@@ -198,6 +217,7 @@ class Authorization:
         longer than `patience` seconds or is inconclusive. Raises RateLimitedError when the tenant
         has used up its calls to STS.
         """
+        self.catch_up()
         call, _ = self._proofs.join(connection_key, lambda: self._prove(connection_key))
         with refused_about(connection_key):
             try:

@@ -128,15 +128,12 @@ class CredentialIssuer:
             current_time = timestamp()
             patience = deadline - time.monotonic() - _COMMIT_SECONDS
             if current_time >= connection.proven_until:
-                self._renew_proof(principal, connection_key, patience)
+                self._authorization.renew_proof(connection_key, patience)
                 continue  # proof renewed
             request = _Request(principal, connection, duration, policy, reason)
             try:
                 session, source = self._session(request, patience, current_time)
-            except errors.RateLimitedError:
-                raise  # AWS was not asked
-            except errors.AppError as refusal:
-                self._authorization.forget(principal, connection_key)
+            except errors.CustomerSetupError as refusal:
                 if time.monotonic() > deadline or self._is_current(request, refusal):
                     raise  # refused
                 continue  # refusal outdated
@@ -149,13 +146,6 @@ class CredentialIssuer:
             # race lost
         raise errors.StoreUnavailableError("Too much is changing right now; try again in a moment.")
 
-    def _renew_proof(
-        self, principal: ApiKeyPrincipal, connection_key: ConnectionKey, patience: float
-    ) -> None:
-        self._authorization.forget(principal, connection_key)
-        self._authorization.authorize_issuance(principal, connection_key)
-        self._authorization.renew_proof(connection_key, patience)
-
     def _session(
         self, request: _Request, patience: float, current_time: float
     ) -> tuple[Session, Source]:
@@ -165,13 +155,16 @@ class CredentialIssuer:
             return self._sessions.obtain(key, lambda: self._fetch(request), patience, current_time)
         except errors.AppError as error:
             error.tenant_id, error.connection_id = connection.key
+            if isinstance(error, errors.CallerFaultError | errors.CustomerSetupError):
+                self._authorization.forget(connection)
+            self._authorization.catch_up()
             raise
 
-    def _is_current(self, request: _Request, refusal: errors.AppError) -> bool:
+    def _is_current(self, request: _Request, refusal: errors.CustomerSetupError) -> bool:
         """Return whether a refusal still applies to the connection as it is now.
 
-        The key and the connection in memory may have been out of date. If another refusal applies
-        now, this method raises that one.
+        The connection in memory may have been out of date, because not every change raises the
+        revocation counter. If another refusal applies now, this method raises that one.
         """
         try:
             _, connection = self._authorization.authorize_issuance(

@@ -12,6 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.store.models import Configuration
+from app.store.models.deployment import RevokedRow
+
 MOST_REVOKED_ROWS = 1_000  # maximum of rows in the copy, and in one read from the database
 
 
@@ -165,6 +171,15 @@ class RevocationLog(NamedTuple):
         if complete and max(len(changes), len(changed)) < MOST_REVOKED_ROWS:
             return RevocationLog(counter, self.complete_since, self.rollbacks, changed)
         return RevocationLog(counter, counter, self.rollbacks + (counter < self.counter))
+
+    def caught_up(self, db: Session) -> "RevocationLog":
+        """Return the log up to the database's counter."""
+        counter = db.scalars(select(Configuration.revocation_counter)).one()
+        newer = select(RevokedRow.revocation_counter, RevokedRow.row_id).where(
+            RevokedRow.revocation_counter > self.counter, RevokedRow.revocation_counter <= counter
+        )
+        rows = db.execute(newer.limit(MOST_REVOKED_ROWS))
+        return self.advanced_to(counter, [(revoked_at, row_id) for revoked_at, row_id in rows])
 
     def still_valid_at(self, read_at: int, row_ids: Sequence[UUID | None]) -> int | None:
         """Return the last counter at which a cache entry is known to be valid.
