@@ -142,6 +142,11 @@ def test_a_retry_after_an_answer_that_is_too_large_to_keep_answers_what_was_made
         kept = select(IdempotentRequest.answer).filter_by(tenant_id=UUID(first.get_json()["id"]))
         assert db.scalars(kept).all() == [None]
     assert count_of(world, company) == 1
+    path = f"/v1/tenants/{first.get_json()['id']}"
+    sent(world.admin, f"{path}/suspend", REASON, key)
+    world.admin("POST", f"{path}/resume", REASON)
+    again = sent(world.admin, f"{path}/suspend", REASON, key)
+    assert again.get_json()["status"] == "suspended", "a stop's answer is kept"
 
 
 def test_a_retry_after_a_kill_has_the_first_answers_status(world, monkeypatch):

@@ -81,9 +81,11 @@ def once(view: View, again: Again | None) -> View:
         except Exception:
             services.idempotency.end(begun, None)
             raise
-        # If a large answer is not stored, a retry is answered with what was changed
         answer = StoredAnswer(response.status_code, response.get_data())
-        services.idempotency.end(begun, answer if len(answer.body) <= _STORED_MAX else None)
+        # Without a stored answer, a retry is answered with the thing as it is then. After a stop
+        # that was undone, this would be another answer than the first.
+        is_stored = stops or len(answer.body) <= _STORED_MAX
+        services.idempotency.end(begun, answer if is_stored else None)
         if begun.earlier is not None:
             response.headers["Idempotency-Replayed"] = "true"
         return response
