@@ -363,7 +363,8 @@ class _VerdictStorage:
         )
         conclusive = self.db.scalar(latest_conclusive(connection.id).with_only_columns(Proof.id))
         self.db.add(proof)
-        delete_older(self.db, Proof, connection.id, conclusive)
+        self.db.flush()
+        delete_older(self.db, Proof, connection.id, conclusive, proof.id)
         return proof
 
     def _schedule_rotation(self) -> None:

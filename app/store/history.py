@@ -1,7 +1,8 @@
 """The history of a connection: how many of its proofs and approvals are kept.
 
-A connection that is added again after its deletion takes the place of the old one, whose rows go
-with it in one transaction. On SQLite all other writers wait meanwhile.
+A connection that is added again after its deletion takes the place of the old one. This deletes all
+rows of the old one in one transaction, for which all other writers on SQLite wait. So their number
+is bounded.
 """
 
 from uuid import UUID
@@ -12,18 +13,20 @@ from app.store.database import Session
 from app.store.models import Approval, Proof
 
 KEPT = 200
+_AT_ONCE = 400  # maximum of rows that are deleted in one transaction
 
 
 def delete_older(
     db: Session, rows: type[Proof | Approval], connection_id: UUID, *others: UUID | None
 ) -> None:
-    """Delete all but a connection's newest rows, and those with the ids `others`."""
-    db.flush()
-    newest = select(rows.id).filter_by(connection_id=connection_id).order_by(rows.id.desc())
-    first_old = newest.offset(KEPT).limit(1).scalar_subquery()
+    """Delete a connection's rows before the newest ones, but not those with the ids `others`.
+
+    The newest are those with the highest ids, which come from the clocks of several machines. So
+    name a row that was just added among the others.
+    """
+    of_connection = select(rows.id).filter_by(connection_id=connection_id)
+    first_old = of_connection.order_by(rows.id.desc()).offset(KEPT).limit(1).scalar_subquery()
     kept = [other for other in others if other is not None]
-    db.execute(
-        delete(rows)
-        .where(rows.connection_id == connection_id, rows.id <= first_old, rows.id.not_in(kept))
-        .execution_options(synchronize_session=False)
-    )
+    old = of_connection.where(rows.id <= first_old, rows.id.not_in(kept))
+    oldest = old.order_by(rows.id).limit(_AT_ONCE)
+    db.execute(delete(rows).where(rows.id.in_(oldest)).execution_options(synchronize_session=False))

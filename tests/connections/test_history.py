@@ -1,11 +1,13 @@
 """How much of a connection's history is kept: what is deleted with it is bounded."""
 
+from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy import func, select
 
+from app.clock import now
 from app.identity import WORKER, SystemPrincipal
-from app.ids import new_id
+from app.ids import first_id_at, new_id
 from app.store.database import SYSTEM
 from app.store.history import KEPT
 from app.store.models import Approval, Proof, Trigger, Verdict
@@ -42,6 +44,16 @@ def test_a_new_proof_leaves_the_newest_ones_and_the_latest_conclusive_one(world)
     again = world.connect(tenant, connection["role_arn"])
     entries = world.admin("GET", path_of(again, "/proofs"))["items"]
     assert [entry["verdict"] for entry in entries] == ["proven", "proven"]
+
+
+def test_a_proof_is_kept_though_others_were_made_by_a_clock_that_is_ahead(world):
+    connection = world.proven()
+    ahead = first_id_at(now() + timedelta(minutes=5)).int
+    for number in range(KEPT + 1):
+        add_rows(world, connection, Proof, 1, id=UUID(int=ahead + number))
+    shown = world.verify(connection)["verification"]
+    assert shown["verdict"] == "proven"
+    assert world.read(connection)["verification"] == shown
 
 
 def test_a_stacks_message_after_which_all_is_as_before_adds_neither_a_proof_nor_an_event(world):
