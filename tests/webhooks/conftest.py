@@ -13,6 +13,7 @@ import pytest
 import time_machine
 
 from app.clock import now
+from app.identity.scopes import Scope
 from app.services import Services
 from app.webhooks.delivery import THREADS
 from tests.support.cast import OPERATOR
@@ -102,6 +103,13 @@ def clock() -> Iterator[time_machine.Traveller]:
 def endpoint_of(services, receiver, path="/hook", types=("*",), **more):
     """A new endpoint and its secret."""
     return services.endpoints.create(OPERATOR, url=receiver.url(path), types=list(types), **more)
+
+
+def key_principal(services, tenant_id=None):
+    """The principal of a new key for endpoints, the vendor's or a tenant's."""
+    scopes = frozenset({Scope.WEBHOOKS_WRITE})
+    _, text = services.api_keys.create_key(OPERATOR, name="x", scopes=scopes, tenant_id=tenant_id)
+    return services.api_keys.authenticate(text)
 
 
 def deliver(services, *, steps=50):
