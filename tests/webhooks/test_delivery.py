@@ -46,7 +46,7 @@ from app.webhooks.retention import finding
 from app.webhooks.retries_and_disabling import RETRIES, Outcome
 from tests.support.cast import OPERATOR
 from tests.support.waiting import until, waiting_for_locks
-from tests.webhooks.conftest import deliver, endpoint_of
+from tests.webhooks.conftest import deliver, endpoint_of, key_principal
 
 
 def tenants(services, *names):
@@ -376,6 +376,20 @@ def test_a_claim_that_a_killed_worker_had_comes_again(services, receiver, clock)
     assert len(receiver.got) == 1
 
 
+def test_what_a_worker_had_that_was_killed_between_two_outcomes_comes_again(
+    services, receiver, clock
+):
+    endpoint_of(services, receiver)
+    tenants(services, "Acme")
+    deliver(services)
+    tenants(services, "Second", "Third")
+    claim, _ = services.deliveries.advance([], THREADS)
+    outcome = services.deliveries.attempt(claim)
+    assert services.deliveries.advance([outcome], THREADS) == []
+    clock.shift(timedelta(seconds=61))
+    assert len(deliver(services)) == 1
+
+
 def test_a_delivery_that_is_asked_for_while_a_killed_worker_has_it_comes_again(
     services, receiver, clock
 ):
@@ -578,6 +592,18 @@ def test_an_event_whose_audit_event_is_gone_stops_no_other(services, receiver):
     assert receiver.types() == ["tenant.created"]
 
 
+def test_an_outcome_whose_delivery_is_gone_stops_no_other(services, receiver):
+    for path in ("/gone", "/there"):
+        endpoint_of(services, receiver, path)
+    tenants(services, "Acme")
+    gone, there = claims = services.deliveries.advance([], THREADS)
+    with services.db.write(SYSTEM) as db:
+        db.execute(sqlalchemy.delete(WebhookDelivery).filter_by(id=gone.delivery_id))
+    services.deliveries.advance([*map(services.deliveries.attempt, claims)], THREADS)
+    [row] = rows(services, WebhookDelivery)
+    assert (row.id, row.status) == (there.delivery_id, "delivered")
+
+
 def test_a_name_that_has_a_private_address_later_is_not_called(services, names):
     services.endpoints.create(OPERATOR, url="https://app.example.com/", types=["*"])
     tenants(services, "Acme")
@@ -626,6 +652,25 @@ def test_a_time_is_recovered_four_times_a_minute(services, receiver):
         services.redelivery.recover(OPERATOR, endpoint.id, since=since)
     with pytest.raises(RateLimitedError):
         services.redelivery.recover(OPERATOR, endpoint.id, since=since)
+
+
+def test_a_key_recovers_four_times_a_minute_for_all_its_endpoints(services, receiver):
+    key = key_principal(services)
+    first, second = (endpoint_of(services, receiver)[0].id for _ in range(2))
+    since = now() - timedelta(days=1)
+    for _ in range(4):
+        services.redelivery.recover(key, first, since=since)
+    with pytest.raises(RateLimitedError):
+        services.redelivery.recover(key, second, since=since)
+
+
+def test_nothing_is_recovered_that_was_delivered_or_is_of_another_tenant(services, receiver):
+    mine, _ = tenants(services, "Mine", "Other")
+    endpoint, _ = endpoint_of(services, receiver, "/mine", tenant_id=mine.id)
+    endpoint_of(services, receiver, "/vendor")
+    deliver(services)
+    since = now() - timedelta(days=1)
+    assert services.redelivery.recover(OPERATOR, endpoint.id, since=since) == 0
 
 
 def test_two_secrets_sign_while_one_is_replaced_and_none_without_a_grace(services, receiver):
@@ -708,6 +753,7 @@ def test_each_body_has_the_details_that_its_type_says(services, receiver):
 
 def test_a_secret_is_sealed_again_under_a_new_first_key(services, receiver):
     endpoint, secret = endpoint_of(services, receiver)
+    services.endpoints.rotate_secret(OPERATOR, endpoint.id, grace_seconds=3600)
     _, *old = keys = ("a new key " * 5, *services.config.database.secret_keys)
     newer = Secrets(keys)
     assert check_secrets(services.db, newer).status == "warning", "the old key is still needed"
