@@ -27,6 +27,7 @@ from app.errors import AwsUnavailableError, StoreUnavailableError
 from app.factory import create_app
 from app.ids import new_id
 from app.limits import counting_in_memory
+from app.limits.limits import REPORTS
 from app.onboarding import registrations as handling
 from app.onboarding.registrations import REFUSAL, MessagePlaces, Registrations
 from app.permissions import permission_sets
@@ -350,6 +351,29 @@ def test_a_flood_about_one_role_fills_neither_the_log_nor_the_table(desk, monkey
     monkeypatch.setattr("app.limits.counting_in_database.now", lambda: now() + timedelta(hours=2))
     desk.handle(stack.message("Update"))
     assert len(desk.actions()) == 1 + 20 + 1
+
+
+def test_a_stack_that_revokes_sessions_voids_the_cached_ones_and_at_most_so_often(
+    desk, monkeypatch
+):
+    three = REPORTS._replace(most=3)
+    monkeypatch.setattr("app.onboarding.registration_store.REPORTS", three)
+    stack = desk.stack()
+    desk.handle(stack.message())
+    [connection] = desk.connections()
+    properties = stack.request()["ResourceProperties"]
+
+    def update(old, new):
+        """Return how often sessions of the connection have been voided."""
+        before, after = (properties | {"RevokeSessionsBefore": text} for text in (old, new))
+        message = stack.message("Update", ResourceProperties=after, OldResourceProperties=before)
+        desk.handle(message)
+        return desk.connections()[0].version - connection.version
+
+    noon, *later = (f"2026-11-30T12:0{minute}:00Z" for minute in range(5))
+    assert update("", noon) == 1
+    assert update(noon, noon) == update(noon, "") == 1, "these revoke no further sessions"
+    assert [update(noon, time) for time in later] == [2, 3, 3, 3]
 
 
 def test_deletes_of_unknown_roles_are_answered_and_twenty_an_hour_of_a_tenant_are_kept(desk):
@@ -742,6 +766,15 @@ def test_of_a_tenants_messages_some_are_worked_on_at_once_and_further_ones_come_
     assert line.receive() == 4
     assert len(desk.connections()) == 6
     assert desk.answers.statuses == ["SUCCESS"] * 7
+
+
+def test_a_message_that_was_handled_leaves_its_place(desk, line, monkeypatch):
+    one = handling.MESSAGES_AT_ONCE._replace(most=1)
+    monkeypatch.setattr(handling, "MESSAGES_AT_ONCE", one)
+    for number in (1, 2):
+        line.publish(desk.stack().request())
+        line.receive()
+        assert len(desk.connections()) == number
 
 
 def test_late_messages_are_never_put_back_and_leave_database_connections_to_others(
