@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -17,12 +18,13 @@ from sqlalchemy.exc import IntegrityError, ProgrammingError
 from app.errors import StoreUnavailableError
 from app.ids import new_id
 from app.limits.limits import VENDOR_REQUESTS
-from app.store.database import SYSTEM, Database, UtcDateTime
+from app.store.database import SYSTEM, Database, Lock, UtcDateTime
 from app.store.keyset import page
 from app.store.models import Tenant
 from dev.stack import free_port
 from tests.support.databases import empty_database, postgresql
 from tests.support.rows import ByHand, statements
+from tests.support.waiting import until, waiting_for_locks
 
 
 @pytest.fixture
@@ -170,6 +172,23 @@ def test_a_bug_in_a_statement_is_not_called_unavailable():
     with pytest.raises(ProgrammingError), database.read() as db:
         db.execute(text("SELECT no_such_column FROM pg_database"))
     database.engine.dispose()
+
+
+def test_locks_are_taken_in_the_order_of_their_numbers(own_postgresql):
+    """In another order two revocations could end in a deadlock."""
+    low, high = uuid.UUID(int=2), uuid.UUID(int=9)
+
+    def hold_both():
+        with own_postgresql.write(SYSTEM) as db:
+            Lock.PRINCIPAL.hold(db, high, low)
+
+    with ThreadPoolExecutor(1) as pool:
+        with own_postgresql.write(SYSTEM) as db:
+            Lock.PRINCIPAL.hold(db, low)
+            other = pool.submit(hold_both)
+            until(lambda: waiting_for_locks(own_postgresql))
+            Lock.PRINCIPAL.hold(db, high)
+        other.result(timeout=30)
 
 
 COUNTER = Table("counter", MetaData(), Column("value", sqlalchemy.Integer))
