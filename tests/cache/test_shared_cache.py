@@ -128,11 +128,12 @@ def everything(cache):
     return [cache.get("a"), cache.lock("l", 60), cache.ask(cache.client.ping)]
 
 
-def test_a_cache_that_is_not_there_is_empty_and_gives_no_lock():
+def test_a_cache_that_is_not_there_is_empty_gives_no_lock_and_limits_nothing():
     with cache_at(f"redis://127.0.0.1:{free_port()}/0") as cache, logged() as lines:
         assert not cache.away, "making it connects to nothing"
         assert everything(cache) == [None, None, None]
         assert cache.away
+        assert cache.hit("l", (1, 1), "subject")
     assert lines == ["cache.lost"]
 
 
