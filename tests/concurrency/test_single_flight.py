@@ -3,11 +3,13 @@
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 
 import pytest
 import structlog
 
-from app.concurrency.single_flight import SingleFlight
+from app.concurrency.places import Places, held_places, without_slot
+from app.concurrency.single_flight import SingleFlight, result_of
 from dev.stack import ROOT
 from tests.support.rows import at_once
 
@@ -114,3 +116,23 @@ def test_log_lines_of_a_shared_call_name_the_request_that_started_it(flights):
     with structlog.contextvars.bound_contextvars(request_id="r1"):
         running, _ = flights.join("a", structlog.contextvars.get_contextvars)
     assert running.result(60)["request_id"] == "r1"
+
+
+def test_a_shared_call_can_not_give_up_the_places_of_the_request_that_started_it(flights):
+    with Places(at_once=1, waiting=1).place(0.0, RuntimeError):
+        running, _ = flights.join("a", held_places.get)
+    assert running.result(60) == ()
+
+
+def test_a_request_that_waits_for_a_shared_call_has_no_slot_meanwhile(flights, call):
+    @contextmanager
+    def given_up():
+        call.end.set()
+        yield
+
+    running, _ = flights.join("a", call)
+    token = without_slot.set(given_up)
+    try:
+        assert result_of(running, 10) == 1
+    finally:
+        without_slot.reset(token)
