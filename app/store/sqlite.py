@@ -154,15 +154,12 @@ class SqliteConnection(sqlite3.Connection):
     def begin_writing(self) -> None:
         """Take the write lock and begin an immediate transaction.
 
-        Raises sqlite3.OperationalError when the lock is not free in time.
+        Raises sqlite3.OperationalError when the lock is not free in time. The pool then rolls
+        back, which releases the write lock.
         """
         self._write_lock.acquire()
         self._holds_lock = True
-        try:
-            self._begin()
-        except BaseException:
-            self.rollback()
-            raise
+        self._begin()
 
     def _begin(self) -> None:
         """Begin the transaction in this thread if SQLite's own lock is free.
