@@ -124,7 +124,19 @@ def test_one_address_that_is_not_public_refuses_the_name(every_name):
     assert resolve("https://hooks.example.com/").addresses == ("64:ff9b::808:808",)
 
 
-@pytest.mark.parametrize("url", ["http://hooks.example.com/", "https://hooks.example.com:8443/"])
+def test_four_addresses_of_a_name_are_tried(every_name):
+    every_name["hooks.example.com"] = [f"8.8.8.{number}" for number in range(9)]
+    assert len(resolve("https://hooks.example.com/").addresses) == 4
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://hooks.example.com/",
+        "http://hooks.example.com:443/",
+        "https://hooks.example.com:8443/",
+    ],
+)
 def test_only_https_on_its_own_port_leaves_for_the_internet(every_name, url):
     every_name["hooks.example.com"] = ["8.8.8.8"]
     with pytest.raises(AddressError, match=r"^It must begin with https:// and use port 443\.$"):

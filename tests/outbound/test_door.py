@@ -14,6 +14,7 @@ from app.outbound import door
 from app.outbound.addresses import Destination, resolve
 from app.outbound.door import AttemptError
 from tests.support.certificates import self_signed
+from tests.support.waiting import until
 
 OWN = [ip_network("127.0.0.0/8")]
 Behaviour = Callable[[socket.socket], None]
@@ -182,6 +183,48 @@ def test_an_address_that_does_not_answer_is_followed_by_the_next_one(destination
     destination = destination_of(answering(b"HTTP/1.1 204 No Content\r\n\r\n"))
     both = destination._replace(addresses=("::1", *destination.addresses))
     assert post(both).status == 204
+
+
+def test_an_address_that_is_silent_leaves_time_for_the_next_one(destination_of, monkeypatch):
+    destination = destination_of(answering(b"HTTP/1.1 204 No Content\r\n\r\n"))
+    create = socket.create_connection
+
+    def connect(address: tuple[str, int], seconds: float) -> socket.socket:
+        if address[0] == "192.0.2.1":
+            time.sleep(seconds)
+            raise TimeoutError
+        return create(address, seconds)
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    both = destination._replace(addresses=("192.0.2.1", *destination.addresses))
+    assert post(both, seconds=1).status == 204
+
+
+def test_an_answer_may_take_longer_than_an_address_has_to_connect(destination_of):
+    def answer(connected: socket.socket) -> None:
+        time.sleep(0.6)
+        answering(b"HTTP/1.1 204 No Content\r\n\r\n")(connected)
+
+    destination = destination_of(answer)
+    four = destination._replace(addresses=destination.addresses * 4)
+    assert post(four, seconds=2).status == 204
+
+
+def test_the_timer_has_ended_before_its_descriptor_is_closed(destination_of, monkeypatch):
+    """Another socket may get the descriptor's number, and would be shut down."""
+    began, descriptors = threading.Event(), []
+
+    def shut_down_late(watched: socket.socket) -> None:
+        began.set()
+        time.sleep(0.2)
+        descriptors.append(watched.fileno())
+
+    monkeypatch.setattr(door, "_shut_down", shut_down_late)
+    monkeypatch.setattr(door, "_exchange", lambda *_: began.wait(60))
+    with pytest.raises(AttemptError, match=r"^timeout$"):
+        post(destination_of(answering(b"")), seconds=0.1)
+    until(lambda: descriptors)
+    assert descriptors != [-1]
 
 
 def test_nobody_listens():
