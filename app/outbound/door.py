@@ -87,7 +87,6 @@ def _exchange(
         connected = _tls().wrap_socket(connected, server_hostname=destination.name)
     connection = HTTPConnection("unused")  # the socket is connected already, and Host is given
     connection.sock = _Bounded(connected)
-    connection.auto_open = 0  # it must never connect by itself
     try:
         connection.request("POST", destination.target, body, {"Host": destination.host, **headers})
         answer = connection.getresponse()
