@@ -147,7 +147,7 @@ def _addresses_of(destination: Destination) -> list[IPv4Address | IPv6Address]:
     try:
         answers = resolve_name(destination.name, destination.port)
         return [ip_address(answer[4][0]) for answer in answers]
-    except (OSError, UnicodeError):
+    except OSError:
         return []
 
 
