@@ -27,6 +27,7 @@ from app.aws.errors import Misconfigured, Refused, StsError, Unavailable
 from app.aws.role_reader import session_policy
 from app.aws.stack_messages import RegistrationQueue
 from app.aws.sts import INERT_POLICY
+from app.concurrency.places import Places, held_places
 from app.ids import EXTERNAL_ID_PATTERN, Broker, Grant, RoleArn, new_external_id, new_id
 from dev.stack import free_port
 from tests.aws.fake_sts import (
@@ -206,6 +207,34 @@ def test_each_call_of_a_proof_waits_for_its_place_in_the_budget(door):
     assert places == [0, 2], "IAM has a budget of its own"
 
 
+def test_a_retry_waits_for_its_place_in_the_budget_too(live, server):
+    places = []
+
+    @contextmanager
+    def place():
+        places.append(len(server.requests))
+        yield
+
+    server.answers = [(500, error("InternalFailure")), (200, assumed())]
+    assume(live.with_budget(place))
+    assert places == [0, 1]
+
+
+def test_a_request_has_no_place_while_aws_is_asked(live, server, monkeypatch):
+    held, pool = [], live._api._pool
+    ask = pool.urlopen
+
+    def urlopen(*args, **options):
+        held.append(held_places.get())
+        return ask(*args, **options)
+
+    monkeypatch.setattr(pool, "urlopen", urlopen)
+    server.answers = [(200, assumed())]
+    with Places(at_once=1, waiting=0).place(0.0, RuntimeError):
+        assume(live)
+    assert held == [()]
+
+
 def test_the_own_probe_sends_the_tenants_external_id_and_asks_who_it_became(door):
     """The last call of a proof only tries the ID, and its session can do nothing. All calls are the
     broker's, but what a session asks of itself.
@@ -377,6 +406,8 @@ def test_nothing_else_is_a_refusal(door):
             with pytest.raises(StsError) as caught:
                 call(door)
             assert not isinstance(caught.value, Refused), code
+            named = code == "RegionDisabledException"
+            assert isinstance(caught.value, Misconfigured) == named, (code, message)
             assert "111122223333" not in str(caught.value)
 
 
