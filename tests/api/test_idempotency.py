@@ -116,6 +116,23 @@ def test_a_thiefs_headers_are_of_no_consequence_once_the_key_is_revoked(world, m
     assert sent(world.admin.with_key(own["key"]), verify, {}, str(uuid4())).status_code == 200
 
 
+def test_a_stop_takes_effect_however_many_headers_are_kept(world, company, monkeypatch):
+    one = attempts.IDEMPOTENT_REQUESTS._replace(most=1)
+    monkeypatch.setattr(attempts, "IDEMPOTENT_REQUESTS", one)
+    requests = {path_of(world.connection(), "/suspend"): REASON, "/v1/tenants": {"name": company}}
+    sent(world.admin, "/v1/tenants", {"name": "x"}, str(uuid4()))
+    answers = [sent(world.admin, *request, str(uuid4())) for request in requests.items()]
+    assert [answer.status_code for answer in answers] == [200, 429]
+
+
+def test_a_header_is_another_requests_after_a_day_also_without_housekeeping(world, company):
+    key = str(uuid4())
+    assert sent(world.admin, "/v1/tenants", {"name": company}, key).status_code == 201
+    with time_machine.travel(now() + timedelta(hours=25)):
+        again = sent(world.admin, "/v1/tenants", {"name": f"{company} x"}, key)
+    assert again.status_code == 201
+
+
 def test_a_retry_after_a_kill_answers_what_was_made_as_it_is_now(world, company, monkeypatch):
     key, body = str(uuid4()), {"name": company}
     with monkeypatch.context() as killing:
