@@ -8,6 +8,7 @@ from app.errors import RateLimitedError
 from app.ids import new_id
 from app.limits.counting_in_memory import Rate, Rates
 from app.limits.limits import PAGE, PAGES
+from app.web.onboarding import routes
 from tests.attacks.evidence import on_sqlite
 from tests.support.rows import statements
 from tests.web.conftest import visit
@@ -58,6 +59,16 @@ def test_every_request_to_a_page_counts(world, app, rates, monkeypatch):
         assert refused.headers["Retry-After"] == "1"
         assert refused.content_type.startswith("text/html")
     assert "Too many requests for this page" in client.get(path).text
+
+
+def test_each_refused_request_is_held_for_a_moment(world, app, rates, monkeypatch):
+    held = []
+    monkeypatch.setattr(app.extensions["deputy"].tenant_share, "hold", held.append)
+    monkeypatch.setattr(rates, "_page", Rate(PAGE._replace(most=1), None))
+    path, client = link(world, world.tenant()), app.test_client()
+    answers = [client.get(path).status_code for _ in range(4)]
+    assert answers[-1] == 429
+    assert len(held) == answers.count(429)
 
 
 def test_the_links_of_a_tenant_count_together(world, app, rates):
@@ -150,3 +161,10 @@ def test_a_form_of_more_than_an_arn_needs_is_not_read(world, app):
     form = "application/x-www-form-urlencoded"
     assert client.post(path, data=b"a=1&" * 5000, content_type=form).status_code == 413
     assert client.post(path, data=b"a=1&" * 2000, content_type=form).status_code == 422
+
+
+def test_a_form_that_can_not_be_read_counts(world, app, monkeypatch):
+    monkeypatch.setattr(routes, "ROLES_ENTERED", routes.ROLES_ENTERED._replace(most=2))
+    path, client = f"{link(world, world.tenant())}/connections", app.test_client()
+    form = {"data": b"a=1&" * 5000, "content_type": "application/x-www-form-urlencoded"}
+    assert [client.post(path, **form).status_code for _ in range(3)] == [413, 413, 429]
