@@ -285,6 +285,16 @@ def test_a_suspended_tenant_that_needs_a_link_holds_up_no_other(admin, importing
     assert [report["outcome"] for report in importing(path).values()] == ["known", "known"]
 
 
+@on_sqlite
+def test_a_suspended_tenant_gets_no_connection(admin, importing, tmp_path):
+    importing(write(tmp_path / "c.csv", [row_of(70)]))
+    [tenant] = admin("GET", "/v1/tenants?reference=c-70")["items"]
+    admin("POST", f"/v1/tenants/{tenant['id']}/suspend", {"reason": "away"})
+    more = row_of(70, role_arn=ROLE.format(399_000_000_070))
+    report = importing(write(tmp_path / "more.csv", [more]), fails=1)[2]
+    assert (report["outcome"], "suspended" in report["detail"]) == ("refused", True)
+
+
 def test_what_was_deleted_after_an_import_does_not_come_back(admin, importing, tmp_path):
     path = write(tmp_path / "c.csv", [row_of(61)])
     importing(path)
@@ -360,6 +370,21 @@ def test_the_links_file_is_never_one_that_others_can_read(app, tmp_path):
     links.chmod(0o600)
     assert "Onboarding links in" in Cli(app).text(f"customers import {path} --yes --links {links}")
     assert links.read_text().count("/onboard/") == 1, "a second run makes the missing link"
+    (tmp_path / "link").symlink_to(links)
+    command = f"customers import {path} --yes --links {tmp_path / 'link'}"
+    assert "symbolic links" in Cli(app).refused(command)
+
+
+@on_sqlite
+def test_a_link_that_can_not_be_written_is_revoked_and_the_next_run_makes_another(
+    app, tmp_path, monkeypatch
+):
+    path = write(tmp_path / "c.csv", [row_of(92, external_id="")])
+    with monkeypatch.context() as full:
+        error = OSError(28, "No space left on device")
+        full.setattr("app.cli.customers.os.fsync", Mock(side_effect=error))
+        assert "No space left" in Cli(app).refused(f"customers import {path} --yes")
+    assert "Onboarding links in" in Cli(app).text(f"customers import {path} --yes")
 
 
 @on_sqlite
