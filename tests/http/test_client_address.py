@@ -5,6 +5,7 @@ client's own word for it.
 import pytest
 
 from app.factory import create_app
+from app.http import current_request
 from app.http.current_request import client_address
 from tests.attacks.evidence import on_sqlite
 from tests.conftest import OPERATOR, make_config
@@ -39,6 +40,13 @@ def test_only_what_the_proxies_say_counts():
     ):
         assert client_address(PEER, forwarded, hops) == address, (hops, forwarded)
     assert client_address("", None, 0) is None, "a Unix socket's"
+
+
+def test_only_the_beginning_of_a_long_text_is_kept_in_memory(monkeypatch):
+    kept = []
+    monkeypatch.setattr(current_request, "address_of", kept.append)
+    client_address(PEER, "x" * 16_000, 1)
+    assert kept == ["x" * 64]
 
 
 def asked(api, method, path, forwarded, **options):
