@@ -86,6 +86,7 @@ def test_what_a_bound_key_suspended_a_bound_key_resumes_until_the_vendor_suspend
             resumed = resumer("POST", f"{path}/resume", {"reason": "over"})
             assert resumed["status"] in {"active", "verified"}
         mallory("POST", f"{path}/suspend", {"reason": "so that nobody else can"})
+        conflict(mallory, "POST", f"{path}/suspend", {"reason": "twice"})
         world.admin("POST", f"{path}/suspend", REASON)
         assert world.admin("GET", path)["suspended"]["reason"] == REASON["reason"]
         assert mallory("GET", path)["suspended"]["reason"] is None
