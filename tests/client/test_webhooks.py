@@ -4,6 +4,7 @@ import base64
 import json
 import secrets
 import time
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
@@ -48,8 +49,6 @@ def test_what_the_public_package_signs_is_verified_too():
     [
         {"webhook-id": "another"},
         {"webhook-timestamp": str(int(time.time()) - 1)},
-        {"webhook-timestamp": str(int(time.time()) - 301)},
-        {"webhook-timestamp": str(int(time.time()) + 301)},
         {"webhook-timestamp": "yesterday"},
         {"webhook-timestamp": "9" * 400},
         {"webhook-id": "\ud800"},
@@ -63,6 +62,14 @@ def test_what_was_changed_is_refused(change):
     key, secret = made()
     headers = signed_headers(uuid4(), now(), BODY, [key]) | change
     with pytest.raises(VerificationError):
+        verify(secret, headers, BODY)
+
+
+@pytest.mark.parametrize("minutes", [-6, 6])
+def test_a_delivery_that_is_old_or_of_the_future_is_refused(minutes):
+    key, secret = made()
+    headers = signed_headers(uuid4(), now() + timedelta(minutes=minutes), BODY, [key])
+    with pytest.raises(VerificationError, match="clock"):
         verify(secret, headers, BODY)
 
 
