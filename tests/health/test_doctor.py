@@ -459,6 +459,12 @@ def test_a_subscription_that_nobody_has_confirmed_and_a_queue_that_refuses_two_r
     says(found, queue=f"let the topics in {FRANKFURT}, {MILAN} send")
 
 
+@pytest.mark.parametrize("action", ["SQS:SendMessage", "sqs:*", "*"])
+def test_a_queues_policy_may_allow_more_actions(deployment, action):
+    with queue_with_policy(deployment, ("sqs:SendMessage", action)):
+        deployment.doctor()
+
+
 def test_many_absent_topics_of_which_some_are_named_and_a_bucket_and_a_work_queue_elsewhere(
     deployment, monkeypatch
 ):
