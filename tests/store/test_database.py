@@ -9,16 +9,17 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
 from datetime import UTC, datetime, timedelta, timezone
+from unittest.mock import Mock
 
 import pytest
 import sqlalchemy
 from sqlalchemy import Column, MetaData, Table, insert, select, text, update
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
-from app.errors import StoreUnavailableError
+from app.errors import ConflictError, StoreUnavailableError
 from app.ids import new_id
 from app.limits.limits import VENDOR_REQUESTS
-from app.store.database import SYSTEM, Database, Lock, UtcDateTime
+from app.store.database import SYSTEM, Database, Lock, UtcDateTime, until_committed
 from app.store.keyset import page
 from app.store.models import Tenant
 from dev.stack import free_port
@@ -189,6 +190,13 @@ def test_locks_are_taken_in_the_order_of_their_numbers(own_postgresql):
             until(lambda: waiting_for_locks(own_postgresql))
             Lock.PRINCIPAL.hold(db, high)
         other.result(timeout=30)
+
+
+def test_a_stop_that_is_refused_is_not_tried_again():
+    stop = Mock(side_effect=ConflictError("This is suspended already."))
+    with pytest.raises(ConflictError):
+        until_committed(stop)()
+    stop.assert_called_once()
 
 
 COUNTER = Table("counter", MetaData(), Column("value", sqlalchemy.Integer))

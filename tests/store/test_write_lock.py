@@ -98,3 +98,11 @@ def test_a_batch_waits_in_the_turnstile_as_other_writers_do(tmp_path):
         batch.join(30)
         assert began.is_set()
     busy.close()
+
+
+def test_a_closed_connection_leaves_no_lock_file_open(tmp_path):
+    path = f"{tmp_path}/db"
+    connection = SqliteConnection(WriteLock(path), path, isolation_level=None)
+    connection.run_batch(lambda: None)
+    connection.close()
+    assert connection._batch_lock._files == []
