@@ -121,6 +121,8 @@ def _note_failure(db: Session, endpoint: WebhookEndpoint, outcome: Outcome) -> N
     if endpoint.probe_at is None or outcome.at >= endpoint.probe_at:
         endpoint.failures += 1
         seconds = min(RETRIES[min(endpoint.failures, len(RETRIES)) - 1], _PROBE_SECONDS)
+        if _says_when(outcome):  # one tenant's events could otherwise make all wait ever longer
+            seconds = RETRIES[0]
         endpoint.probe_at = _later(seconds, outcome.answer)
     long_ago = now() - _FAILING
     if outcome.answer is not None and outcome.answer.status == _GONE:
@@ -134,10 +136,15 @@ def _refused(endpoint: WebhookEndpoint, outcome: Outcome) -> list[str] | None:
 
     One tenant's events that the endpoint can't handle must not delay the events of the others.
     """
-    if outcome.answer is None or outcome.answer.status in _DOWN:
+    if outcome.answer is None or outcome.answer.status in _DOWN or _says_when(outcome):
         return None
     refused = {*(endpoint.refused or ()), str(outcome.claim.subject)}
     return sorted(refused) if len(refused) <= _SUBJECTS else None
+
+
+def _says_when(outcome: Outcome) -> bool:
+    """Return whether the endpoint said for how long it accepts nothing."""
+    return outcome.answer is not None and "retry-after" in outcome.answer.headers
 
 
 def _disable(db: Session, endpoint: WebhookEndpoint, because: DisabledBecause) -> None:

@@ -366,6 +366,20 @@ def test_retry_after_is_honoured_up_to_a_day(services, receiver, clock):
     assert len(deliver(services)) == 1
 
 
+def test_an_endpoint_that_says_when_it_goes_on_is_not_left_alone_for_longer(
+    services, receiver, clock
+):
+    """Or one tenant that makes it answer 429 again and again would delay the others for long."""
+    endpoint_of(services, receiver)
+    receiver.answers["/hook"] = (429, {"Retry-After": "20"}, b"")
+    for number in range(4):
+        tenants(services, f"Acme {number}")
+        assert len(deliver(services)) > 0, number
+        tenants(services, f"Other {number}")
+        assert deliver(services) == []
+        clock.shift(timedelta(seconds=21))
+
+
 def test_a_claim_that_a_killed_worker_had_comes_again(services, receiver, clock):
     endpoint_of(services, receiver)
     tenants(services, "Acme")
