@@ -24,7 +24,7 @@ worker_connections = 2000
 preload_app = False
 timeout = 60
 graceful_timeout = 20
-# Bytes: a proxy may forward a client's certificate. All fields together may have 40 KiB.
+# Bytes: a proxy may forward a client's certificate. All fields together may have 32 KiB.
 limit_request_field_size = 16_384
 # longer than a load balancer's 60 s, so that the load balancer closes idle connections first
 keepalive = 65

@@ -109,7 +109,7 @@ def _run_with_databases() -> None:
     # Imported lazily, because it imports app/
     from tests.support.databases import begin_run, end_run, new_database  # noqa: PLC0415
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # PostgreSQL is stopped then
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # PostgreSQL is stopped below
     begin_run()
     try:
         for engine in ("sqlite", "postgresql"):

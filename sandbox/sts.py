@@ -52,7 +52,7 @@ class Sts:
         self._identities = identities
         self._faults = faults
         self.calls: list[StsCall] = []
-        self.times: list[float] = []  # all calls to STS, in seconds since 1970
+        self.times: list[float] = []  # when STS was called, in seconds since 1970
 
     def clear(self) -> None:
         self.calls.clear()

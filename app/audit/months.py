@@ -48,7 +48,7 @@ def partitions(db: Session) -> Months:
     return Months(attached, detached, next_is_made=next_month in attached)
 
 
-def make_and_detach(db: Database, limit: datetime | None) -> None:
+def make_and_detach(database: Database, limit: datetime | None) -> None:
     """Create the missing partitions of the next months, and detach old partitions.
 
     A partition is detached if all of its events are from before `limit` (None: detach none).
@@ -56,7 +56,7 @@ def make_and_detach(db: Database, limit: datetime | None) -> None:
     the next call does the rest. Raises StoreUnavailableError.
     """
     try:
-        while _step(db, limit):
+        while _step(database, limit):
             pass
     except ConflictError:
         logger.info("audit.months_wait")

@@ -36,7 +36,7 @@ Text = Callable[[Any], Iterable[str]]
 
 _NOT_TEXT = re.compile("[\0\ud800-\udfff]")  # NUL, and bytes that are not UTF-8
 _NO_TABLE = re.compile("no such table|relation .* does not exist")  # SQLite's words, PostgreSQL's
-_ONE_OF = {"webhooks": "webhook endpoint"}  # only nouns that do more than lose their `s`
+_ONE_OF = {"webhooks": "webhook endpoint"}  # if it is not the noun without its `s`
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 
 

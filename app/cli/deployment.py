@@ -77,7 +77,7 @@ def _describe_restore(row: Row) -> Iterator[str]:
     reaches = row["reaches"].isoformat(timespec="seconds") if row["reaches"] else "no event"
     yield (
         f"The database reaches to {reaches}. What was revoked, suspended or deleted since then is"
-        " back: do it again."
+        " back: revoke, suspend or delete it again."
     )
 
 

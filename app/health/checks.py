@@ -175,24 +175,26 @@ class Health:
             yield name, look(name)[0]
 
 
-def own_checks(db: Database, sts: Sts) -> list[HealthCheck]:
+def own_checks(database: Database, sts: Sts) -> list[HealthCheck]:
     """Return the checks of the database, AWS and the background workers."""
     return [
-        HealthCheck("database", partial(_database, db), seconds=1.0, needed=True),
-        HealthCheck("migrations", partial(_migrations, db), "database", seconds=1.0, needed=True),
+        HealthCheck("database", partial(_database, database), seconds=1.0, needed=True),
+        HealthCheck(
+            "migrations", partial(_migrations, database), "database", seconds=1.0, needed=True
+        ),
         # While AWS does not answer, no finding is kept. A process that is not ready gets no other
         # requests, so readiness itself must find out when AWS is back. The circuit breaker lets few
         # calls through.
         HealthCheck("aws", partial(_aws, sts), needed=True, counts=lambda: not sts.is_silent),
-        HealthCheck("clock", partial(_clock, db), "migrations"),
-        HealthCheck("workers", partial(_workers, db), "migrations"),
+        HealthCheck("clock", partial(_clock, database), "migrations"),
+        HealthCheck("workers", partial(_workers, database), "migrations"),
     ]
 
 
-def _database(db: Database) -> HealthFinding:
+def _database(database: Database) -> HealthFinding:
     try:
-        revision(db)
-        was_standby = db.leave_standby()
+        revision(database)
+        was_standby = database.leave_standby()
     except StoreUnavailableError as error:
         return failed(
             error.detail, "Look at DEPUTY_DATABASE_URL, and the database's disk and rights."
@@ -205,8 +207,8 @@ def _database(db: Database) -> HealthFinding:
     return ok("The database answers.")
 
 
-def _migrations(db: Database) -> HealthFinding:
-    current = revision(db)
+def _migrations(database: Database) -> HealthFinding:
+    current = revision(database)
     if current == KNOWN[-1]:
         return ok(f"The schema is at {current}.")
     if current not in {None, *KNOWN}:

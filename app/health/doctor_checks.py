@@ -27,18 +27,18 @@ _SIGNED = 300.0  # seconds; AWS refuses a signature if the clocks differ by more
 _BEHIND = timedelta(days=33)
 
 
-def vendor_checks(config: Config, db: Database) -> list[HealthCheck]:
+def vendor_checks(config: Config, database: Database) -> list[HealthCheck]:
     """Return the checks of one deployment that readiness leaves out."""
     checks = [
         HealthCheck("settings", partial(_settings, config)),
         HealthCheck("aws_clock", partial(_aws_clock, config)),
         HealthCheck("session_duration", partial(_session_duration, config)),
-        HealthCheck("may_assume", partial(_may_assume, config, db), "aws migrations"),
+        HealthCheck("may_assume", partial(_may_assume, config, database), "aws migrations"),
         HealthCheck("iam", partial(_iam, config)),
         HealthCheck("bucket", partial(_bucket, config)),
         *registration_checks(config),
-        HealthCheck("rights", partial(_rights, db)),
-        HealthCheck("audit_log", partial(_audit_log, config, db), "migrations"),
+        HealthCheck("rights", partial(_rights, database)),
+        HealthCheck("audit_log", partial(_audit_log, config, database), "migrations"),
         HealthCheck("cache", partial(_cache, config)),
     ]
     if config.proofs.canary_role_arn is None:

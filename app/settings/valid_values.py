@@ -315,8 +315,8 @@ def role_chaining(broker: Any, max_session_seconds: int) -> Iterator[str]:
     if broker.is_role and max_session_seconds > ROLE_CHAINING_MAX:
         yield (
             f"DEPUTY_MAX_SESSION_SECONDS: at most {ROLE_CHAINING_MAX} while"
-            " DEPUTY_BROKER_PRINCIPAL_ARN is a role: AWS calls that role chaining, and gives such"
-            " sessions no longer."
+            " DEPUTY_BROKER_PRINCIPAL_ARN is a role: AWS calls that role chaining, and ends such"
+            " sessions after that time."
         )
 
 

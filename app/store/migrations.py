@@ -61,17 +61,17 @@ def ensure_fit(database: Database, version: str | None) -> None:
         )
 
 
-def alembic_config(db: Database) -> Any:
+def alembic_config(database: Database) -> Any:
     """Return Alembic's configuration for this database."""
     from alembic.config import Config  # noqa: PLC0415
 
     config = Config(str(_MIGRATIONS.with_name("alembic.ini")))
     config.set_main_option("script_location", str(_MIGRATIONS))
-    config.attributes["engine"] = db.engine
+    config.attributes["engine"] = database.engine
     return config
 
 
-def upgrade(db: Database, report_wait: Callable[[], None]) -> None:
+def upgrade(database: Database, report_wait: Callable[[], None]) -> None:
     """Run all migrations. Retry while a table is locked, for example by a backup.
 
     Each attempt waits only briefly for the lock, because requests wait behind it. Calls
@@ -81,7 +81,7 @@ def upgrade(db: Database, report_wait: Callable[[], None]) -> None:
 
     for attempt in range(_ATTEMPTS):
         try:
-            command.upgrade(alembic_config(db), "head")
+            command.upgrade(alembic_config(database), "head")
         except OperationalError as error:
             if sqlstate(error) != _IN_USE:
                 raise

@@ -71,9 +71,9 @@ def seal_again(database: Database, secrets: Secrets) -> None:
                     setattr(endpoint, name, secrets.seal(secret, endpoint.id.bytes))
 
 
-def check_secrets(db: Database, secrets: Secrets) -> HealthFinding:
+def check_secrets(database: Database, secrets: Secrets) -> HealthFinding:
     """Report secrets that SECRET_KEYS does not open, or not its first key. Reads all endpoints."""
-    endpoints = _live(db)
+    endpoints = _live(database)
     closed = [each for each in endpoints if secrets.open(each.secret, each.id.bytes) is None]
     if closed:
         return failed(

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from app.api.kit import idempotency
 from app.audit.log import FEED_SECONDS
 from app.background import housekeeping, worker
 from app.config import Config
+from app.diagnosis import role_rights
 from app.http.current_request import BODY_KIB
 from app.http.error_statuses import PROBLEMS
 from app.idempotency import attempts
@@ -23,6 +25,7 @@ from app.proofs.schedule import SEARCH_DAYS
 from app.rotation import rotations, switch
 from app.settings.setting_types import collect_settings
 from app.settings.valid_values import SESSION_MIN
+from app.store import history
 from app.store.models import connection
 from app.webhooks import retention, retries_and_disabling
 from app.webhooks.events import RECOVERABLE
@@ -32,6 +35,10 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")})
 RULE = re.compile(r"\|[-| :]+\|")
 WORDS = {1: "a", 2: "two", 5: "five"}
+
+
+def in_words(number):
+    return WORDS.get(number, str(number))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -114,20 +121,26 @@ def test_the_pages_tables_are_as_their_contents_are_declared():
         (f"{FEED_SECONDS} seconds", ["app/api/audit_events.py", "app/cli/audit.py"]),
         (f"over {BODY_KIB} KiB", ["docs/api.md"]),
         (
-            f"{WORDS[switch._CONFIRMED_AFTER / timedelta(minutes=1)]} minutes",
+            f"{in_words(switch._CONFIRMED_AFTER // timedelta(minutes=1))} minutes apart",
             [
                 "app/rotation/switch.py",
-                "app/rotation/rotations.py",
                 "app/web/onboarding/statuses.py",
                 "app/web/onboarding/templates/onboard/imported.html",
-                "docs/api.md",
                 "docs/architecture.md",
                 "docs/migrate.md",
             ],
         ),
+        (
+            f"{in_words(switch._CONFIRMED_AFTER // timedelta(minutes=1))} minutes later",
+            ["app/web/onboarding/templates/onboard/imported.html", "docs/api.md"],
+        ),
+        (
+            f"for {in_words(switch._CONFIRMED_AFTER // timedelta(minutes=1))} minutes unless",
+            ["app/rotation/rotations.py"],
+        ),
         (f"for {rotations._LOST_AFTER.days} days `broken`", ["docs/api.md"]),
         (
-            f"{WORDS[connection._PROOF_AGE_MAX.days]} day old",
+            f"{in_words(connection._PROOF_AGE_MAX.days)} day old",
             ["app/api/connections.py", "app/store/models/connection.py", "docs/api.md"],
         ),
         (f"last {RECOVERABLE.days} days", ["app/webhooks/endpoints.py"]),
@@ -135,7 +148,7 @@ def test_the_pages_tables_are_as_their_contents_are_declared():
         (f"last {retention.DELIVERIES_KEPT.days} days", ["app/api/webhook_endpoints.py"]),
         (f"last {retention.DELIVERIES_KEPT.days} days with", ["docs/webhooks.md"]),
         (
-            f"{WORDS[retries_and_disabling._FAILING.days]} days",
+            f"{in_words(retries_and_disabling._FAILING.days)} days",
             [
                 "app/webhooks/retention.py",
                 "app/audit/actions.py",
@@ -145,20 +158,18 @@ def test_the_pages_tables_are_as_their_contents_are_declared():
                 "docs/monitoring.md",
             ],
         ),
-        (
-            f"{page_links._LEFTOVERS_SHOWN.days} days",
-            [
-                "app/onboarding/page_links.py",
-                "docs/onboarding.md",
-                "docs/runbooks.md",
-                "SECURITY.md",
-            ],
-        ),
+        (f"or {page_links._LEFTOVERS_SHOWN.days} days", ["docs/runbooks.md", "SECURITY.md"]),
+        (f"to delete, for {page_links._LEFTOVERS_SHOWN.days} days", ["docs/onboarding.md"]),
+        (f"newest {history.KEPT} entries", ["docs/api.md"]),
+        (f"newest {history.KEPT} proofs", ["docs/architecture.md"]),
+        (f"{idempotency._STORED_MAX // 1024} KiB are kept", ["docs/api.md"]),
+        (f"{role_rights._MOST_ANSWERED:,} characters", ["docs/api.md"]),
         (f"410 for {page_links._LEFTOVERS_SHOWN.days} days", ["docs/api.md"]),
         (
             f"in {attempts.KEPT // timedelta(hours=1)} hours",
-            ["app/api/kit/idempotency.py", "app/limits/limits.py", "docs/api.md"],
+            ["app/api/kit/idempotency.py", "app/limits/limits.py"],
         ),
+        (f"once in {attempts.KEPT // timedelta(hours=1)} hours", ["docs/api.md"]),
         (
             f"{DELEGATION_HOURS} hours",
             [

@@ -38,7 +38,7 @@ _DETAILS = {
     "payload_too_large": f"The body is larger than {BODY_KIB} KiB.",
     "uri_too_long": "The first line, with method and URL, is longer than 4094 bytes.",
     "headers_too_large": (
-        "Too large a header: at most 100 fields, 16 KiB in each and 40 KiB in all."
+        "Too large a header: at most 100 fields, 16 KiB in each and 32 KiB in all."
     ),
     "validation_failed": ValidationFailedError().detail,
 }

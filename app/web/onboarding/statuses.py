@@ -367,7 +367,7 @@ def counted(counts: Counts) -> list[tuple[str, ConnectionStatus, int, ListPositi
 # In a rotation: each step's name, and its note when it is done.
 _ROTATION_STEPS = (
     ("New External ID", "It is shown below."),
-    ("Role updated", "It accepts your new External ID, and refuses others."),
+    ("Role updated", "It accepts your new External ID, and refuses anybody else."),
     ("New one in use", "Only the new one is used."),
     ("Old one removed", ""),
 )
