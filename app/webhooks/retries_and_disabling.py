@@ -37,8 +37,11 @@ _SLOW_MS = 1000
 _ATTEMPTS = 20  # most attempts that a delivery's log keeps
 _SHOWN = 1024  # bytes of an answer that the log keeps
 _GONE = 410
-# Not 429: one tenant's events may use up what the endpoint accepts from all
+# Without Retry-After it is no sign of being down: one tenant's events may use up what the endpoint
+# accepts from all.
+_BUSY = 429
 _DOWN = (502, 503, 504)
+_SECONDS = re.compile("[0-9]{1,9}")  # the form of Retry-After that is understood
 _SUBJECTS = 8  # an endpoint that refuses events of more subjects counts as down
 
 
@@ -143,8 +146,13 @@ def _refused(endpoint: WebhookEndpoint, outcome: Outcome) -> list[str] | None:
 
 
 def _says_when(outcome: Outcome) -> bool:
-    """Return whether the endpoint said for how long it accepts nothing."""
-    return outcome.answer is not None and "retry-after" in outcome.answer.headers
+    """Return whether the endpoint, which is busy or down, said for how long."""
+    answer = outcome.answer
+    return (
+        answer is not None
+        and answer.status in {_BUSY, *_DOWN}
+        and _SECONDS.fullmatch(answer.headers.get("retry-after", "")) is not None
+    )
 
 
 def _disable(db: Session, endpoint: WebhookEndpoint, because: DisabledBecause) -> None:
@@ -168,6 +176,6 @@ def _later(seconds: float, answer: HttpAnswer | None) -> datetime:
     """Return the time of the next attempt: after `seconds`, or after the answer's Retry-After."""
     text = answer.headers.get("retry-after", "") if answer else ""
     seconds *= random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311  no secret
-    if re.fullmatch("[0-9]{1,9}", text):
+    if _SECONDS.fullmatch(text):
         seconds = max(seconds, min(int(text), _RETRY_AFTER_MAX))
     return now() + timedelta(seconds=seconds)

@@ -418,12 +418,12 @@ def test_a_delivery_that_is_asked_for_while_a_killed_worker_has_it_comes_again(
     assert len(deliver(services)) == 1
 
 
-@pytest.mark.parametrize("status", [429, 500])
-def test_a_tenant_whose_events_are_refused_delays_no_other(services, receiver, clock, status):
+@pytest.mark.parametrize("answer", [429, 500, (500, {"Retry-After": "3600"}, b"")])
+def test_a_tenant_whose_events_are_refused_delays_no_other(services, receiver, clock, answer):
     endpoint_of(services, receiver)
     poisoned, other = tenants(services, "Poisoned", "Other")
     deliver(services)
-    receiver.refused[str(poisoned.id)] = status
+    receiver.refused[str(poisoned.id)] = answer
     for number in range(6):
         services.tenants.change(OPERATOR, poisoned.id, {"name": f"Poisoned {number}"})
         deliver(services)
