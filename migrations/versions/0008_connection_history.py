@@ -1,6 +1,7 @@
 """Read a connection's newest proofs and approvals without sorting all of them."""
 
 from alembic import op
+from sqlalchemy import text
 
 revision = "0008"
 down_revision = "0007"
@@ -23,10 +24,19 @@ def downgrade() -> None:
 def _replace(table: str, old: str, new: str, *more: str) -> None:
     """Replace an index without a lock that proofs wait for: in one transaction they deadlock.
 
-    An attempt that was interrupted leaves an invalid index, so the new one is dropped first.
+    An attempt that was interrupted leaves an invalid index, which is made anew. A valid one stays,
+    because the old index may be invalid by then.
     """
     options = {"postgresql_concurrently": True}
     with op.get_context().autocommit_block():
-        op.drop_index(new, table, if_exists=True, **options)
-        op.create_index(new, table, ["connection_id", *more], unique=False, **options)
+        if not _is_valid(new):
+            op.drop_index(new, table, if_exists=True, **options)
+            op.create_index(new, table, ["connection_id", *more], unique=False, **options)
         op.drop_index(old, table, if_exists=True, **options)
+
+
+def _is_valid(index: str) -> bool:
+    if op.get_bind().dialect.name != "postgresql":
+        return False
+    valid = text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:index)")
+    return bool(op.get_bind().scalar(valid, {"index": index}))
