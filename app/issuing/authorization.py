@@ -13,6 +13,7 @@ worker runs, or while AWS gives no clear answer. `Connection.proven_until` says 
 allows issuing.
 """
 
+import math
 import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
@@ -197,11 +198,15 @@ class Authorization:
             spawn(self._catch_up)
 
     def _catch_up(self) -> None:
+        self._next_catch_up = math.inf  # while this read takes long, no other one begins
         before = self._history
-        with suppress(errors.StoreUnavailableError), self._db.read() as db:
-            after = before.caught_up(db)
-            if self._history is before:  # else a commit has advanced it meanwhile
-                self.set_history(after)
+        try:
+            with suppress(errors.StoreUnavailableError), self._db.read() as db:
+                after = before.caught_up(db)
+                if self._history is before:  # else a commit has advanced it meanwhile
+                    self.set_history(after)
+        finally:
+            self._next_catch_up = time.monotonic() + _CATCH_UP_SECONDS
 
     def forget(self, connection: VerifiedConnection) -> None:
         """Remove a connection from memory, so that the next request reads it again.

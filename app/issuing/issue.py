@@ -200,7 +200,11 @@ class CredentialIssuer:
             access_key_id=key_id if is_first else None,
         )
         patience = max(_COMMIT_SECONDS, deadline - time.monotonic())
-        recorded = self._log.append(event, patience=patience)
+        try:
+            recorded = self._log.append(event, patience=patience)
+        except errors.StoreUnavailableError:
+            self._authorization.catch_up()
+            raise
         self._authorization.set_history(self._log.batch.history)
         if not recorded:
             return False

@@ -3,10 +3,12 @@ over.
 """
 
 from collections.abc import Iterator
+from unittest.mock import Mock
 
 import pytest
 from flask import Flask
 
+from app.errors import StoreUnavailableError
 from app.factory import create_app
 from tests.attacks.evidence import on_postgresql, problem
 from tests.support.cast import Api, path_of
@@ -117,3 +119,22 @@ def test_what_was_stopped_elsewhere_is_refused_although_no_issuance_succeeds_her
         )
 
     until(refused_without_aws, "after a second", seconds=10)
+
+
+@on_postgresql
+def test_a_key_that_was_revoked_elsewhere_is_refused_although_nothing_can_be_recorded_here(
+    world, another, monkeypatch
+):
+    tenant = world.tenant()
+    connection = world.connect(tenant, world.role(tenant))
+    body = {"name": "a program", "scopes": ["credentials:issue"], "tenant_id": tenant["id"]}
+    made = world.admin("POST", "/v1/api-keys", body, expect=201)
+    there = Api(another, made["key"])
+    there("POST", path_of(connection, "/credentials"))
+    full = StoreUnavailableError("The disk is full.")
+    monkeypatch.setattr(
+        another.extensions["deputy"].audit._group, "_commit", Mock(side_effect=full)
+    )
+    assert asked(there, connection).status_code == 503
+    world.admin("DELETE", f"/v1/api-keys/{made['id']}", expect=204)
+    until(lambda: asked(there, connection).status_code == 401, "after a second", seconds=10)
