@@ -7,7 +7,10 @@ test_example.py.
 import json
 import os
 import re
+import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +27,7 @@ from dev.stack import NOT_RUNNING, Stack, free_port
 from tests.dev.make_run import (
     PATIENCE,
     PERSONS_AWS,
+    ROOT,
     Run,
     assert_nothing_left,
     assert_the_story_works,
@@ -173,6 +177,28 @@ def test_the_demo_uses_the_service_that_runs_and_tells_everything(run):
     assert "Traceback" not in demo.output
     steps = [int(number) for number in re.findall(r"^(\d+)\. ", demo.output, re.MULTILINE)]
     assert steps == list(range(1, 11))
+
+
+DROPPED = """
+import sys, time
+from dev import demo
+
+class Finalized:
+    def __del__(self):
+        raise KeyboardInterrupt
+
+sys.unraisablehook = demo._interrupt_again
+Finalized()
+time.sleep(30)
+"""
+
+
+def test_a_ctrl_c_that_python_drops_in_a_finalizer_interrupts_the_demo_all_the_same():
+    done = subprocess.run(
+        [sys.executable, "-c", DROPPED], cwd=ROOT, capture_output=True, check=False, timeout=60
+    )
+    assert done.returncode == -signal.SIGINT
+    assert done.stderr.rstrip().endswith(b"KeyboardInterrupt")
 
 
 def test_the_demo_alone_starts_its_own_service_and_leaves_nothing_after_ctrl_c(data, tmp_path):
