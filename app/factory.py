@@ -104,7 +104,7 @@ def create_app(config: Config) -> Flask:
     app.extensions["deputy.plain_requests"] = credentials.PlainCredentials(deputy)
     app.before_request(_begin)
     app.after_request(adding(DEFAULTS))
-    app.after_request(_finish)  # runs first
+    app.after_request(_finish)  # runs first, so that headers have the order of plain answers
     api = RestApi(app, config)
     for resource in _RESOURCES:
         api.register_blueprint(resource)

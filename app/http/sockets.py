@@ -55,7 +55,7 @@ _SWITCH_SECONDS = 0.0005
 # Most chunks of a body, and for each of them more its least size in bytes. A chunk costs some
 # microseconds, even with one byte.
 _PIECES, _PIECE_BYTES = 256, 256
-_HEADER = 40 * 1024  # bytes: a header of 32 KiB, and the read of 8 KiB in which it ends
+_HEADER = (32 + 8) * 1024  # bytes: a header of 32 KiB, and the read of 8 KiB in which it ends
 
 
 class BoundedRequest(Request):  # type: ignore[misc]  # gunicorn has no types
