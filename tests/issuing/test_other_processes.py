@@ -68,6 +68,12 @@ def test_a_role_that_was_made_again_and_not_proven_is_refused_in_words(world, kn
     )
 
 
+def new_key(world, tenant):
+    """A key to issue with, and its id."""
+    body = {"name": "a program", "scopes": ["credentials:issue"], "tenant_id": tenant["id"]}
+    return world.admin("POST", "/v1/api-keys", body, expect=201)
+
+
 STOPS = {
     "connection": (lambda world, connection, _: world.suspend(connection), 409),
     "deletion": (
@@ -93,8 +99,7 @@ def test_what_was_stopped_elsewhere_is_refused_although_no_issuance_succeeds_her
     """A process learns of revocations with its commits, and a request that fails has none."""
     tenant = world.tenant()
     connection = world.connect(tenant, world.role(tenant))
-    body = {"name": "a program", "scopes": ["credentials:issue"], "tenant_id": tenant["id"]}
-    made = world.admin("POST", "/v1/api-keys", body, expect=201)
+    made = new_key(world, tenant)
     there = Api(another, made["key"])
     ask = {"duration_seconds": 901}
     if fault == "policy":
@@ -127,8 +132,7 @@ def test_a_key_that_was_revoked_elsewhere_is_refused_although_nothing_can_be_rec
 ):
     tenant = world.tenant()
     connection = world.connect(tenant, world.role(tenant))
-    body = {"name": "a program", "scopes": ["credentials:issue"], "tenant_id": tenant["id"]}
-    made = world.admin("POST", "/v1/api-keys", body, expect=201)
+    made = new_key(world, tenant)
     there = Api(another, made["key"])
     there("POST", path_of(connection, "/credentials"))
     full = StoreUnavailableError("The disk is full.")

@@ -182,6 +182,7 @@ def test_locks_are_taken_in_the_order_of_their_numbers(own_postgresql):
     def hold_both():
         with own_postgresql.write(SYSTEM) as db:
             Lock.PRINCIPAL.hold(db, high, low)
+        return True
 
     with ThreadPoolExecutor(1) as pool:
         with own_postgresql.write(SYSTEM) as db:
@@ -189,7 +190,7 @@ def test_locks_are_taken_in_the_order_of_their_numbers(own_postgresql):
             other = pool.submit(hold_both)
             until(lambda: waiting_for_locks(own_postgresql))
             Lock.PRINCIPAL.hold(db, high)
-        other.result(timeout=30)
+        assert other.result(timeout=30), "neither was cancelled"
 
 
 def test_a_stop_that_is_refused_is_not_tried_again():
