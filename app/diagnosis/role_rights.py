@@ -111,11 +111,12 @@ def beyond(
     for name, document in policies.inline.items():
         allowed = _allowed_by(document)
         for actions, resources, _ in allowed or ():
-            pairs += len(actions) * len(resources)
-            answered += len(actions) * len(resources) * len(name)
+            count = len(actions) * len(resources)
             of_actions, of_resources = len("".join(actions)), len("".join(resources))
+            pairs += count
             characters += of_actions + of_resources
             answered += of_actions * len(resources) + of_resources * len(actions)
+            answered += count * len(name)
         is_large = characters > _MOST_CHARACTERS or answered > _MOST_ANSWERED
         if allowed is None or pairs > _MOST_COMPARED or is_large:
             result.append(Beyond(name))
