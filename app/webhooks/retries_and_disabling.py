@@ -31,6 +31,9 @@ RETRIES = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, DAY)
 _JITTER = 0.1  # maximum fraction by which a wait is longer or shorter
 _RETRY_AFTER_MAX = DAY
 _PROBE_SECONDS = 1800  # maximum between two attempts to a failing endpoint
+# Most endpoints that are down are restarting. So for an hour they are probed more often.
+_QUICK_PROBES = (5, 10, 20, 40, 60)  # seconds; the last one repeats
+_QUICK_PROBES_FOR = timedelta(hours=1)  # from the first failure
 _FAILING = timedelta(days=5)  # without a success, until an endpoint is disabled
 _NOT_TRIED = timedelta(days=2)  # more than any wait between two attempts
 _SLOW_MS = 1000
@@ -105,9 +108,14 @@ def store(db: Session, outcomes: Sequence[Outcome]) -> None:
 
 
 def _fail(endpoint: WebhookEndpoint, delivery: WebhookDelivery, outcome: Outcome) -> None:
-    delivery.tries += 1
+    # A quick probe costs its event no try: it says something about the endpoint. The first failure
+    # counts, because an event that the endpoint can't bear causes it again and again.
+    is_probe = endpoint.failures > 0 and _is_probed_quickly(endpoint, outcome)
+    delivery.tries += not is_probe
     if endpoint.status is not EndpointStatus.ENABLED or delivery.tries > len(RETRIES):
         delivery.status, delivery.next_attempt_at = DeliveryStatus.FAILED, None
+    elif is_probe:  # `probe_at` delays it, and it comes after the others that wait
+        delivery.next_attempt_at = now()
     else:
         delivery.next_attempt_at = _later(RETRIES[delivery.tries - 1], outcome.answer)
 
@@ -123,10 +131,7 @@ def _note_failure(db: Session, endpoint: WebhookEndpoint, outcome: Outcome) -> N
     # Count concurrent attempts once. Otherwise four of them would make the wait half an hour.
     if endpoint.probe_at is None or outcome.at >= endpoint.probe_at:
         endpoint.failures += 1
-        seconds = min(RETRIES[min(endpoint.failures, len(RETRIES)) - 1], _PROBE_SECONDS)
-        if _says_when(outcome):  # one tenant's events could otherwise make all wait ever longer
-            seconds = RETRIES[0]
-        endpoint.probe_at = _later(seconds, outcome.answer)
+        endpoint.probe_at = _later(_seconds_to_probe(endpoint, outcome), outcome.answer)
     long_ago = now() - _FAILING
     if outcome.answer is not None and outcome.answer.status == _GONE:
         _disable(db, endpoint, DisabledBecause.GONE)
@@ -134,12 +139,32 @@ def _note_failure(db: Session, endpoint: WebhookEndpoint, outcome: Outcome) -> N
         _disable(db, endpoint, DisabledBecause.FAILING)
 
 
+def _seconds_to_probe(endpoint: WebhookEndpoint, outcome: Outcome) -> int:
+    """Return how long a failing endpoint waits for its next attempt."""
+    if _says_when(outcome):  # one tenant's events could otherwise make all wait ever longer
+        return RETRIES[0]
+    if _is_probed_quickly(endpoint, outcome):
+        return _QUICK_PROBES[min(endpoint.failures, len(_QUICK_PROBES)) - 1]
+    return min(RETRIES[min(endpoint.failures, len(RETRIES)) - 1], _PROBE_SECONDS)
+
+
+def _is_probed_quickly(endpoint: WebhookEndpoint, outcome: Outcome) -> bool:
+    """Return whether the endpoint is down, and has been failing for less than an hour."""
+    since = endpoint.failing_since or outcome.at
+    return _is_down(outcome) and outcome.at < since + _QUICK_PROBES_FOR
+
+
+def _is_down(outcome: Outcome) -> bool:
+    """Return whether the endpoint did not answer, or a proxy answered for it."""
+    return outcome.answer is None or outcome.answer.status in _DOWN
+
+
 def _refused(endpoint: WebhookEndpoint, outcome: Outcome) -> list[str] | None:
     """Return the subjects whose events the endpoint refused; None if it seems to be down.
 
     One tenant's events that the endpoint can't handle must not delay the events of the others.
     """
-    if outcome.answer is None or outcome.answer.status in _DOWN or _says_when(outcome):
+    if _is_down(outcome) or _says_when(outcome):
         return None
     refused = {*(endpoint.refused or ()), str(outcome.claim.subject)}
     return sorted(refused) if len(refused) <= _SUBJECTS else None

@@ -182,6 +182,55 @@ def test_a_success_frees_all_that_waits(services, receiver, clock):
     assert len(receiver.got) >= 9
 
 
+def test_an_endpoint_that_is_down_is_probed_soon_and_each_minute_for_an_hour(
+    services, receiver, clock
+):
+    endpoint_of(services, receiver)
+    receiver.answers["/hook"] = 502
+    first, _ = tenants(services, "Acme", "Other")
+    assert len(deliver(services)) == 1
+    for number, seconds in enumerate([5, 10, 20, 40, *[60] * 50]):
+        clock.shift(timedelta(seconds=seconds * 0.85))
+        services.tenants.change(OPERATOR, first.id, {"name": f"Acme {number}"})
+        assert deliver(services) == [], "new events wait behind the probe"
+        clock.shift(timedelta(seconds=seconds * 0.3))
+        assert len(deliver(services)) == 1, f"probe {number}, after {seconds} s"
+    assert {row.tries for row in rows(services, WebhookDelivery)} == {0, 1}, "probes cost no tries"
+    clock.shift(timedelta(minutes=10))
+    deliver(services)
+    clock.shift(timedelta(minutes=20))
+    assert deliver(services) == [], "after an hour it is probed rarely"
+    receiver.answers.clear()
+    clock.shift(timedelta(minutes=14))
+    deliver(services, steps=200)
+    left = [row for row in rows(services, WebhookDelivery) if row.status != "delivered"]
+    assert len(left) <= 1, "one success frees what waits"
+
+
+def test_an_event_that_takes_the_endpoint_down_delays_others_by_seconds(services, receiver, clock):
+    """Or one tenant could delay the events of all others for hours."""
+    endpoint_of(services, receiver)
+    bad, other = tenants(services, "Bad", "Other")
+    deliver(services)
+    receiver.refused[str(bad.id)] = 504
+    services.tenants.change(OPERATOR, bad.id, {"name": "Bad 2"})
+    services.tenants.change(OPERATOR, bad.id, {"name": "Bad 3"})
+    receiver.got.clear()
+    waits = []
+    for hour in range(48):
+        services.tenants.change(OPERATOR, other.id, {"name": f"Other {hour}"})
+        for step in range(3600 // 15):
+            deliver(services)
+            if len(receiver.got) > hour:
+                waits.append(step * 15)
+                break
+            clock.shift(timedelta(seconds=15))
+        clock.shift(timedelta(hours=1))
+    assert len(waits) == 48
+    assert max(waits) <= 60
+    assert {row.tries for row in rows(services, WebhookDelivery)} - {0}, "its attempts count"
+
+
 def test_three_hundred_is_a_failure_and_is_not_followed(services, receiver):
     endpoint_of(services, receiver)
     receiver.answers["/hook"] = (302, {"Location": receiver.url("/other")}, b"")
