@@ -2,7 +2,8 @@
 
 If IAM's result is unknown, the policy is rejected. Most mistakes in trust policies concern a
 condition's key that a request does not have. Then a plain operator is false, a negated one true,
-`…IfExists` and `ForAllValues:` true, `ForAnyValue:` false.
+`…IfExists` and `ForAllValues:` true. `ForAnyValue:` is false, also with `IfExists`, as was seen at
+AWS: its documentation can be read both ways.
 """
 
 import ipaddress
@@ -102,9 +103,7 @@ def _key_holds(
         return _null_holds(operator, key, limits, have)
     negated, test = _operator(operator, name, values)
     if have is None:
-        if if_exists:
-            return True
-        return quantifier == "forallvalues" or (negated and quantifier == "")
+        return quantifier != "foranyvalue" and bool(if_exists or quantifier or negated)
     # The sandbox's requests have one value per key, so "for all" and "for any" are the same. Every
     # value is tested, so that an unsupported one is noticed even after another has matched.
     hits = [test(value, have) for value in limits]

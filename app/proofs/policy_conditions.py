@@ -18,6 +18,7 @@ from app.ids import AccountId, Broker
 from app.proofs.policy_statements import Comparison, Globs, Statement
 
 EXTERNAL_ID, PRINCIPAL_ARN, USER_ID = "sts:externalid", "aws:principalarn", "aws:userid"
+NEVER_SENT = "sts:durationseconds"  # a key of GetServiceBearerToken, and of no way into a role
 _UNIQUE_ID = 21  # characters of the unique id of a role or user
 _UNKNOWN_CHARACTER = "\0"  # only wildcards match it, because no policy contains it
 _USER_IDS = 24, 86  # characters of the shortest and of the longest user id of a role
@@ -26,8 +27,7 @@ _ANYTHING = re.compile(r"\*+\?{,2}|\?{1,2}\*+")
 # Condition keys with values that depend on the broker's request, session or network. Two requests
 # of the broker may have different values.
 CHOSEN = re.compile(
-    r"sts:(rolesessionname|sourceidentity|transitivetagkeys|durationseconds"
-    r"|requestcontext(providers|/.+))"
+    r"sts:(rolesessionname|sourceidentity|transitivetagkeys|requestcontext(providers|/.+))"
     r"|aws:((request|principal)tag/.+|tagkeys|sourceidentity|currenttime|epochtime|tokenissuetime"
     r"|requestedregion|sourceip|vpcsourceip|sourcevpc|sourcevpcarn|sourcevpce|vpceaccount"
     r"|vpceorgid|vpceorgpaths|referer|useragent"
@@ -132,7 +132,11 @@ def requests_of_broker(
     other = 1 << len(external_ids)
     everything = (other << 2) - 1
     bits = {external_id: 1 << n for n, external_id in enumerate(external_ids)}
-    keys = {EXTERNAL_ID: KeyValues(globs, bits, other, other << 1), USER_ID: KeyValues(globs, {})}
+    keys = {
+        EXTERNAL_ID: KeyValues(globs, bits, other, other << 1),
+        USER_ID: KeyValues(globs, {}),
+        NEVER_SENT: KeyValues(globs, {}, absent=everything),
+    }
     for key, value in (
         (PRINCIPAL_ARN, broker.arn),
         ("aws:principalaccount", broker.account_id),
@@ -191,14 +195,22 @@ def _compare_texts(comparison: Comparison, values: KeyValues) -> RequestAnswers:
     unknown &= ~yes
     choice &= ~(yes | unknown)
     no = yes if comparison.negated else ~(yes | choice | unknown)
-    quantifier = comparison.quantifier
-    if (
-        comparison.if_exists
-        or quantifier == "forallvalues"
-        or (comparison.negated and not quantifier)
-    ):
-        return RequestAnswers(no & ~values.absent, choice, unknown)
-    return RequestAnswers(no | values.absent, choice, unknown)
+    return RequestAnswers(no & ~values.absent, choice, unknown) | _without_key(
+        comparison, values.absent
+    )
+
+
+def _without_key(comparison: Comparison, absent: int) -> RequestAnswers:
+    """Return the answers for the requests `absent`, which do not have the compared key.
+
+    AWS's documentation of `ForAnyValue:…IfExists` can be read both ways. AWS was seen to answer
+    false, but not by us: `make aws-check` asks.
+    """
+    if comparison.quantifier == "foranyvalue":
+        return RequestAnswers(unknown=absent) if comparison.if_exists else RequestAnswers(no=absent)
+    if comparison.if_exists or comparison.quantifier or comparison.negated:
+        return YES
+    return RequestAnswers(no=absent)
 
 
 def _compare_with_null(comparison: Comparison, values: KeyValues) -> RequestAnswers:

@@ -149,9 +149,8 @@ def _principal(kind: str, name: str, broker: Broker | None) -> RequestAnswers:
 
 
 def _is_session_of(broker: Broker, name: str) -> bool:
-    return name.startswith(
-        f"arn:{broker.partition}:sts::{broker.account_id}:assumed-role/{broker.name}/"
-    )
+    sessions = f"arn:{broker.partition}:sts::{broker.account_id}:assumed-role/{broker.name}/"
+    return broker.is_role and name.startswith(sessions)
 
 
 def _compiled(patterns: Iterable[tuple[str, bool]]) -> Globs:

@@ -43,6 +43,7 @@ def plain_reading(policy, broker, role_account, external_ids, retired):
         "aws:viaawsservice": "false",
         "aws:securetransport": "true",
         "aws:resourceaccount": role_account,
+        "sts:durationseconds": None,
     }
     theirs = filter(SENDABLE.fullmatch, compared(statements, ID) - {*external_ids, *retired})
     found = [
@@ -117,7 +118,7 @@ def principal_is(kind, name, broker):
     }:
         return YES
     session = f"arn:{broker.partition}:sts::{broker.account_id}:assumed-role/{broker.name}/"
-    if name.startswith(session):
+    if broker.is_role and name.startswith(session):
         return CHOICE
     return NO if SOMEBODY.fullmatch(name) else UNKNOWN
 
@@ -135,11 +136,15 @@ def condition(it, keys, broker):
         clear = it.operator == "null" and absent in ({"true"}, {"false"})
         return Answer((have is None) == (absent == {"true"})) if clear else UNKNOWN
     if have is None:
-        return Answer(
-            it.if_exists or it.quantifier == "forallvalues" or (it.negated and not it.quantifier)
-        )
+        return without_key(it)
     found = first(matches(it.name, value, have) for value in it.values)
     return {YES: NO, NO: YES}.get(found, found) if it.negated else found
+
+
+def without_key(it):
+    if it.quantifier == "foranyvalue":
+        return UNKNOWN if it.if_exists else NO
+    return Answer(it.if_exists or it.quantifier == "forallvalues" or it.negated)
 
 
 def user_id(it, *, is_role):

@@ -69,6 +69,7 @@ TABLES = yaml.safe_load(
 )
 VALUES, PRINCIPALS, ACTIONS = TABLES["values"], TABLES["principals"], TABLES["actions"]
 USER_IDS = TABLES["user ids"]
+HOLE, UNCLEAR, CLOSED = {"open": (2,)}, {"unclear": (2,)}, {}
 
 # --- the sandbox's evaluator has the last word ---
 
@@ -217,6 +218,50 @@ def test_what_it_passes_the_sandbox_refuses_and_what_it_calls_open_the_sandbox_o
         assert {value for _, value in found.listed if value in EXTERNAL_IDS} <= open_to
 
 
+ABSENT_KEY = TABLES["absent key"]
+OF_KINDS = {
+    "positive": {
+        "x": "StringEquals StringEqualsIgnoreCase StringLike",
+        ROOT: "ArnEquals ArnLike",
+        "1": "NumericEquals NumericLessThan NumericGreaterThanEquals",
+        "2030-01-01": "DateEquals DateLessThanEquals DateGreaterThan",
+        "192.0.2.0/24": "IpAddress",
+        "false": "Bool",
+    },
+    "negated": {
+        "x": "StringNotEquals StringNotEqualsIgnoreCase StringNotLike",
+        ROOT: "ArnNotEquals ArnNotLike",
+        "1": "NumericNotEquals",
+        "2030-01-01": "DateNotEquals",
+        "192.0.2.0/24": "NotIpAddress",
+    },
+}
+
+
+def unsettled(operator):
+    return operator.startswith("ForAnyValue") and operator.endswith("IfExists")
+
+
+@pytest.mark.parametrize(("kind", "quantifier", "if_exists", "holds", "source"), ABSENT_KEY)
+def test_a_comparison_with_an_absent_key_is_as_the_table_says(
+    kind, quantifier, if_exists, holds, source
+):
+    """Both of the reader and of the sandbox, which answers as was seen where AWS's documentation
+    can be read both ways.
+    """
+    expected = {"true": HOLE, "false": CLOSED, "seen false": UNCLEAR}[holds]
+    for value, names in OF_KINDS[kind].items():
+        for name in names.split():
+            condition = {f"{quantifier}{name}{if_exists}": {"sts:DurationSeconds": value}}
+            made = [DEMANDED, if_only(condition)]
+            found = reading(*made)
+            assert {"open": found.open, "unclear": found.unclear} == (
+                {"open": (), "unclear": ()} | expected
+            ), (condition, source)
+            text = json.dumps({"Version": "2012-10-17", "Statement": made})
+            assert lets_in(text, CONTEXTS[0]) == (holds == "true"), (condition, source)
+
+
 EVERY_OPERATOR = [
     f"{quantifier}{name}{if_exists}"
     for quantifier in ("", "ForAllValues:", "ForAnyValue:")
@@ -248,7 +293,7 @@ def test_every_comparison_is_as_the_sandbox_has_it(key, values):
             text, found = json.dumps({"Version": "2012-10-17", "Statement": made}), reading(*made)
             answers = {lets_in(text, context) for context in FOR_EACH_ID}
             assert found.open or found.unclear or found.listed or True not in answers, tests
-            if None not in answers and "IgnoreCase" not in operator:
+            if None not in answers and "IgnoreCase" not in operator and not unsettled(operator):
                 assert bool(found.open or found.listed) == (True in answers), tests
 
 
@@ -297,7 +342,6 @@ def test_the_reader_agrees_with_the_sandbox_at_length(made):
 
 # --- policies as people write them: the statements, and what is judged ---
 
-HOLE, UNCLEAR, CLOSED = {"open": (2,)}, {"unclear": (2,)}, {}
 TIMES = {
     "Date": "2030-01-01T00:00:00Z",
     "Numeric": "900",
@@ -318,7 +362,7 @@ CHOSEN = {
     "Null": "aws:SourceIdentity",
     "ArnLike": "aws:SourceVpcArn ec2:SourceInstanceArn lambda:SourceFunctionArn",
     "DateGreaterThan": "aws:CurrentTime aws:TokenIssueTime",
-    "NumericLessThan": "aws:EpochTime sts:DurationSeconds",
+    "NumericLessThan": "aws:EpochTime",
     "IpAddress": "aws:SourceIp aws:VpcSourceIp",
 }
 CHOICES = [
@@ -433,6 +477,23 @@ def test_the_kits_own_policy_has_nothing_to_say():
     both = {"Statement": allow(StringEquals={KEY: [OWN, NEXT]})}
     assert read(both, BROKER, CUSTOMER, {OWN}, ()).listed == ((1, NEXT),), (
         "without a rotation the next is nobody's"
+    )
+
+
+def test_sessions_of_a_role_with_the_name_of_a_broker_that_is_a_user_are_others():
+    user = Broker.parse("arn:aws:iam::111122223333:user/DeputyBroker")
+    named = allow(to={"AWS": [user.arn, SESSION]}, only=False)
+    assert read({"Statement": named}, user, CUSTOMER, {OWN}, ()).others == (SESSION,)
+    assert read({"Statement": named}, BROKER, CUSTOMER, {OWN}, ()).others == (user.arn,)
+    assert (
+        read(
+            {"Statement": [DEMANDED, allow(to={"AWS": SESSION}, only=False)]},
+            user,
+            CUSTOMER,
+            {OWN},
+            (),
+        ).open
+        == ()
     )
 
 
