@@ -150,13 +150,22 @@ def requests_of_broker(
     return Requests(broker, everything, keys)
 
 
-def strongest(answers: Iterable[RequestAnswers]) -> RequestAnswers:
-    """Return the strongest of these alternatives; UNKNOWN if there are none (NotPrincipal)."""
-    alternatives = set(answers)
-    for answer in (YES, UNKNOWN, CHOICE, NO):
-        if answer in alternatives:
-            return answer
-    return UNKNOWN
+def strongest(alternatives: Iterable[RequestAnswers]) -> RequestAnswers:
+    """Return the strongest answer for each request; UNKNOWN if there are none.
+
+    YES is stronger than UNKNOWN, which is stronger than CHOICE.
+    """
+    answers = list(alternatives)
+    if not answers:
+        return UNKNOWN
+    yes = unknown = choice = 0
+    for answer in answers:
+        yes |= ~(answer.no | answer.choice | answer.unknown)
+        unknown |= answer.unknown
+        choice |= answer.choice
+    unknown &= ~yes
+    choice &= ~(yes | unknown)
+    return RequestAnswers(~(yes | unknown | choice), choice, unknown)
 
 
 def _compare(comparison: Comparison, requests: Requests) -> RequestAnswers:
@@ -244,7 +253,7 @@ def _compare_user_id(comparison: Comparison, broker: Broker) -> RequestAnswers:
     if comparison.name != "stringlike":
         return UNKNOWN
     answer = strongest(_fit(value, broker) for value in comparison.values)
-    if answer is YES and comparison.negated:
+    if answer == YES and comparison.negated:
         return NO
     return answer
 

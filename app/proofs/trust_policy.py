@@ -17,8 +17,9 @@ evaluator and with a simple implementation.
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from itertools import chain, filterfalse
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import partial
+from itertools import chain
 from typing import NamedTuple
 
 from app.ids import AccountId, Broker
@@ -28,23 +29,25 @@ from app.proofs.policy_conditions import (
     EXTERNAL_ID,
     LIKE,
     NO,
-    PRINCIPAL_ARN,
     UNKNOWN,
     YES,
-    KeyValues,
     RequestAnswers,
     Requests,
-    holds_for_anybody,
     is_pattern,
-    narrows,
     requests_of_broker,
     strongest,
+)
+from app.proofs.policy_outsiders import (
+    SPACE,
+    Outsiders,
+    admits_anybody,
+    denies_anybody,
+    is_session_of,
 )
 from app.proofs.policy_statements import Globs, Statement, statements_of
 
 _ASSUME = "sts:assumerole"
 WAYS_IN = (_ASSUME, f"{_ASSUME}withsaml", f"{_ASSUME}withwebidentity")
-_SPACE = re.compile(r"\s")
 SOMEBODY = re.compile(r"[0-9]{12}|arn:aws[a-z-]*:(iam|sts)::[0-9]{12}:[\w+=,.@/-]+", re.ASCII)
 SENDABLE = re.compile(r"[\w+=,.@:/-]{2,1224}", re.ASCII)  # the External IDs that STS accepts
 _EQUAL = {"stringequals", "foranyvalue:stringequals"}
@@ -89,12 +92,13 @@ class _TrustPolicy:
     def compared(self, key: str) -> set[str]:
         return set().union(*(statement.compared(key) for statement in self.statements))
 
-    def answers(self, requests: Requests) -> dict[int, RequestAnswers]:
+    def answers(
+        self, requests: Requests, principals_of: Callable[[Statement], RequestAnswers]
+    ) -> dict[int, RequestAnswers]:
         """Return to which requests each statement applies, regardless of its actions."""
         answers = {}
         for statement in self.statements:
-            principals = strongest(_principal(*name, requests.broker) for name in statement.names)
-            answers[statement.number] = principals | requests.answers_of(statement)
+            answers[statement.number] = principals_of(statement) | requests.answers_of(statement)
         return answers
 
     def entries(
@@ -124,33 +128,28 @@ class _TrustPolicy:
         for statement in self.statements:
             if self.actions[statement.number][way] is not YES:
                 continue
-            if statement.allows and _admits_anybody(statement):
+            if statement.allows and admits_anybody(statement):
                 admitting.add(statement.number)
-            if not statement.allows and _denies_anybody(statement):
+            if not statement.allows and denies_anybody(statement):
                 return set()
         return admitting
 
 
-def _principal(kind: str, name: str, broker: Broker | None) -> RequestAnswers:
-    """Return whether a principal that a statement names is the broker (None: anybody else)."""
-    if (kind, name) == ("AWS", "*"):
-        return YES
-    if broker is None:
-        return CHOICE
+def _names_broker(broker: Broker, statement: Statement) -> RequestAnswers:
+    """Return whether the principals of a statement include the broker."""
+    return strongest(_is_broker(broker, *name) for name in statement.names)
+
+
+def _is_broker(broker: Broker, kind: str, name: str) -> RequestAnswers:
     account = broker.account_id
-    ours = {broker.arn, account, f"arn:{broker.partition}:iam::{account}:root"}
+    ours = {"*", broker.arn, account, f"arn:{broker.partition}:iam::{account}:root"}
     if kind == "AWS" and name in ours:
         return YES
-    if kind == "AWS" and _is_session_of(broker, name):
+    if kind == "AWS" and is_session_of(broker, name):
         return CHOICE
     if kind != "AWS" or SOMEBODY.fullmatch(name):
         return NO
     return UNKNOWN  # such as the unique id that IAM shows for a deleted principal
-
-
-def _is_session_of(broker: Broker, name: str) -> bool:
-    sessions = f"arn:{broker.partition}:sts::{broker.account_id}:assumed-role/{broker.name}/"
-    return broker.is_role and name.startswith(sessions)
 
 
 def _compiled(patterns: Iterable[tuple[str, bool]]) -> Globs:
@@ -159,7 +158,7 @@ def _compiled(patterns: Iterable[tuple[str, bool]]) -> Globs:
     The others match nothing, because no compared text has white space. AWS does not count white
     space in a policy's size, so a policy may have sixteen times as much of it as other text.
     """
-    return Globs(pattern for pattern in patterns if not _SPACE.search(pattern[0]))
+    return Globs(pattern for pattern in patterns if not SPACE.search(pattern[0]))
 
 
 def _patterns(statement: Statement) -> Iterator[tuple[str, bool]]:
@@ -202,7 +201,7 @@ def read(
     foreign = filter(SENDABLE.fullmatch, trust.compared(EXTERNAL_ID) - {*external_ids, *retired})
     requests = requests_of_broker(broker, role_account, [*external_ids, *foreign], trust.globs)
     own = (1 << len(external_ids)) - 1  # bits of the requests with one of `external_ids`
-    answers = trust.answers(requests)
+    answers = trust.answers(requests, partial(_names_broker, broker))
     entries = list(trust.entries(_ASSUME, requests, answers))
     admitting = [entry.statement for entry in entries if entry.possible & own]
     reading = _read_external_ids(entries, requests.keys[EXTERNAL_ID].texts, own)
@@ -255,38 +254,20 @@ def _external_ids(statement: Statement) -> Iterator[tuple[str, str]]:
 def _others(trust: _TrustPolicy, broker: Broker) -> Iterator[str]:
     """Yield the principals other than the broker that the policy lets in.
 
-    If a condition on aws:PrincipalArn narrows a principal, the ARNs in the condition are yielded
-    instead. A value with white space is left out, because no ARN has any.
+    They are the principals of each statement that lets in callers whose ARNs the policy does not
+    name, and each ARN that the policy names, in whatever element, and lets in.
     """
-    named = trust.compared(PRINCIPAL_ARN) - {broker.arn}
-    arns = sorted(filterfalse(_SPACE.search, named))
-    # The first bit is the request with an ARN that the policy does not name.
-    bits = {arn: 2 << n for n, arn in enumerate(arns)}
-    keys = {PRINCIPAL_ARN: KeyValues(trust.globs, bits, other=1)}
-    requests = Requests(None, (2 << len(arns)) - 1, keys)
-    answers = trust.answers(requests)
+    outsiders = Outsiders(trust.statements, trust.globs, broker)
+    answers = trust.answers(outsiders.requests, outsiders.named_by)
     admitted: defaultdict[int, int] = defaultdict(int)
     for way in WAYS_IN:
-        for entry in trust.entries(way, requests, answers):
+        for entry in trust.entries(way, outsiders.requests, answers):
             admitted[entry.statement.number] |= entry.possible
-    narrowed = set()
     for statement in trust.statements:
-        reached = admitted[statement.number]
-        if reached & 1:
-            yield from _other_principals(statement, broker)
-        for arn in statement.compared(PRINCIPAL_ARN):
-            if reached & bits.get(arn, 0):
-                narrowed.add(arn)
-    yield from sorted(narrowed)
-
-
-def _other_principals(statement: Statement, broker: Broker) -> Iterator[str]:
-    if statement.other_names is not None:
-        yield "everybody but " + ", ".join(name for _, name in statement.other_names)
-        return
-    for _, name in statement.names:
-        if name != broker.arn and not _is_session_of(broker, name):
-            yield name
+        yield from outsiders.principals_among(statement, admitted[statement.number])
+    for arn, bit in outsiders.bits.items():
+        if any(bit & reached for reached in admitted.values()):
+            yield arn
 
 
 def _denying(
@@ -297,30 +278,3 @@ def _denying(
         may_apply = trust.actions[statement.number][_ASSUME] is not NO
         if may_apply and not statement.allows and own & ~answers[statement.number].no:
             yield statement
-
-
-def _admits_anybody(statement: Statement) -> bool:
-    """Return whether an Allow statement may let in anybody else.
-
-    If Deputy does not understand a part, it assumes that the part keeps nobody out.
-    """
-    everybody = _names_everybody(statement.names)
-    if statement.other_names is not None and ("AWS", "*") not in statement.other_names:
-        everybody = True
-    return everybody and not any(map(narrows, statement.comparisons))
-
-
-def _denies_anybody(statement: Statement) -> bool:
-    """Return whether a Deny statement certainly denies anybody else.
-
-    If Deputy does not understand a part, it assumes that the statement denies nobody.
-    """
-    everybody = ("AWS", "*") in statement.names
-    if statement.other_names:
-        everybody = not _names_everybody(statement.other_names)
-    understood = statement.is_understood and everybody
-    return understood and all(map(holds_for_anybody, statement.comparisons))
-
-
-def _names_everybody(names: list[tuple[str, str]]) -> bool:
-    return any(name == "*" for _, name in names)

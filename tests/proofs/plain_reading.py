@@ -2,7 +2,7 @@
 and easy to check.
 
 app/proofs/trust_policy.py judges all callers together; a property test compares the two. Left out
-are statements for everybody, other principals and ends. Of aws:userid a few values stand for all.
+are statements for everybody and ends. Of aws:userid a few values stand for all.
 """
 
 import fnmatch
@@ -11,7 +11,7 @@ from enum import Enum
 
 from app.proofs.policy_conditions import CHOSEN
 from app.proofs.policy_statements import statements_of
-from app.proofs.trust_policy import SENDABLE, SOMEBODY
+from app.proofs.trust_policy import SENDABLE, SOMEBODY, WAYS_IN
 
 
 class Answer(Enum):
@@ -78,8 +78,75 @@ def compared(statements, key):
     return {value for it in statements.values() for value in it.compared(key)}
 
 
-def ways_in(statements, keys, broker):
-    found = {n: answers(it, keys, broker) for n, it in statements.items()}
+def plain_others(policy, broker):
+    """Return the names in `others`, as in `Reading`: each caller but the broker, each way in."""
+    statements = {it.number: it for it in statements_of(policy) or ()}
+    named = compared(statements, ARN) | {
+        name for it in statements.values() for name in names_of(it) if is_one(name)
+    }
+    found = set()
+    for caller in [OTHER, None, *(it for it in named - {broker.arn} if not re.search(r"\s", it))]:
+        keys = {ARN: caller, "sts:durationseconds": None}
+        for way in WAYS_IN:
+            for n in ways_in(statements, keys, broker, way):
+                found |= {caller} - {OTHER, None}
+                found |= principals_among(statements[n], caller, broker)
+    return found
+
+
+def names_of(statement):
+    return [name for _, name in [*statement.names, *(statement.other_names or ())]]
+
+
+def principals_among(statement, caller, broker):
+    names = {
+        name
+        for kind, name in statement.names
+        if outsider_is(kind, name, caller, broker) is not NO and caller in {OTHER, None, name}
+    }
+    if statement.other_names is not None and caller in {OTHER, None}:
+        names.add("everybody but " + ", ".join(name for _, name in statement.other_names))
+    return names
+
+
+ONE = re.compile(r"arn:aws[a-z-]*:(iam::\d{12}:(role|user)|sts::\d{12}:federated-user)/[^*?]+")
+TOGETHER = re.compile(
+    r"(?:arn:aws[a-z-]*:(?:iam|sts)::)?(\d{12})(?::(?:root|assumed-role/([^/*?]+)/[^/]+))?"
+)
+
+
+def is_one(name):
+    return ONE.fullmatch(name) is not None
+
+
+def outsider_is(kind, name, caller, broker):
+    if kind != "AWS" or name == "*":
+        return YES if kind == "AWS" else CHOICE if caller in {OTHER, None} else NO
+    if caller is None or name == broker.arn or is_session(broker, name):
+        return NO
+    if is_one(name):
+        return Answer(caller == name)
+    together = TOGETHER.fullmatch(name)
+    return CHOICE if caller is OTHER or together is None else is_among(*together.groups(), caller)
+
+
+def is_among(account, role, caller):
+    of = re.fullmatch(r"arn:[^:]*:(?:iam|sts)::(\d{12}):(.+)", caller, re.DOTALL)
+    theirs = of is not None and of[1] == account
+    if role is None and theirs:
+        return YES
+    vague = of is None or set("*?$") & set(caller)
+    return CHOICE if vague or (theirs and of[2].split("/")[-1] == role) else NO
+
+
+def is_session(broker, name):
+    role = f"arn:{broker.partition}:sts::{broker.account_id}:assumed-role/{broker.name}/"
+    return broker.is_role and name.startswith(role)
+
+
+def ways_in(statements, keys, broker, way=None):
+    """`way`: of a caller that is not the broker."""
+    found = {n: answers(it, keys, broker, way) for n, it in statements.items()}
     denied = [
         found[n] for n, it in statements.items() if not it.allows and not {NO, CHOICE} & found[n]
     ]
@@ -89,16 +156,24 @@ def ways_in(statements, keys, broker):
     return {n: UNKNOWN if denied or UNKNOWN in it else YES for n, it in allowed.items()}
 
 
-def answers(statement, keys, broker):
-    named = any(glob(pattern.lower(), ASSUME) for pattern in statement.actions)
+def answers(statement, keys, broker, way):
+    named = any(glob(pattern.lower(), way or ASSUME) for pattern in statement.actions)
     action = Answer(named != statement.negates_actions) if statement.actions else UNKNOWN
-    principal = (
-        first(principal_is(kind, name, broker) for kind, name in statement.names)
-        if statement.names
-        else UNKNOWN
-    )
-    conditions = {condition(it, keys, broker) for it in statement.comparisons}
+    conditions = {condition(it, keys, broker, way) for it in statement.comparisons}
+    principal = named_by(statement, keys[ARN], broker, way)
     return {YES if statement.is_understood else UNKNOWN, principal, action, *conditions}
+
+
+def named_by(statement, caller, broker, way):
+    if way is None:
+        if not statement.names:
+            return UNKNOWN
+        return first(principal_is(kind, name, broker) for kind, name in statement.names)
+    names = statement.names if statement.other_names is None else statement.other_names
+    found = first(outsider_is(*name, caller, broker) for name in names) if names else UNKNOWN
+    if statement.other_names is None:
+        return found
+    return YES if found is NO else UNKNOWN
 
 
 def first(found):
@@ -117,19 +192,18 @@ def principal_is(kind, name, broker):
         f"arn:{broker.partition}:iam::{broker.account_id}:root",
     }:
         return YES
-    session = f"arn:{broker.partition}:sts::{broker.account_id}:assumed-role/{broker.name}/"
-    if broker.is_role and name.startswith(session):
+    if is_session(broker, name):
         return CHOICE
     return NO if SOMEBODY.fullmatch(name) else UNKNOWN
 
 
-def condition(it, keys, broker):
+def condition(it, keys, broker, way):
     if it.name is None or not it.values:
         return UNKNOWN
-    if it.key == USER_ID:
+    if it.key == USER_ID and way is None:
         return user_id(it, is_role=broker.is_role)
     if it.key not in keys:
-        return CHOICE if CHOSEN.fullmatch(it.key) else UNKNOWN
+        return CHOICE if way is not None or CHOSEN.fullmatch(it.key) else UNKNOWN
     have = keys[it.key]
     if it.name == "null":
         absent = {value.lower() for value in it.values}

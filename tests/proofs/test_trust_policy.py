@@ -15,11 +15,12 @@ from app.onboarding.kit_trust_policy import trust_policy as kit_policy
 from app.proofs.policy_statements import Globs
 from app.proofs.trust_policy import Reading, read
 from sandbox.policy import Caller, Grant, Kind, Request, UnsupportedPolicy, evaluate_resource
-from tests.proofs.plain_reading import plain_reading
+from tests.proofs.plain_reading import is_one, plain_others, plain_reading
 
 BROKER = Broker.parse("arn:aws:iam::111122223333:role/vendor/DeputyBroker")
 ROOT = "arn:aws:iam::111122223333:root"
 CUSTOMER = "444455556666"
+ATTACKER = f"arn:aws:iam::{CUSTOMER}:role/attacker"
 SESSION = "arn:aws:sts::111122223333:assumed-role/DeputyBroker/deputy"
 CALLER = Caller(Kind.SESSION, BROKER.account_id, SESSION, BROKER.arn, "AROAABCDEFGHIJKLMNOP:deputy")
 OWN, NEXT = f"dpy-{'0123456789abcdef' * 4}", f"dpy-{'fedcba9876543210' * 4}"
@@ -99,12 +100,12 @@ CONTEXTS = [
 FOR_EACH_ID = CONTEXTS[:: len(CONTEXTS) // len(EXTERNAL_IDS)]  # where nothing else is compared
 
 
-def lets_in(text, context):
+def lets_in(text, context, caller=CALLER):
     """None: the sandbox cannot evaluate this policy either."""
     keys = {key: value for key, value in context.items() if value is not None}
     try:
         request = Request("sts:AssumeRole", f"arn:aws:iam::{CUSTOMER}:role/deputy-x", keys)
-        return evaluate_resource(text, CALLER, request, trust=True) > Grant.NONE
+        return evaluate_resource(text, caller, request, trust=True) > Grant.NONE
     except UnsupportedPolicy:
         return None
 
@@ -187,6 +188,13 @@ close_calls = st.tuples(
         statements(["Deny"], PRINCIPALS[:2], ACTIONS[:1], st.tuples(some_comparison)),
     ),
 ).map(list)
+for_others = st.tuples(
+    statements(["Allow"], PRINCIPALS, ACTIONS[:1], about_the_id),
+    statements(
+        ["Deny"], PRINCIPALS, ACTIONS[:1], st.lists(comparisons(ARN, operators), max_size=2)
+    ),
+    any_statement,
+).map(list)
 demands = st.sampled_from([DEMANDED, deny(StringNotEquals={KEY: OWN})])
 policies = st.one_of(
     close_calls, st.lists(st.one_of(any_statement, demands), min_size=1, max_size=3)
@@ -260,6 +268,29 @@ def test_a_comparison_with_an_absent_key_is_as_the_table_says(
             ), (condition, source)
             text = json.dumps({"Version": "2012-10-17", "Statement": made})
             assert lets_in(text, CONTEXTS[0]) == (holds == "true"), (condition, source)
+
+
+@a_few
+@given(st.one_of(policies, for_others))
+def test_each_principal_that_the_policy_names_and_the_sandbox_lets_in_is_named(made):
+    policy = json.dumps({"Version": "2012-10-17", "Statement": made})
+    named = {arn for arn in NAMED_ARNS if f'"{arn}"' in policy}
+    event(f"{len(named)} named")
+    let_in = {arn for arn in named if any(lets_in(policy, *it) for it in requests_of(arn))}
+    assert let_in <= {*reading(*made).others}
+
+
+NAMED_ARNS = [arn for arn in VALUES[ARN] if is_one(arn) and arn != BROKER.arn]
+
+
+def requests_of(arn):
+    """The requests of a session of this role, and who makes them."""
+    account, _, name = arn.split(":")[4], *arn.rpartition("/")[1:]
+    session = f"arn:aws:sts::{account}:assumed-role/{name}/deputy"
+    caller = Caller(Kind.SESSION, account, session, arn, "AROAZZZZZZZZZZZZZZZZ:deputy")
+    theirs = {ARN: arn, "aws:PrincipalAccount": account}
+    for context in [CONTEXTS[0] | {KEY: OWN}, *CONTEXTS[::7]]:
+        yield context | theirs, caller
 
 
 EVERY_OPERATOR = [
@@ -337,6 +368,9 @@ def test_the_reader_agrees_with_the_sandbox_at_length(made):
     )
     test_all_callers_judged_together_are_judged_as_each_alone.hypothesis.inner_test(
         made, (FOREIGN,)
+    )
+    test_each_principal_that_the_policy_names_and_the_sandbox_lets_in_is_named.hypothesis.inner_test(
+        made
     )
 
 
@@ -452,6 +486,18 @@ POLICIES = {
     "other principals are named as the policy writes them": table(
         TABLES["other principals"], "others", open=None, unclear=None
     ),
+    "whom a Deny excepts is named": [
+        (
+            [
+                allow(to=to, only=False, StringEquals={KEY: OWN}),
+                deny(**{operator: {ARN: [BROKER.arn, ATTACKER]}}),
+            ],
+            {"others": (ATTACKER,)},
+        )
+        for to in ("*", {"AWS": [ROOT, "444455556666"]})
+        for operator in EVERY_OPERATOR
+        if "Not" in operator and "ForAny" not in operator and "IgnoreCase" not in operator
+    ],
     "dates that end the access are named": table(TABLES["ends"], "ends"),
     **{promise: table(rows) for promise, rows in TABLES["policies"].items()},
 }
@@ -604,7 +650,7 @@ strange_statement = statements(
     st.lists(st.one_of(strange_comparison, some_comparison), max_size=3),
 )
 strange_policies = st.one_of(
-    policies, st.lists(st.one_of(strange_statement, demands), min_size=1, max_size=4)
+    policies, for_others, st.lists(st.one_of(strange_statement, demands), min_size=1, max_size=4)
 )
 
 
@@ -632,3 +678,4 @@ def test_all_callers_judged_together_are_judged_as_each_alone(made, retired):
     found = read(policy, BROKER, CUSTOMER, {OWN, NEXT}, retired)
     plain = plain_reading(policy, BROKER, CUSTOMER, {OWN, NEXT}, retired)
     assert (found.open, found.unclear, found.listed) == plain
+    assert {*found.others} == plain_others(policy, BROKER)
