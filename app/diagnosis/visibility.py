@@ -36,9 +36,11 @@ def for_the_tenant(result: list[DiagnosisStep]) -> list[DiagnosisStep]:
 
 
 def without_other_tenants(trust_policy: JsonObject, own_ids: Collection[str]) -> JsonObject:
-    """Return a role's trust policy, with other tenants' External IDs replaced."""
-    text = json.dumps(trust_policy)
-    for external_id in {*re.findall(EXTERNAL_ID_PATTERN, text)} - {*own_ids}:
-        text = text.replace(external_id, "(not this tenant's)")
+    """Return a role's trust policy, with other tenants' External IDs replaced in any case."""
+
+    def visible(match: re.Match[str]) -> str:
+        return match[0] if match[0].lower() in own_ids else "(not this tenant's)"
+
+    text = re.sub(EXTERNAL_ID_PATTERN, visible, json.dumps(trust_policy), flags=re.IGNORECASE)
     policy: JsonObject = json.loads(text)
     return policy

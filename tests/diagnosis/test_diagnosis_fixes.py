@@ -7,9 +7,9 @@ from app.aws.errors import Misconfigured, Refused, Unavailable
 from app.aws.role_view import RoleSettings, RoleView
 from app.diagnosis.role_rights import Gap
 from app.diagnosis.steps import Evidence, steps
-from app.diagnosis.visibility import for_the_tenant
+from app.diagnosis.visibility import for_the_tenant, without_other_tenants
 from app.health.checks import failed, warning
-from app.ids import Broker
+from app.ids import Broker, new_external_id
 from app.proofs.canary import Sight
 from tests.conftest import make_config
 
@@ -96,3 +96,10 @@ def test_a_fix_says_for_whom_it_is_and_each_problem_has_one(name, outcome, fix, 
         assert own.name == "vendor"
         assert own.fix.startswith("Customer: ")
         assert "tell the vendor" in own.fix
+
+
+def test_another_tenants_external_id_is_hidden_in_any_case_of_its_letters():
+    own, other, hidden = new_external_id(), new_external_id(), "(not this tenant's)"
+    trust = {"Condition": [own, own.upper(), other, other.upper(), f"x{other.title()}x"]}
+    shown = without_other_tenants(trust, {own})
+    assert shown == {"Condition": [own, own.upper(), hidden, hidden, f"x{hidden}x"]}
