@@ -61,10 +61,12 @@ _DETAILS: dict[str, dict[CheckOutcome, str]] = {
             "The role refuses another principal of ours that sends this tenant's External ID."
         ),
         "failed": (
-            "The role lets in another AWS account that sends this tenant's External ID, which is"
-            " not a secret. Every statement that allows sts:AssumeRole must name only what the"
-            ' vendor asked for: the onboarding kit\'s principal and aws:PrincipalArn, no "*" and'
-            " no account of somebody else."
+            "The role lets in others: another AWS account that sends this tenant's External ID,"
+            " which is not a secret, or everybody who has a login of a public identity provider."
+            " Every statement that lets somebody in must name only what the vendor asked for: the"
+            ' onboarding kit\'s principal and aws:PrincipalArn, no "*" and no account of somebody'
+            " else. A statement of your own for GitHub, Google, Cognito or the like must compare,"
+            " by StringEquals, a claim that says whose login it is (sub; for Cognito also aud)."
         ),
         "skipped": (
             "Not tried, because our own test of this check did not pass. The role needs no change."

@@ -38,12 +38,35 @@ LIKE = {"stringlike", "arnequals", "arnlike"}  # operators whose values are patt
 _IN_ANY_CASE = {"stringequalsignorecase", "bool"}
 _READ = LIKE | _IN_ANY_CASE | {"stringequals"}
 _PATHS = "aws:principalorgpaths"
-_NARROWING = {PRINCIPAL_ARN, "aws:principalaccount", "aws:principalorgid", _PATHS}
+# The identity providers that give a login to everybody, and the claims that say whose a login is:
+# AWS's page "Identity-provider controls for shared OIDC providers", and its lists of keys for
+# federation. GitHub's further claims are in GitHub's own reference.
+PUBLIC_CLAIMS = {
+    "cognito-identity.amazonaws.com": ("aud", "sub"),
+    "accounts.google.com": ("aud", "oaud", "sub"),
+    "graph.facebook.com": ("app_id", "id"),
+    "www.amazon.com": ("app_id", "user_id"),
+    "token.actions.githubusercontent.com": (
+        *("sub", "repository", "repository_id", "repository_owner", "repository_owner_id"),
+    ),
+    "gitlab.com": ("sub",),
+    "app.terraform.io": ("sub",),
+    "agent.buildkite.com": ("sub",),
+}
+_CLAIMS = {f"{host}:{claim}" for host, claims in PUBLIC_CLAIMS.items() for claim in claims}
+_NARROWING = {PRINCIPAL_ARN, "aws:principalaccount", "aws:principalorgid", _PATHS, *_CLAIMS}
 _FIXED = {"stringequals", "stringequalsignorecase"}  # operators whose values are no patterns
+# The owner in a subject, as in repo:owner/… and organization:owner:…
+_OWNER = re.compile(r"(?:(?:repo|project_path|organization):)?+[^:/]+[:/]")
 # A pattern that lets in nobody else has this prefix before its first wildcard.
 _BEGINS = {
     PRINCIPAL_ARN: re.compile(r"arn:[^:]+:(iam|sts)::[0-9]{12}:"),
     _PATHS: re.compile(r"o-[a-z0-9]+/"),
+    "token.actions.githubusercontent.com:repository": re.compile(r"[^:/]+/"),
+    "token.actions.githubusercontent.com:sub": _OWNER,
+    "gitlab.com:sub": _OWNER,
+    "app.terraform.io:sub": _OWNER,
+    "agent.buildkite.com:sub": _OWNER,
 }
 # IAM compares ARNs part by part, so a wildcard before the account does not match the account.
 _ARN_OF_ACCOUNT = re.compile(r"([^:]*:){4}[0-9]{12}:.*", re.DOTALL)

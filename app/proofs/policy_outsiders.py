@@ -13,6 +13,7 @@ from app.proofs.policy_conditions import (
     NEVER_SENT,
     NO,
     PRINCIPAL_ARN,
+    PUBLIC_CLAIMS,
     YES,
     KeyValues,
     RequestAnswers,
@@ -24,6 +25,7 @@ from app.proofs.policy_conditions import (
 )
 from app.proofs.policy_statements import Globs, Statement
 
+WEB_IDENTITY = "sts:assumerolewithwebidentity"
 SPACE = re.compile(r"\s")
 # An ARN of aws:PrincipalArn: its account, and what comes after it
 _ARN = re.compile(r"arn:[^:]*:(?:iam|sts)::([0-9]{12}):(.+)", re.DOTALL)
@@ -122,12 +124,14 @@ def is_session_of(broker: Broker, name: str) -> bool:
     return broker.is_role and name.startswith(sessions)
 
 
-def admits_anybody(statement: Statement) -> bool:
-    """Return whether an Allow statement may let in anybody else.
+def admits_anybody(statement: Statement, way: str) -> bool:
+    """Return whether an Allow statement for this action may let in anybody else.
 
     If Deputy does not understand a part, it assumes that the part keeps nobody out.
     """
     everybody = _names_everybody(statement.names)
+    if way == WEB_IDENTITY:
+        everybody |= any(map(_is_public, statement.names))
     if statement.other_names is not None and ("AWS", "*") not in statement.other_names:
         everybody = True
     return everybody and not any(map(narrows, statement.comparisons))
@@ -147,3 +151,12 @@ def denies_anybody(statement: Statement) -> bool:
 
 def _names_everybody(names: list[tuple[str, str]]) -> bool:
     return any(name == "*" for _, name in names)
+
+
+def _is_public(principal: tuple[str, str]) -> bool:
+    """Return whether a principal is an identity provider that gives a login to everybody.
+
+    Its name is the provider's, or the ARN under which the role's account registered it.
+    """
+    kind, name = principal
+    return kind == "Federated" and name.rpartition(":oidc-provider/")[2] in PUBLIC_CLAIMS

@@ -2,7 +2,8 @@
 
 Three kinds of statement make a role insecure, even if all calls passed: a statement that accepts
 the broker without the External ID, one that accepts another tenant's External ID, and one that lets
-in every AWS account. A policy that can't be read or is not understood changes no verdict.
+in every AWS account, or everybody at a public identity provider. A policy that can't be read or is
+not understood changes no verdict.
 
 A role that was moved to Deputy from another system of the vendor may still accept the External IDs
 of that system. Deputy uses them for no tenant, so they cause only a warning.

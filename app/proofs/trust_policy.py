@@ -8,8 +8,10 @@ neither secure nor insecure.
 
 The External ID is not secret, so it keeps nobody out. "Anybody else" is a principal whose account,
 organization and ARN the policy does not name. A statement for the principal `*` lets in anybody
-else unless its Condition compares the account, the organization or the ARN. That comparison must
-have only values that nobody else can have, and an operator that fails if the key is absent.
+else unless its Condition compares the account, the organization or the ARN. A statement for an
+identity provider that gives a login to everybody lets in anybody else unless its Condition compares
+a claim that says whose login it is. That comparison must have only values that nobody else can
+have, and an operator that fails if the key is absent.
 
 All functions are pure, and take a parsed policy. Property tests compare them with the sandbox's own
 evaluator and with a simple implementation.
@@ -39,6 +41,7 @@ from app.proofs.policy_conditions import (
 )
 from app.proofs.policy_outsiders import (
     SPACE,
+    WEB_IDENTITY,
     Outsiders,
     admits_anybody,
     denies_anybody,
@@ -47,7 +50,7 @@ from app.proofs.policy_outsiders import (
 from app.proofs.policy_statements import Globs, Statement, statements_of
 
 _ASSUME = "sts:assumerole"
-WAYS_IN = (_ASSUME, f"{_ASSUME}withsaml", f"{_ASSUME}withwebidentity")
+WAYS_IN = (_ASSUME, f"{_ASSUME}withsaml", WEB_IDENTITY)
 SOMEBODY = re.compile(r"[0-9]{12}|arn:aws[a-z-]*:(iam|sts)::[0-9]{12}:[\w+=,.@/-]+", re.ASCII)
 SENDABLE = re.compile(r"[\w+=,.@:/-]{2,1224}", re.ASCII)  # the External IDs that STS accepts
 _EQUAL = {"stringequals", "foranyvalue:stringequals"}
@@ -63,7 +66,8 @@ class Reading(NamedTuple):
     # tenant's nor in `listed`
     open: tuple[int, ...] = ()
     unclear: tuple[int, ...] = ()  # statements that may belong in `open`
-    anybody: tuple[int, ...] = ()  # statements that let in every AWS account
+    # Statements that let in every AWS account, or everybody at a public identity provider
+    anybody: tuple[int, ...] = ()
     others: tuple[str, ...] = ()  # the other principals that get in, as the policy writes them
     ends: tuple[str, ...] = ()  # dates that end the broker's access, as the policy writes them
     # (statement, value): fixed External IDs that are not the tenant's
@@ -128,7 +132,7 @@ class _TrustPolicy:
         for statement in self.statements:
             if self.actions[statement.number][way] is not YES:
                 continue
-            if statement.allows and admits_anybody(statement):
+            if statement.allows and admits_anybody(statement, way):
                 admitting.add(statement.number)
             if not statement.allows and denies_anybody(statement):
                 return set()

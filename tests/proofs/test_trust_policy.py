@@ -622,6 +622,39 @@ def test_a_deny_that_is_not_understood_narrows_nothing():
         assert reading(DEMANDED, everybody(), deny() | change).anybody == (2,), change
 
 
+PUBLIC = TABLES["public providers"]
+
+
+@pytest.mark.parametrize("host", PUBLIC)
+def test_a_public_identity_provider_lets_in_anybody_unless_a_claim_says_whose_login_it_is(host):
+    way = {"Action": "sts:AssumeRoleWithWebIdentity"}
+    for name in (host, f"arn:aws:iam::{CUSTOMER}:oidc-provider/{host}"):
+        for condition in PUBLIC[host]["anybody's"]:
+            statement = (
+                everybody({"Principal": {"Federated": name}}) | way
+            statement["Condition"] = condition
+            )
+            assert reading(DEMANDED, statement).anybody == (2,), statement
+            assert reading(DEMANDED, statement | {"Action": "sts:AssumeRole"}).anybody == ()
+        for condition in PUBLIC[host]["narrowed"]:
+            statement = everybody({"Principal": {"Federated": name}}) | way
+            narrowed = statement | {"Condition": condition}
+            assert reading(DEMANDED, narrowed).anybody == (), narrowed
+            assert reading(DEMANDED, narrowed).others == (name,)
+            [(operator, tests)] = condition.items()
+            if not operator.startswith("For"):
+                denied = deny(**{operator.replace("String", "StringNot"): tests}) | {"Action": "*"}
+                assert reading(DEMANDED, statement, denied).anybody == (), denied
+
+
+def test_a_provider_of_one_organisation_is_another_principal_and_not_anybody():
+    for name in ("token.example.com", "token.actions.githubusercontent.com/vendor"):
+        provider = {"Federated": f"arn:aws:iam::{CUSTOMER}:oidc-provider/{name}"}
+        statement = allow(to=provider, only=False) | {"Action": "sts:AssumeRoleWithWebIdentity"}
+        found = reading(DEMANDED, statement)
+        assert (found.anybody, found.others) == ((), (provider["Federated"],))
+
+
 # --- the plain reading has the same result ---
 
 more_values = st.lists(

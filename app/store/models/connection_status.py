@@ -79,7 +79,7 @@ _FAILED = (
     ({MISSING, FOREIGN}, "The role{now} accepts any External ID."),
     ({MISSING}, "The role{now} lets us in without an External ID."),
     ({FOREIGN}, "The role{now} accepts an External ID that is not this tenant's."),
-    ({STRANGER}, "The role{now} lets in another AWS account than ours."),
+    ({STRANGER}, "The role{now} lets in others than us."),
     (
         {DEMANDS},
         "The trust policy{now} lets us in without the External ID, or with another customer's.",

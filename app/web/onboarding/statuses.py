@@ -124,7 +124,7 @@ _FAILED = {
     3: {
         MISSING: "The role lets us in without your External ID.",
         FOREIGN: "The role lets us in with somebody else's External ID.",
-        STRANGER: "The role lets in another account than ours.",
+        STRANGER: "The role lets in others than us.",
         DEMANDS: "A statement of its trust policy does not demand your External ID alone.",
     },
 }
