@@ -67,6 +67,18 @@ def on_starting(_server: Any) -> None:
             return
 
 
+def on_reload(server: Any) -> None:
+    """Import the service's modules again at SIGHUP, as they may be those of a new release.
+
+    The first process imports `worker_class` and the metrics, and web processes inherit what it has
+    imported. prometheus-client refuses to register the metrics of the same client twice.
+    """
+    for name in [*sys.modules]:
+        if name.partition(".")[0] in {"app", "prometheus_client"}:
+            del sys.modules[name]
+    server.worker_class = server.cfg.worker_class
+
+
 def post_worker_init(_worker: Any) -> None:
     """Log the release that a web process runs.
 

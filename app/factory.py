@@ -34,7 +34,7 @@ from app.concurrency.places import without_slot
 from app.config import Config
 from app.http import plain_requests
 from app.http.current_request import BODY_KIB, client_address, services
-from app.http.response_headers import API_DOCUMENTATION, DEFAULTS, adding
+from app.http.response_headers import API_DOCUMENTATION, adding, defaults
 from app.log import leaves_no_line, logger
 from app.services import Services, begin
 from app.web.onboarding import routes
@@ -103,7 +103,7 @@ def create_app(config: Config) -> Flask:
     deputy = app.extensions["deputy"] = Services(config)
     app.extensions["deputy.plain_requests"] = credentials.PlainCredentials(deputy)
     app.before_request(_begin)
-    app.after_request(adding(DEFAULTS))
+    app.after_request(adding(defaults(config.service.public_url)))
     app.after_request(_finish)  # runs first, so that headers have the order of plain answers
     api = RestApi(app, config)
     for resource in _RESOURCES:

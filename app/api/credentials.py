@@ -182,8 +182,8 @@ class PlainCredentials:
         if request.method != method or not request.authorization.startswith(_BEARER):
             return {}
         key = request.authorization[len(_BEARER) :]
-        proxy_hops = self.services.config.service.proxy_hops
-        address = client_address(peer, request.forwarded_for, proxy_hops)
+        service = self.services.config.service
+        address = client_address(peer, request.forwarded_for, service.proxy_hops)
         request_id, principal = new_request_id(), None
         try:
             principal = self.services.authorization.authenticate_from_memory(
@@ -199,7 +199,7 @@ class PlainCredentials:
             )
         except Exception as error:  # noqa: BLE001  Flask raises it again, bugs included
             return {_FAILURE: (principal, error), REQUEST_ID: request_id}
-        return format_answer(request_id, orjson.dumps(shape(issued)))
+        return format_answer(request_id, orjson.dumps(shape(issued)), service.public_url)
 
 
 def _parse_body(body: bytes) -> JsonObject | None:

@@ -20,7 +20,7 @@ from gunicorn import SERVER
 from gunicorn.config import Config
 
 from app import clock
-from app.http.response_headers import DEFAULTS
+from app.http.response_headers import defaults
 
 # Keys in the WSGI environ that no client's header can set: the id of a request that was first read
 # as a plain request, and the status of a request that gunicorn can't read
@@ -168,14 +168,11 @@ def _fields(header: str) -> dict[str, str] | None:
     return fields
 
 
-_ALL_ANSWERS = "".join(f"{name}: {value}\r\n" for name, value in DEFAULTS.items())
-
-
-def format_answer(request_id: str, body: bytes) -> bytes:
+def format_answer(request_id: str, body: bytes, public_url: str) -> bytes:
     """Return a whole answer with status 200 and JSON, as gunicorn sends Flask's."""
     header = (
         f"{_first_lines(int(clock.timestamp()))}Content-Length: {len(body)}\r\n"
-        f"X-Request-Id: {request_id}\r\n{_ALL_ANSWERS}\r\n"
+        f"X-Request-Id: {request_id}\r\n{_last_lines(public_url)}\r\n"
     )
     return header.encode("ascii") + body
 
@@ -187,6 +184,11 @@ def _first_lines(second: int) -> str:
         " keep-alive\r\nContent-Type: application/json\r\n"
     )
     return f"HTTP/1.1 200 OK\r\n{fields}"
+
+
+@lru_cache(1)
+def _last_lines(public_url: str) -> str:
+    return "".join(f"{name}: {value}\r\n" for name, value in defaults(public_url).items())
 
 
 def setting_for_gunicorn(config: Any) -> str | None:

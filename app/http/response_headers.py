@@ -1,12 +1,14 @@
 """Headers of responses."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from flask import Response
+if TYPE_CHECKING:  # gunicorn imports this module before it patches the standard library
+    from flask import Response
 
 Headers = dict[str, str]
 
-DEFAULTS: Headers = {
+_DEFAULTS: Headers = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
@@ -26,12 +28,20 @@ ONBOARDING_PAGE: Headers = {
         " connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
 }
+_YEAR = 365 * 24 * 60 * 60  # in seconds
 
 
-def adding(headers: Headers) -> Callable[[Response], Response]:
+def defaults(public_url: str) -> Headers:
+    """Return the headers for responses of the service at this address."""
+    if not public_url.lower().startswith("https:"):
+        return _DEFAULTS
+    return {**_DEFAULTS, "Strict-Transport-Security": f"max-age={_YEAR}"}
+
+
+def adding(headers: Headers) -> "Callable[[Response], Response]":
     """Return a function for `after_request` that adds the headers that a response lacks."""
 
-    def add(response: Response) -> Response:
+    def add(response: "Response") -> "Response":
         for name, value in headers.items():
             response.headers.setdefault(name, value)
         return response

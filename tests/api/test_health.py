@@ -38,6 +38,16 @@ def test_every_answer_carries_a_request_id_and_safe_headers(world):
     assert len(request_ids) == 6
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_service_behind_https_tells_browsers_to_use_nothing_else(database_url, scheme):
+    app = create_app(make_config(database_url, public_url=f"{scheme}://deputy.example.com"))
+    expected = "max-age=31536000" if scheme == "https" else None
+    for path in ("/healthz", "/v1/tenants", "/nowhere", "/docs", "/docs/", f"/onboard/{'x' * 43}"):
+        with app.test_client().get(path) as response:
+            assert response.headers.get("Strict-Transport-Security") == expected, path
+    app.extensions["deputy"].db.engine.dispose()
+
+
 def unready(database_url, **changes):
     app = create_app(make_config(database_url, **changes))
     try:

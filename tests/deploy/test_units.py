@@ -31,13 +31,13 @@ PUBLISH = ["flask", "--app", "wsgi", "templates", "publish"]
 
 
 def steps(name):
-    """Return the units that the guide's commands start or restart, and "publish", in their
+    """Return the units that the guide's commands start, restart or reload, and "publish", in their
     order.
     """
     found = []
     for line in commands(name).splitlines():
         match shlex.split(line):
-            case ["systemctl", "start" | "restart", *units]:
+            case ["systemctl", "start" | "restart" | "reload", *units]:
                 found += units
             case ["systemctl", "enable", "--now", *units]:
                 found += units
@@ -157,6 +157,7 @@ def machine(image, publish_image, settings) -> Iterator[Machine]:
 def test_the_guide_migrates_and_publishes_before_units_start():
     order = ["deputy-migrate", "publish", "deputy-worker", "deputy-web"]
     assert steps("without containers") == steps("without containers, later") == order
+    assert "systemctl reload deputy-web" in commands("without containers, later")
 
 
 def test_the_guides_commands_start_the_units(machine, publisher):

@@ -21,7 +21,11 @@ def front() -> Iterator[Aws]:
 
 
 def _deployed(engine, front, folders):
-    settings = {"BODY_SECONDS": "30", "WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8"}
+    settings = {
+        "BODY_SECONDS": "30",
+        "PUBLIC_URL": "https://deputy.example.com",
+        "WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
+    }
     folder = folders.mktemp(engine)
     with new_database(engine) as url, Deployment(folder, url, front, **settings) as service:
         yield service

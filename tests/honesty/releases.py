@@ -1,4 +1,4 @@
-"""A later release of the service: this checkout with one more migration."""
+"""Copies of this checkout, and a later release of the service."""
 
 import shutil
 
@@ -43,11 +43,17 @@ def downgrade() -> None:
 '''
 
 
-def after(folder):
-    """This checkout with one migration more, in `folder`."""
+def same(folder):
+    """This checkout, in `folder`."""
     folder.mkdir()
     for part in _PARTS:
         copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
         copy(ROOT / part, folder / part)  # type: ignore[operator]
+    return folder
+
+
+def after(folder):
+    """This checkout with one migration more, in `folder`."""
+    same(folder)
     (folder / "migrations" / "versions" / f"{NEXT}_next.py").write_text(_EXPANDS)
     return folder

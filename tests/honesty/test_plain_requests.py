@@ -65,6 +65,7 @@ def test_the_answer_is_byte_for_byte_that_of_gunicorn_and_flask(on_sqlite, victi
             "and it may change with each request"
         )
     assert gunicorns.startswith(b"HTTP/1.1 200 OK\r\nServer: gunicorn\r\n")
+    assert b"\r\nStrict-Transport-Security: max-age=31536000\r\n" in gunicorns
 
 
 def test_a_request_behind_a_plain_one_is_served_too(on_sqlite, victim):

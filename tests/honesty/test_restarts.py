@@ -2,10 +2,15 @@
 are told to.
 """
 
+import re
 import signal
+import subprocess
 
-from tests.honesty.deployment import HANDS, Client, Load
+from dev.stack import ROOT
+from tests.honesty import releases
+from tests.honesty.deployment import HANDS, Client, Deployment, Load
 from tests.support.balancer import Balancer
+from tests.support.databases import new_database
 from tests.support.waiting import until
 
 
@@ -29,6 +34,42 @@ def test_new_web_processes_take_over(on_sqlite):
         load.go_on(HANDS)
     on_sqlite.await_web_processes()
     assert_all_were_served(on_sqlite, load)
+
+
+def install(root):
+    """Install a release with changes in what gunicorn's first process has imported."""
+    for path, old, new in (
+        ("app/__init__.py", 'VERSION = "', 'VERSION = "9.'),
+        ("app/http/response_headers.py", "nosniff", "next"),
+        ("app/metrics.py", "CACHE = ", 'NEXT = Counter("deputy_next", "Next.")\nCACHE = '),
+        ("wsgi.py", "gc.freeze()", "from app.metrics import NEXT; NEXT.inc()\ngc.freeze()"),
+    ):
+        text = (root / path).read_text()
+        assert old in text
+        (root / path).write_text(text.replace(old, new, 1))
+
+
+def test_the_unit_reloads_into_an_installed_release(front, tmp_path):
+    root = releases.same(tmp_path / "code")
+    unit = (ROOT / "deploy/systemd/deputy-web.service").read_text()
+    [command] = re.findall("^ExecReload=(.*)", unit, re.MULTILINE)
+    with new_database("sqlite") as url, Deployment(tmp_path, url, front, root=root) as service:
+        place, before = service.place(), set(service.web_processes())
+        service.admin.close()
+        clients = [Client(service.port) for _ in range(HANDS)]
+        with Load(clients, place.ask, pause=0.01) as load:
+            load.go_on(HANDS)
+            install(root)
+            env = {"MAINPID": str(service._process.pid)}
+            subprocess.run(["sh", "-c", command], env=env, check=True)
+            until(lambda: not before & set(service.web_processes()), "the old ones end")
+            load.go_on(HANDS)
+            answer = load.answers[-1]
+        service.await_web_processes()
+        assert_all_were_served(service, load)
+        assert answer.headers["X-Content-Type-Options"] == "next"
+        assert len(re.findall('"version": "9.', service.said)) == 2
+        assert service.metrics()["deputy_next_total"] == 2
 
 
 def test_an_instance_that_is_stopped_hands_its_clients_over(on_sqlite):

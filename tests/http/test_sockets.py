@@ -221,7 +221,7 @@ class Echo:
     def answer(self, request, _peer, _waiting):
         if request.body == b"Flask":
             return {"deputy.reason": "x"}
-        return format_answer("1" * 32, request.body)
+        return format_answer("1" * 32, request.body, "http://127.0.0.1")
 
 
 class PlainProcess(FullProcess):
