@@ -630,10 +630,8 @@ def test_a_public_identity_provider_lets_in_anybody_unless_a_claim_says_whose_lo
     way = {"Action": "sts:AssumeRoleWithWebIdentity"}
     for name in (host, f"arn:aws:iam::{CUSTOMER}:oidc-provider/{host}"):
         for condition in PUBLIC[host]["anybody's"]:
-            statement = (
-                everybody({"Principal": {"Federated": name}}) | way
+            statement = everybody({"Principal": {"Federated": name}}) | way
             statement["Condition"] = condition
-            )
             assert reading(DEMANDED, statement).anybody == (2,), statement
             assert reading(DEMANDED, statement | {"Action": "sts:AssumeRole"}).anybody == ()
         for condition in PUBLIC[host]["narrowed"]:
