@@ -8,7 +8,7 @@ from bs4 import BeautifulSoup
 
 from app.rotation.rotations import settle_all
 from tests.rotation.conftest import accepting, import_rows
-from tests.support.cast import Customer
+from tests.support.cast import Customer, without_external_id
 from tests.support.rows import plan
 
 on_sqlite = pytest.mark.parametrize("deployed", ["sqlite"], indirect=True)
@@ -121,25 +121,45 @@ def test_the_page_shows_the_move_as_an_update(tenant, imported):
     assert page().select_one("#imported") is None
 
 
-@on_sqlite
-def test_no_page_tells_a_customer_to_replace_what_an_older_system_needs(tenant, deployed, tmp_path):
+def page_of_older_role(tenant, deployed, tmp_path, trust):
     """A role with a name of its own, whose External ID could not be imported."""
-    role_arn = Customer(tenant.world.aws).role("deputy-older", accepting(tenant.trust, "old"))
+    role_arn = Customer(tenant.world.aws).role("deputy-older", trust)
     row = {"reference": tenant.made["id"], "name": "Acme", "role_arn": role_arn}
     [report] = import_rows(deployed, tmp_path / "c.csv", row)
     assert report["outcome"] == "new-id"
     with (tmp_path / "c.csv.links.csv").open() as file:
         [link] = csv.DictReader(file)
     tenant.after()
-    visitor = deployed.test_client()
-    path = "/onboard/" + link["url"].rpartition("/")[2]
-    advice = BeautifulSoup(visitor.get(path).text, "html.parser").select_one(".advice")
+
+    def page(name=""):
+        answer = deployed.test_client().get(f"/onboard/{link['url'].rpartition('/')[2]}{name}")
+        return answer.get_json() if answer.is_json else BeautifulSoup(answer.text, "html.parser")
+
+    return page, role_arn
+
+
+@on_sqlite
+def test_no_page_tells_a_customer_to_replace_what_an_older_system_needs(tenant, deployed, tmp_path):
+    page, role_arn = page_of_older_role(tenant, deployed, tmp_path, accepting(tenant.trust, "old"))
+    advice = page().select_one(".advice")
     assert "Leave what an older system of Example Vendor needs." in " ".join(advice.text.split())
     assert "replace everything" not in advice.text
     assert advice.select_one("#trust-command") is None
-    assert visitor.get(f"{path}/review.json").get_json()["other_roles"] == [role_arn]
-    review = BeautifulSoup(visitor.get(f"{path}/review").text, "html.parser")
-    assert role_arn in review.select_one("#other-roles").text
+    assert page("/review.json")["other_roles"] == [role_arn]
+    assert role_arn in page("/review").select_one("#other-roles").text
+
+
+@on_sqlite
+def test_an_older_role_that_is_insecure_is_changed_and_gets_no_statement_beside(
+    tenant, deployed, tmp_path
+):
+    page, _ = page_of_older_role(tenant, deployed, tmp_path, without_external_id(tenant.trust))
+    words = " ".join(page().select_one(".advice.urgent").text.split())
+    assert "make the statement that lets us in the same as this one" in words
+    assert "It may list more values of sts:ExternalId if an older system" in words
+    assert "add this statement" not in words
+    last = words.partition("Change or remove the statement that lets in too much.")[2]
+    assert last.startswith(" A correct statement beside it makes the role no more secure.")
 
 
 @on_sqlite

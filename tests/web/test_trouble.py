@@ -164,7 +164,7 @@ TROUBLE = {
             "The role is not authorized to perform: SNS:Publish on resource:"
             " a topic with an explicit deny in a service control policy"
         ),
-        {"perimeter": "Leave “Registration topic” empty"},
+        {"perimeter": "launch again with “Registration topic” empty"},
     ),
     "a boundary that is demanded": (
         lambda a: denied(a, "iam:CreateRole", Condition=WITHOUT_BOUNDARY),
@@ -229,6 +229,20 @@ def test_what_the_page_says_to_do_helps(administrator, visitor):
     )
     wrong = f"Delete the stack {administrator.kit['stack_name']} in the wrong account"
     assert wrong in text_of(page.select("#trouble-account p")[-1])
+
+
+def test_a_stack_without_the_topic_makes_the_same_role(administrator, visitor):
+    """It is the way where an organisation refuses the stack's message."""
+    said = administrator.launch(parameters={"RegistrationTopicArn": ""})
+    assert said.startswith("CREATE_COMPLETE")
+    assert visitor.connections() == []
+    visitor.paste(administrator.account)
+    visitor.verify(*visitor.connections())
+    page = visitor.page()
+    assert page.select_one("#summary").text == "Connected. There is nothing left to do."
+    [_, means, _] = page.select("#trouble-perimeter p")
+    assert "rolled back at the resource Registration" in means.text
+    assert "its role was made, and only the report was refused" in means.text
 
 
 def test_the_page_explains_a_region_that_is_switched_off(administrator, visitor, faults):
