@@ -37,10 +37,17 @@ def _text(rows: Sequence[Row]) -> Iterator[str]:
 @click.option("--dry-run", is_flag=True, help="Report what would be done, and change nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option(
+    "--yes-accounts",
+    is_flag=True,
+    help="You know that each account is that customer's: no connection awaits approval.",
+)
+@click.option(
     "--links",
     help="File for the new onboarding links (default: FILE.links.csv). Readable by you alone.",
 )
-def import_command(file: str, links: str | None, *, dry_run: bool, yes: bool) -> Any:
+def import_command(
+    file: str, links: str | None, *, dry_run: bool, yes: bool, yes_accounts: bool
+) -> Any:
     """Import customers with their present External IDs.
 
     FILE is CSV with the columns reference, name, external_id, role_arn and permission_set, or
@@ -52,8 +59,9 @@ def import_command(file: str, links: str | None, *, dry_run: bool, yes: bool) ->
     what the proofs said: what exists already is only reported.
 
     A customer gets a new External ID if its own is missing, reserved or also another customer's. It
-    then gets an onboarding link too, so that its role can be updated. docs/migrate.md tells the
-    whole move.
+    then gets an onboarding link too, so that its role can be updated. A role that two customers
+    claim is refused for both. A connection awaits `connections approve` if another customer has a
+    role in its account, or if its permission set writes. docs/migrate.md tells the whole move.
     """
     links_file = _LinksFile(Path(links or f"{file}.links.csv"))
     with _opened(file) as content:
@@ -63,7 +71,7 @@ def import_command(file: str, links: str | None, *, dry_run: bool, yes: bool) ->
             confirm(about, "Import these customers?")
         if not dry_run:
             links_file.check()
-    return _reports(file, summary, links_file, dry_run=dry_run)
+    return _reports(file, summary, links_file, accounts_known=yes_accounts, dry_run=dry_run)
 
 
 @contextmanager
@@ -79,12 +87,14 @@ def _opened(path: str) -> Iterator[BinaryIO]:
 
 
 def _reports(
-    path: str, summary: FileSummary, links: "_LinksFile", *, dry_run: bool
+    path: str, summary: FileSummary, links: "_LinksFile", *, accounts_known: bool, dry_run: bool
 ) -> Iterator[list[Row]]:
     counts, before = Counter[str](), ""
     with _opened(path) as file:
         for rows in customers_in(file):
-            report = services.imports.add(operator, rows, summary, dry_run=dry_run)
+            report = services.imports.add(
+                operator, rows, summary, accounts_known=accounts_known, dry_run=dry_run
+            )
             if report.needs_link and not dry_run:
                 links.add(rows[0], *report.needs_link)
             yield list(_shown(rows, report, before))
@@ -102,6 +112,14 @@ def _shown(rows: Sequence[ImportRow], report: CustomerReport, before: str) -> It
     for row, reported in zip(rows, report.rows, strict=True):
         weak = list(weaknesses(row, before)) if reported.is_imported else []
         yield reported._asdict() | {"weak": weak}
+
+
+def _without_formula(text: str) -> str:
+    """Return the text, with an apostrophe if a spreadsheet would take it for a formula.
+
+    https://owasp.org/www-community/attacks/CSV_Injection
+    """
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 class _LinksFile:
@@ -123,7 +141,8 @@ class _LinksFile:
             try:
                 if not os.fstat(file.fileno()).st_size:
                     writer.writerow(("reference", "name", "url", "expires_at"))
-                writer.writerow((row.reference, row.name, url, link.expires_at.isoformat()))
+                values = row.reference, row.name, url, link.expires_at.isoformat()
+                writer.writerow(map(_without_formula, values))
                 file.flush()
                 os.fsync(file.fileno())
             except OSError as error:

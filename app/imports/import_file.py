@@ -15,6 +15,7 @@ from operator import attrgetter
 from typing import Any, BinaryIO, NamedTuple
 
 from app import strict_json
+from app.ids import RoleArn
 
 COLUMNS = ("reference", "name", "external_id", "role_arn", "permission_set")
 _NEEDED = {"reference", "name", "role_arn"}  # the other columns may be left out
@@ -160,6 +161,10 @@ class FileSummary:
     _beside_unknown: set[bytes] = field(default_factory=set)
     # Maps an External ID's digest to its reference's digest, or to None if several share it
     _owners: dict[bytes, bytes | None] = field(default_factory=dict)
+    # Maps a role or an account to the reference that is the first to claim it, and its line
+    _first: dict[bytes, tuple[bytes, int]] = field(default_factory=dict)
+    # The lines of a role or an account that several references claim, one of each reference
+    _claims: dict[bytes, dict[bytes, int]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, file: BinaryIO) -> "FileSummary":
@@ -187,6 +192,11 @@ class FileSummary:
                 key = _digest(row.external_id)
                 same = self._owners.setdefault(key, reference) == reference
                 self._owners[key] = reference if same else None
+            for claimed in _claimed(row.role_arn):
+                first = self._first.setdefault(claimed, (reference, row.line))
+                if first[0] != reference:
+                    claims = self._claims.setdefault(claimed, dict([first]))
+                    claims.setdefault(reference, row.line)
 
     def is_scattered(self, reference: str) -> bool:
         """Return whether other customers' rows stand between this customer's rows."""
@@ -208,6 +218,34 @@ class FileSummary:
         if key not in self._owners:
             raise ImportFileError("The file was changed meanwhile.")
         return self._owners[key] is None
+
+    def lines_of_role(self, row: ImportRow) -> list[int]:
+        """Return a line of each other customer that claims this row's role."""
+        return self._others(row, 0)
+
+    def lines_of_account(self, row: ImportRow) -> list[int]:
+        """Return a line of each other customer that claims this row's account."""
+        return self._others(row, 1)
+
+    def _others(self, row: ImportRow, which: int) -> list[int]:
+        keys = _claimed(row.role_arn)
+        claims = self._claims.get(keys[which], {}) if keys else {}
+        own = _digest(row.reference)
+        return sorted(line for reference, line in claims.items() if reference != own)
+
+
+def _claimed(role_arn: str) -> tuple[bytes, ...]:
+    """Return what a row claims: its role, and its account; nothing if the ARN is none.
+
+    An account has one role of a name, whatever its path and the case of its letters:
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
+    """
+    try:
+        role = RoleArn.parse(role_arn)
+    except ValueError:
+        return ()
+    account = f"{role.partition}:{role.account_id}"
+    return _digest(f"{account}:{role.name.lower()}"), _digest(account)
 
 
 def _digest(text: str) -> bytes:

@@ -20,6 +20,7 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
+from app.approvals.approvals import SetRequests
 from app.audit import actions
 from app.audit.details import ImportedConnection
 from app.config import Config
@@ -46,6 +47,11 @@ from app.tenants.tenants import add_tenant
 
 _USED = "Its External ID is another customer's, or was retired or withdrawn."
 _SHARED = "Its External ID is another customer's too."
+_WAITS = (
+    "It issues nothing until `connections approve`: see that the account is this customer's. An"
+    " import with --yes-accounts says that you know it."
+)
+_NAMED = 3  # the most lines or tenants that a report names
 _NEEDS_LINK = "It gets a new one, and a link; nothing is issued until its role accepts it."
 
 
@@ -84,12 +90,17 @@ class CustomerReport(NamedTuple):
 
 
 class _CheckedRow(NamedTuple):
-    """A row that can be imported. `unusable`: why its External ID can't be used, or empty."""
+    """A row that can be imported.
+
+    `unusable`: why its External ID can't be used, or empty. `account_lines`: lines of other
+    customers with a role in its account.
+    """
 
     row: ImportRow
     role: RoleArn
     permission_set: PermissionSet
     unusable: str
+    account_lines: list[int]
 
 
 @dataclass
@@ -106,11 +117,15 @@ class Imports:
         rows: Sequence[ImportRow],
         summary: FileSummary,
         *,
+        accounts_known: bool,
         dry_run: bool,
     ) -> CustomerReport:
         """Import the rows of one customer, and report on each. `dry_run`: change nothing.
 
-        A row whose connection exists already is only reported. Raises StoreUnavailableError.
+        `accounts_known`: the operator knows that each account is that customer's. Otherwise a
+        connection awaits approval if its permission set writes, or another customer claims its
+        account. A row whose connection exists already is only reported. Raises
+        StoreUnavailableError.
         """
         checked, refused = list[_CheckedRow](), dict[int, str]()
         for row in rows:
@@ -119,7 +134,7 @@ class Imports:
             except AppError as error:
                 refused[row.line] = _words(error)
         if not refused:
-            customer = _Customer(operator, self._config, checked)
+            customer = _Customer(operator, self._config, checked, accounts_known)
             try:
                 with self._db.write(operator) as db:
                     report = customer.add(db)
@@ -141,7 +156,8 @@ class Imports:
             raise ValidationFailedError(**problems)
         role = allowed_roles.allowed_role(self._config, row.role_arn, imported=True)
         permission_set = self._sets.choose(row.permission_set or None)
-        return _CheckedRow(row, role, permission_set, _why_unusable(row, summary))
+        unusable = _why_unusable(row, summary)
+        return _CheckedRow(row, role, permission_set, unusable, summary.lines_of_account(row))
 
 
 def _refusals(rows: Sequence[ImportRow], refused: dict[int, str]) -> list[RowReport]:
@@ -172,7 +188,16 @@ def _problems(row: ImportRow, first: ImportRow, summary: FileSummary) -> dict[st
         problems["external_id"] = (
             f"Must be 2 to {EXTERNAL_ID_MAX} letters, digits or any of _+=,.@:/-, as in AWS."
         )
+    if lines := summary.lines_of_role(row):
+        problems["role_arn"] = (
+            f"Line {_listed(lines)} names the same role for another customer, and it is one role."
+            " Find out whose it is."
+        )
     return problems
+
+
+def _listed(lines: Sequence[int]) -> str:
+    return ", ".join(map(str, lines[:_NAMED])) + (", …" if len(lines) > _NAMED else "")
 
 
 def _why_unusable(row: ImportRow, summary: FileSummary) -> str:
@@ -197,6 +222,7 @@ class _Customer:
     operator: OperatorPrincipal
     config: Config
     rows: Sequence[_CheckedRow]
+    accounts_known: bool
     line: int = 0
 
     def add(self, db: Session) -> CustomerReport:
@@ -253,10 +279,11 @@ class _Customer:
                 return RowOutcome.KNOWN, None, "Its connection was deleted."
             return RowOutcome.KNOWN, existing, _progress(existing, checked.row)
         tenant.ensure_active()
+        claims = _claims_of_account(db, tenant, checked)
         imported, unusable = None, checked.unusable
         if not unusable:
             _ensure_no_emergency(db, tenant.id)
-            imported = _imported_id(db, tenant.id, checked)
+            imported = _imported_id(db, tenant.id, checked.row.external_id)
             unusable = "" if imported else _USED
         actor = self.operator.actor
         connection = add_pending(
@@ -270,16 +297,59 @@ class _Customer:
         )
         if imported:
             connection.external_id_id = imported.id
-            db.flush()
-            db.refresh(connection)
+        waits = self._why_it_waits(tenant, checked, claims)
+        if waits:
+            SetRequests(db, actor, connection).require_approval()
+        db.flush()
+        db.refresh(connection)
         details: ImportedConnection = {
             "role_arn": checked.role.text,
             "external_id": connection.external_id,
         }
         actions.CONNECTION_IMPORTED.record_about(db, actor, connection, details)
         if imported:
-            return RowOutcome.IMPORTED, connection, ""
-        return RowOutcome.NEW_ID, connection, f"{unusable} {_NEEDS_LINK}"
+            return RowOutcome.IMPORTED, connection, waits
+        return RowOutcome.NEW_ID, connection, f"{unusable} {_NEEDS_LINK} {waits}".rstrip()
+
+    def _why_it_waits(self, tenant: Tenant, checked: _CheckedRow, claims: list[str]) -> str:
+        """Return why the connection awaits approval, or an empty text."""
+        if self.accounts_known or tenant.declares_accounts:
+            return ""
+        if claims:
+            account = checked.role.account_id
+            return f"Account {account} is also in {', '.join(claims)}. {_WAITS}"
+        return (
+            f"Its permission set writes. {_WAITS}"
+            if checked.permission_set.access == "write"
+            else ""
+        )
+
+
+def _claims_of_account(db: Session, tenant: Tenant, checked: _CheckedRow) -> list[str]:
+    """Return which other customers have a role in this row's account.
+
+    Raises ConflictError if another tenant has this very role.
+    """
+    role = checked.role
+    theirs = select(Tenant.id, Tenant.reference, Tenant.name, Connection.role_arn).join(
+        Connection, Connection.tenant_id == Tenant.id
+    )
+    theirs = theirs.where(
+        Connection.account_id == role.account_id,
+        Connection.status != ConnectionStatus.DELETED,
+        Tenant.id != tenant.id,
+    )
+    claims = [f"line {_listed(checked.account_lines)}"] if checked.account_lines else []
+    for tenant_id, reference, name, role_arn in db.execute(theirs):
+        other = f"tenant {reference or name} ({tenant_id})"
+        # An account has one role of a name, whatever its path and the case of its letters
+        if RoleArn.parse(role_arn).name.lower() == role.name.lower():
+            raise ConflictError(
+                f"This role is already in {other}, and it is one role. Find out whose it is. If it"
+                " is the same customer, was that tenant's reference changed?"
+            )
+        claims.append(other)
+    return [*dict.fromkeys(claims)][:_NAMED]
 
 
 def _ensure_no_emergency(db: Session, tenant_id: UUID) -> None:
@@ -292,29 +362,21 @@ def _ensure_no_emergency(db: Session, tenant_id: UUID) -> None:
         raise ConflictError("An emergency rotation is open: its External IDs are withdrawn.")
 
 
-def _imported_id(db: Session, tenant_id: UUID, checked: _CheckedRow) -> ExternalIdRow | None:
+def _imported_id(db: Session, tenant_id: UUID, value: str) -> ExternalIdRow | None:
     """Return the row of the tenant's imported External ID, and add it if it is new.
 
     Return None if the External ID is another tenant's, withdrawn or retired. Raises ConflictError
-    if it is another tenant's who has this role: this customer would be there twice.
+    if another import added it a moment ago.
     """
-    value = checked.row.external_id
     row = db.scalars(select(ExternalIdRow).filter_by(value=value)).one_or_none()
     if row is not None:
-        twin = to_role(row.tenant_id, checked.role)
-        live = twin.where(Connection.status != ConnectionStatus.DELETED)
-        if row.tenant_id != tenant_id and db.scalar(select(live.exists())):
-            raise ConflictError(
-                "This role is another tenant's already, which also had this External ID. Was that"
-                " tenant's reference changed?"
-            )
         is_own = row.tenant_id == tenant_id and row.state is ExternalIdState.IMPORTED
         return row if is_own and not row.is_withdrawn else None
     row = ExternalIdRow(tenant_id=tenant_id, value=value, state=ExternalIdState.IMPORTED)
     db.add(row)
     try:
         db.flush()
-    except IntegrityError as error:  # another import added it a moment ago
+    except IntegrityError as error:
         raise ConflictError("Its External ID was added meanwhile; import again.") from error
     return row
 

@@ -121,8 +121,7 @@ class Connection(TenantOwned, Suspendable, Role, RoleSets, ProofSchedule, Base):
         self.ensure_not_suspended()
         if self.status is ConnectionStatus.PENDING and self.awaiting_approval:
             raise ConnectionNotVerifiedError(
-                "It may change things in an account that was not declared; the vendor has to"
-                " approve it."
+                "Its account was not declared; the vendor has to approve it."
             )
         if self.status is not ConnectionStatus.VERIFIED:
             raise ConnectionNotVerifiedError(_NOT_VERIFIED)
