@@ -21,7 +21,7 @@ from types import FrameType
 import requests
 from botocore.exceptions import BotoCoreError, ClientError
 
-from dev.aws_check import customers_part, stacks, vendors_part
+from dev.aws_check import customers_part, stacks, trust_conditions, vendors_part
 from dev.aws_check.accounts import Account, CheckError, ensure_fit, ensure_public_templates
 from dev.aws_check.clean_up import clean_up
 from dev.aws_check.stacks import Run
@@ -41,7 +41,7 @@ FAILURES = (
 _ANNOUNCEMENT = """\
 This takes about 15 minutes. It makes, and at the end removes:
   in VENDOR   {vendor}: the stack {prefix}broker (a role, a policy, a bucket, a topic, two queues)
-  in CUSTOMER {customer}: the stack of a customer (a role)
+  in CUSTOMER {customer}: the stack of a customer, and one for questions (a role each)
   in CANARY   {canary}
 Region {region}. Everything has the tag {tag}={run}. IAM, STS and CloudFormation cost nothing;
 some hundred requests to S3, SNS and SQS cost a cent at most. CloudTrail records some hundred
@@ -63,7 +63,7 @@ def main() -> int:
             print(error, file=sys.stderr)
             return 1
         data = Path(os.environ.get("DEPUTY_DATA_DIR") or ROOT / ".data").absolute()
-        return check(Stage(run, accounts, data / f"aws-check-{run.id}"))
+        return check(Stage(run, accounts, data / f"aws-check-{run.id}", options.refused_role))
 
 
 def _options() -> argparse.Namespace:
@@ -80,6 +80,9 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--region", help="unless the profile VENDOR has one")
     parser.add_argument("--yes", action="store_true", help="do not ask before anything is made")
+    parser.add_argument(
+        "--refused-role", metavar="ARN", help="a role that an organization's policy refuses"
+    )
     parser.add_argument(
         "--clean-up", metavar="RUN", help="only remove what the run with this id has left behind"
     )
@@ -177,6 +180,7 @@ STEPS: list[tuple[str, Callable[[Stage], None]]] = [
     ("What S3 answers about the templates", vendors_part.look_at_templates),
     ("The customer's stack registers its role, and Deputy proves it", customers_part.onboard),
     ("What STS answers to what proofs ask", customers_part.ask_sts),
+    ("What conditions in a trust policy do", trust_conditions.ask_conditions),
     ("Credentials", customers_part.work),
     ("Drift: the trust policy is loosened, found, and mended", customers_part.drift),
     ("Rotation: another External ID, without an outage", customers_part.rotate),

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from botocore.exceptions import ClientError
 
+from dev.aws_check.absent_keys import QUESTIONS
 from dev.aws_check.accounts import CheckError
 
 _Result = TypeVar("_Result")
@@ -20,6 +21,8 @@ EXPECTED = {
     "a deleted stack, described by its name": "ValidationError 400",
     "the stack's tag on its role": "there",
     "the stack's tag on its bucket": "there",
+    "the accounts in broker.yaml's Deny, where none were given": '[""]',
+    "a queue's policy that names SNS of a region": ALLOWED,
     "a published template, read without credentials": "200",
     "another object of the bucket, read without credentials": "403",
     "a template, uploaded without If-None-Match": "AccessDenied 403",
@@ -34,6 +37,11 @@ EXPECTED = {
     "AssumeRole for longer than role chaining allows": "ValidationError 400",
     "AssumeRole with a session policy that is no policy": "MalformedPolicyDocument 400",
     "AssumeRole of a role of the broker's own account": "AccessDenied 403",
+    "AssumeRole where an identity policy denies the role's account": "AccessDenied 403",
+    "AssumeRole where an identity policy denies another account": ALLOWED,
+    "AssumeRole of a role that an organization's policy refuses": "AccessDenied 403",
+    **{question: result for question, (_, result) in QUESTIONS.items()},
+    "a trust policy with an empty list in a condition": ALLOWED,
     "the id in a session's AssumedRoleId": "the role's unique id",
     "the session's own identity": "the assumed role and the session's name",
     "an inert session that lists buckets": "AccessDenied 403",

@@ -87,7 +87,32 @@ def ask_sts(stage: Stage) -> None:
         if terms["ExternalId"] is None:
             del terms["ExternalId"]
         answers.ask(question, partial(assume_role, **terms))
+    _ask_about_accounts(stage, own)
+    if stage.refused_role:
+        refused = {"RoleArn": stage.refused_role, "RoleSessionName": "aws-check"}
+        answers.ask(
+            "AssumeRole of a role that an organization's policy refuses",
+            partial(stage.vendor.client("sts").assume_role, **refused),
+        )
     _look_at_session(stage, assume_role(**own))
+
+
+def _ask_about_accounts(stage: Stage, own: dict[str, Any]) -> None:
+    """Ask whether an identity's policy can deny an account, as those of broker.yaml do."""
+    broker = stage.settings["DEPUTY_BROKER_PRINCIPAL_ARN"]
+    for account, name in ((stage.customer, "the role's"), (stage.vendor, "another")):
+        rule = {"Action": "sts:AssumeRole", "Resource": "*"}
+        condition = {"StringEquals": {"aws:ResourceAccount": account.id}}
+        deny = rule | {"Effect": "Deny", "Condition": condition}
+        policy = {"Version": "2012-10-17", "Statement": [rule | {"Effect": "Allow"}, deny]}
+        answer = stage.vendor.client("sts").assume_role(
+            RoleArn=broker, RoleSessionName="aws-check", Policy=json.dumps(policy)
+        )
+        with closing(session_of(answer["Credentials"], account.region).client("sts")) as sts:
+            stage.answers.ask(
+                f"AssumeRole where an identity policy denies {name} account",
+                partial(sts.assume_role, **own),
+            )
 
 
 def _look_at_session(stage: Stage, answer: dict[str, Any]) -> None:

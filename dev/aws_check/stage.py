@@ -16,13 +16,14 @@ from dev.demo import Api
 class Stage:
     """The accounts, and the results of the steps so far.
 
-    `settings` are Deputy's. `tenant` and `connection` are the API's latest answers. `issued` are
-    credentials.
+    `refused_role` is a role that an organization's policy refuses. `settings` are Deputy's.
+    `tenant` and `connection` are the API's latest answers. `issued` are credentials.
     """
 
     run: Run
     accounts: list[Account]
     data: Path
+    refused_role: str | None = None
     # Called after the clean-up, in reverse order
     ends: ExitStack = field(default_factory=ExitStack)
     answers: Answers = field(default_factory=Answers)

@@ -34,6 +34,7 @@ def make_vendor(stage: Stage) -> None:
     # At AWS this URL is the output itself. In the sandbox only SQS knows the queue's address.
     name = outputs["RegistrationQueueUrl"].rpartition("/")[2]
     queue = vendor.client("sqs").get_queue_url(QueueName=name)["QueueUrl"]
+    _look_at_policies(stage, queue)
     stage.settings |= {
         "DEPUTY_BROKER_PRINCIPAL_ARN": outputs["BrokerPrincipalArn"],
         "DEPUTY_TEMPLATE_BUCKET": outputs["TemplateBucket"],
@@ -54,6 +55,27 @@ def _look_for_tags(stage: Stage) -> None:
         answer = stage.vendor.client("s3").get_bucket_tagging(Bucket=run.bucket(stage.vendor))
         tags = answer["TagSet"]
     answers.note("the stack's tag on its bucket", "there" if run.tags[0] in tags else "missing")
+
+
+def _look_at_policies(stage: Stage, queue: str) -> None:
+    """Look at what CloudFormation made of an empty list, and name a region to the queue."""
+    answers, vendor = stage.answers, stage.vendor
+    policy = vendor.client("iam").get_role_policy(
+        RoleName=stage.run.broker_role, PolicyName="assume-customers-roles"
+    )["PolicyDocument"]
+    statements = {statement.get("Sid"): statement for statement in policy["Statement"]}
+    condition = statements["NeverTheVendorsOtherAccounts"]["Condition"]["StringEquals"]
+    answers.note(
+        "the accounts in broker.yaml's Deny, where none were given",
+        json.dumps(condition["aws:ResourceAccount"]),
+    )
+    sqs = vendor.client("sqs")
+    own = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["Policy"])["Attributes"]
+    names = f'["sns.amazonaws.com", "sns.{vendor.region}.amazonaws.com"]'
+    changed = {"Policy": own["Policy"].replace('"sns.amazonaws.com"', names)}
+    change = partial(sqs.set_queue_attributes, QueueUrl=queue)
+    answers.ask("a queue's policy that names SNS of a region", partial(change, Attributes=changed))
+    change(Attributes=own)
 
 
 def become_broker(stage: Stage) -> None:

@@ -11,6 +11,7 @@ import threading
 from contextlib import suppress
 from functools import partial
 from itertools import pairwise, product
+from pathlib import Path
 from types import SimpleNamespace
 
 import jmespath
@@ -19,9 +20,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.errors import AppError
 from app.store.database import Database
-from dev.aws_check import __main__ as aws_check, answers, stacks
+from dev.aws_check import __main__ as aws_check, answers, stacks, trust_conditions
 from dev.aws_check.accounts import CheckError, ensure_public_templates
 from dev.aws_check.answers import EXPECTED, WITHIN, Answers
+from dev.aws_check.stage import Stage
+from sandbox.organization import organization
 from tests.dev.make_run import ROOT
 from tests.support.cast import root_client
 from tests.support.rotations import PassingMinutes
@@ -85,10 +88,27 @@ def check(tmp_path, profiles, monkeypatch):
     monkeypatch.setenv("PYTHONUNBUFFERED", "1")
     monkeypatch.setattr("dev.aws_check.clean_up._PAUSE", 0.0)
     monkeypatch.setattr("dev.aws_check.customers_part._PAUSE", 2.0)
+    monkeypatch.setattr("dev.aws_check.trust_conditions._PAUSE", 0.0)
     return Operator(tmp_path, monkeypatch)
 
 
 PROFILES = ["--vendor", "vendor", "--customer", "customer", "--canary", "canary"]
+
+
+@pytest.fixture
+def refused_role(aws):
+    """A role that would let in everybody, if its organisation's policy did not refuse it."""
+    account = "121200000004"
+    iam = root_client(aws, "iam", account)
+    anybody = {"Effect": "Allow", "Principal": "*", "Action": "sts:AssumeRole"}
+    made = iam.create_role(
+        RoleName="refused", AssumeRolePolicyDocument=json.dumps(EVERYTHING | {"Statement": anybody})
+    )
+    refusal = anybody | {"Effect": "Deny", "Resource": "*"}
+    organization.govern(account, resource_control=EVERYTHING | {"Statement": refusal})
+    yield made["Role"]["Arn"]
+    organization._policies.clear()
+    iam.delete_role(RoleName="refused")
 
 
 def remains(aws):
@@ -139,9 +159,11 @@ class Minutes(threading.Thread):
         self.join()
 
 
-def test_the_whole_story_is_answered_as_expected_and_nothing_is_left(aws, check, capsys):
+def test_the_whole_story_is_answered_as_expected_and_nothing_is_left(
+    aws, check, capsys, refused_role
+):
     with Minutes(check.data):
-        exited = check(*PROFILES, "--yes")
+        exited = check(*PROFILES, "--yes", "--refused-role", refused_role)
     said, warned = capsys.readouterr()
     assert (exited, warned) == (0, ""), said
     assert re.search(r"otherwise than the sandbox does:\n  nowhere\n", said)
@@ -168,10 +190,10 @@ def fails(step, stage, *, done):
 
 @pytest.mark.soak
 @pytest.mark.parametrize(("place", "done"), [*product(range(STEPS), (False, True))])
-def test_a_step_that_fails_leaves_nothing(aws, check, capsys, place, done):
+def test_a_step_that_fails_leaves_nothing(aws, check, capsys, *, refused_role, place, done):
     check.changing(place, partial(fails, done=done))
     with Minutes(check.data):
-        assert check(*PROFILES, "--yes") == 1
+        assert check(*PROFILES, "--yes", "--refused-role", refused_role) == 1
     said, warned = capsys.readouterr()
     assert "not finished: on purpose" in said
     assert "on purpose" in warned
@@ -317,6 +339,28 @@ def test_an_account_that_blocks_public_buckets_is_refused():
         with pytest.raises(CheckError, match=f"{name}.* refuses a bucket"):
             ensure_public_templates(blocking(name))
     assert ensure_public_templates(blocking("BlockPublicAcls")) is None
+
+
+def test_each_batch_of_conditions_fits_into_a_trust_policy(monkeypatch):
+    """AWS counts 2,048 characters, without white space."""
+    lengths = []
+    monkeypatch.setattr(trust_conditions.stacks, "complete", lambda *_: None)
+    monkeypatch.setattr(trust_conditions, "_PAUSE", 0)
+
+    def changed(**given):
+        lengths.append(len(given["PolicyDocument"]))
+
+    client = SimpleNamespace(
+        create_stack=lambda **_: None,
+        assume_role=lambda **_: None,
+        update_assume_role_policy=changed,
+    )
+    account = SimpleNamespace(id="1" * 12, partition="aws-us-gov", client=lambda _: client)
+    stage = Stage(stacks.Run.new(), [account, account], Path())
+    stage.broker = account
+    trust_conditions.ask_conditions(stage)
+    assert len(lengths) == 6
+    assert max(lengths) <= 2048
 
 
 # --- the report ---

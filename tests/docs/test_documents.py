@@ -57,6 +57,17 @@ def test_no_example_repeats_a_header_that_its_function_sends():
     assert [line for line in examples if re.search(r" (-H|--header) ", line)] == []
 
 
+def test_what_never_ran_on_aws_is_said_first_and_each_claim_has_its_command():
+    first_screen = "".join((ROOT / "README.md").read_text().splitlines(keepends=True)[:24])
+    assert "**Deputy has never run on AWS.**" in first_screen
+    text = (ROOT / "docs" / "deployment.md").read_text()
+    [_, claims] = text.split("### What only a run on AWS settles")
+    listed = re.split(r"^\d+\. \*\*", claims, flags=re.MULTILINE)[1:]
+    assert len(listed) == 22
+    for claim in listed:
+        assert re.search(r"`(aws|make|api) [^`]+`", claim), claim
+
+
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
 BEFORE = "before-your-first-customer.md"
 
