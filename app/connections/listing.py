@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import NamedTuple
 from uuid import UUID
 
@@ -134,21 +135,22 @@ class Listing:
         role_name: str,
         permission_set: str,
         limit: int,
-    ) -> Sequence[str]:
-        """Return the ARNs of some of one tenant's roles with another name or permission set.
+    ) -> Sequence[Connection]:
+        """Return some of one tenant's roles that are imported, or have another name or set.
 
-        Raises NotFoundError.
+        They are in order of their ARNs. Raises NotFoundError.
         """
         other = or_(
+            Connection.external_id_id.in_(select(ExternalIdRow.id).where(IMPORTED)),
             ~Connection.role_arn.endswith(f"/{role_name}", autoescape=True),
             Connection.permission_set != permission_set,
             Connection.tagged_set.is_not(None),
             Connection.stack_set.is_not(None),
         )
-        query = select(Connection.role_arn).where(live_of(tenant_id), other)
+        query = select(Connection).where(live_of(tenant_id), other)
         with self._db.read(long=True) as db:
             tenant_of(db, principal, tenant_id)
-            return sorted(db.scalars(query.limit(limit)))
+            return sorted(db.scalars(query.limit(limit)), key=attrgetter("role_arn"))
 
     def summary(self, principal: Principal, tenant_id: UUID) -> dict[ConnectionStatus, int]:
         """Return how many connections a tenant has in each status.

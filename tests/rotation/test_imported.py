@@ -7,9 +7,12 @@ import pytest
 from bs4 import BeautifulSoup
 
 from app.rotation.rotations import settle_all
+from tests.conftest import VENDOR_ACCOUNT
 from tests.rotation.conftest import accepting, import_rows
 from tests.support.cast import Customer, without_external_id
 from tests.support.rows import plan
+from tests.web.conftest import text_of, visit
+from tests.web.test_review import page_shows_all_of_the_json
 
 on_sqlite = pytest.mark.parametrize("deployed", ["sqlite"], indirect=True)
 
@@ -145,8 +148,49 @@ def test_no_page_tells_a_customer_to_replace_what_an_older_system_needs(tenant, 
     assert "Leave what an older system of Example Vendor needs." in " ".join(advice.text.split())
     assert "replace everything" not in advice.text
     assert advice.select_one("#trust-command") is None
-    assert page("/review.json")["other_roles"] == [role_arn]
+    assert [role["role_arn"] for role in page("/review.json")["other_roles"]] == [role_arn]
     assert role_arn in page("/review").select_one("#other-roles").text
+
+
+@on_sqlite
+@pytest.mark.parametrize("reads_itself", [True, False])
+def test_the_reviewers_sheet_shows_an_imported_role_as_it_is(
+    tenant, imported, deployed, reads_itself
+):
+    connection, old = imported("acme:older")
+    root = f"arn:aws:iam::{VENDOR_ACCOUNT}:root"
+    trust = accepting(tenant.trust, old)
+    trust["Statement"][0]["Principal"] = {"AWS": root}
+    del trust["Statement"][0]["Condition"]["ArnEquals"]
+    if not reads_itself:
+        customer, name = tenant._customers[connection["id"]]
+        customer.forbid_reading_itself(name)
+    tenant.reprove(connection, trust)
+    visitor = visit(tenant.world, tenant.made)
+    said = visitor.raw("/review.json").json
+    [role] = said["other_roles"]
+    checks = tenant.get(connection)["verification"]["checks"]
+    assert role.pop("proof") == [check["detail"] for check in checks]
+    saw = " ".join(check["detail"] for check in checks)
+    assert (f"also lets in {root} in the vendor's own AWS accounts" in saw) is reads_itself
+    assert ("trust policy was not seen" in saw) is not reads_itself
+    assert role.pop("proof_at")
+    assert role == {
+        "role_arn": connection["role_arn"],
+        "external_id": old,
+        "external_id_origin": "Of an older system.",
+        "status": "Connected",
+        "permissions": "Not known to Deputy.",
+    }
+    assert said["scope"] == (
+        f"All that follows is about {said['role_name']}, the role that Example Vendor asks for now,"
+        f" and not about {connection['role_arn']}. No such role is connected yet."
+    )
+    page_shows_all_of_the_json(visitor)
+    main = text_of(visitor.page("/review").main)
+    assert main.index(said["scope"]) < main.index("Nobody else in Example Vendor's AWS account")
+    tenant.connection()
+    assert not visitor.raw("/review.json").json["scope"].endswith("connected yet.")
 
 
 @on_sqlite

@@ -13,7 +13,7 @@ from tests.attacks.evidence import on_sqlite
 from tests.client.people import served
 from tests.conftest import in_a_browser
 from tests.support.sets import GOOD, VENDOR
-from tests.web.conftest import text_of, visit
+from tests.web.conftest import many, text_of, visit
 from tests.web.test_page_texts import assert_stored
 
 pytestmark = on_sqlite  # nothing here depends on the database
@@ -96,6 +96,14 @@ def test_each_permission_is_there_with_its_reason(world):
     assert permissions[0]["why"] == "Finds the objects in the buckets that you share with us."
     assert own["name"] == "read-itself"
     assert own["resources"][0].endswith(f":role/{review(visitor)['role_name']}")
+
+
+def test_of_many_other_roles_some_are_shown(visitor):
+    many(visitor, count=25)
+    assert review(visitor)["scope"].startswith("All that follows is about deputy-")
+    many(visitor, count=1)
+    assert review(visitor)["scope"].startswith("These are 25 of them. All that follows")
+    assert len(review(visitor)["other_roles"]) == 25
 
 
 def test_the_whole_page_reads_as_stored(visiting):

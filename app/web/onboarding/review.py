@@ -4,6 +4,7 @@ Neither has the link's token or the registration token, so both can be forwarded
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from app.clock import now
@@ -14,10 +15,18 @@ from app.onboarding.page_links import Visit
 from app.permissions.permission_sets import READS_ITSELF, PermissionSet
 from app.permissions.set_rules import texts
 from app.settings.valid_values import DAY, SESSION_MIN
+from app.store.models import Connection, ExternalIdOrigin
 from app.strict_json import JsonObject
 from app.web.onboarding import page_data
+from app.web.onboarding.statuses import progress_of
 
 _OTHER_ROLES = 25
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
+_UNPROVEN = "No proof was made yet."
+_ORIGINS = {
+    ExternalIdOrigin.DEPUTY: "Made for this customer.",
+    ExternalIdOrigin.IMPORTED: "Of an older system.",
+}
 _UNITS = ((DAY, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
@@ -68,8 +77,8 @@ _ANSWERS = (
         "sessions",
         "How long sessions last",
         """
-        {vendor} gets temporary credentials only. A session lasts {session} at most. In your account
-        there is no user, no password and no key that lasts.
+        {vendor} gets temporary credentials only. A session lasts {session} at most. No user, no
+        password and no key that lasts is made in your account.
 
         A change of the trust policy keeps new sessions from beginning. Those that live end by
         themselves, or at once by RevokeSessionsBefore or AccessUntil.
@@ -127,6 +136,13 @@ def review_of(visit: Visit) -> dict[str, Any]:
     kit = page_data.kit_of(visit)
     permission_set = services.onboarding.sets[link.permission_set]
     vendor = config.vendor
+    other_roles = services.listing.list_others(
+        visit.principal,
+        visit.tenant.id,
+        role_name=kit.role_name,
+        permission_set=link.permission_set,
+        limit=_OTHER_ROLES + 1,
+    )
     return {
         "vendor": {
             "name": vendor.vendor_name,
@@ -135,7 +151,9 @@ def review_of(visit: Visit) -> dict[str, Any]:
             "privacy_url": vendor.privacy_url,
         },
         "customer": visit.tenant.name,
-        "as_of": f"{now():%Y-%m-%dT%H:%M:%SZ}",
+        "as_of": f"{now():{_TIME}}",
+        "other_roles": [_as_it_is(connection) for connection in other_roles[:_OTHER_ROLES]],
+        "scope": _scope(visit, kit, other_roles),
         "aws_identity": kit.broker_principal_arn,
         "external_id": kit.external_id,
         "next_external_id": kit.next_external_id,
@@ -153,15 +171,38 @@ def review_of(visit: Visit) -> dict[str, Any]:
         "parameters": permission_set.parameters,
         "trust_policy": kit.trust_policy,
         "answers": _answers(config, kit),
-        # The answers may be wrong for these roles
-        "other_roles": services.listing.list_others(
-            visit.principal,
-            visit.tenant.id,
-            role_name=kit.role_name,
-            permission_set=link.permission_set,
-            limit=_OTHER_ROLES,
-        ),
     }
+
+
+def _as_it_is(connection: Connection) -> JsonObject:
+    """Return the facts about a role that the kit does not describe, such as an imported one."""
+    proof, (name, version) = connection.proof, connection.set_of_role
+    is_labelled = version and len(connection.permission_sets) == 1
+    return {
+        "role_arn": connection.role_arn,
+        "external_id": connection.external_id,
+        "external_id_origin": _ORIGINS[connection.external_id_row.origin],
+        "status": progress_of(connection).status,
+        "proof_at": f"{proof.checked_at:{_TIME}}" if proof else None,
+        "proof": [check["detail"] for check in proof.checks] if proof else [_UNPROVEN],
+        "permissions": f"{name} version {version}" if is_labelled else "Not known to Deputy.",
+    }
+
+
+def _scope(visit: Visit, kit: Kit, other_roles: Sequence[Connection]) -> str | None:
+    """Return what the rest of the sheet is about; None if it is about every role."""
+    if not other_roles:
+        return None
+    vendor, total = services.config.vendor.vendor_name, len(other_roles)
+    theirs = "the roles above" if total > 1 else other_roles[0].role_arn
+    shown = f"These are {_OTHER_ROLES} of them. " if total > _OTHER_ROLES else ""
+    scope = (
+        f"{shown}All that follows is about {kit.role_name}, the role that {vendor} asks for now,"
+        f" and not about {theirs}."
+    )
+    if total == sum(services.listing.summary(visit.principal, visit.tenant.id).values()):
+        scope += " No such role is connected yet."
+    return scope
 
 
 def _permissions(permission_set: PermissionSet, kit: Kit) -> list[JsonObject]:
