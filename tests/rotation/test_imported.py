@@ -157,7 +157,7 @@ def test_no_page_tells_a_customer_to_replace_what_an_older_system_needs(tenant, 
 def test_the_reviewers_sheet_shows_an_imported_role_as_it_is(
     tenant, imported, deployed, reads_itself
 ):
-    connection, old = imported("acme:older")
+    connection, old = imported()
     root = f"arn:aws:iam::{VENDOR_ACCOUNT}:root"
     trust = accepting(tenant.trust, old)
     trust["Statement"][0]["Principal"] = {"AWS": root}

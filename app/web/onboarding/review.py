@@ -136,13 +136,7 @@ def review_of(visit: Visit) -> dict[str, Any]:
     kit = page_data.kit_of(visit)
     permission_set = services.onboarding.sets[link.permission_set]
     vendor = config.vendor
-    other_roles = services.listing.list_others(
-        visit.principal,
-        visit.tenant.id,
-        role_name=kit.role_name,
-        permission_set=link.permission_set,
-        limit=_OTHER_ROLES + 1,
-    )
+    other_roles = _other_roles(visit, kit)
     return {
         "vendor": {
             "name": vendor.vendor_name,
@@ -172,6 +166,16 @@ def review_of(visit: Visit) -> dict[str, Any]:
         "trust_policy": kit.trust_policy,
         "answers": _answers(config, kit),
     }
+
+
+def _other_roles(visit: Visit, kit: Kit) -> Sequence[Connection]:
+    return services.listing.list_others(
+        visit.principal,
+        visit.tenant.id,
+        role_name=kit.role_name,
+        permission_set=visit.link.permission_set,
+        limit=_OTHER_ROLES + 1,
+    )
 
 
 def _as_it_is(connection: Connection) -> JsonObject:
