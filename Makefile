@@ -22,7 +22,7 @@ help:
 	@echo "make publish publish changed permission sets beside make run, and restart Deputy with them"
 	@echo "make demo    every step in the terminal, against the running service or one that it starts"
 	@echo "make bench   the speed beside bare Flask and a peer; about 25 minutes (docs/performance.md)"
-	@echo "make test    the tests, on SQLite and on a real PostgreSQL; about five minutes (TEST_DATABASE_URL names your own)"
+	@echo "make test    the tests, on a real PostgreSQL; about five minutes (TEST_DATABASE_URL names your own)"
 	@echo "make soak    the longer cases of some tests: many requests of each kind, many accounts at once"
 	@echo "make faults  what users see while one thing after the other fails; about six minutes (docs/reliability.md)"
 	@echo "make mutants changes the code that decides, 400 times: tests must fail each time (docs/reliability.md)"

@@ -102,7 +102,7 @@ def _draw(seed: int) -> None:
 
 
 def _run_with_databases() -> None:
-    """Run the mutants with databases that all of them share.
+    """Run the mutants with a server that all of them share.
 
     They run in a separate process, which has imported nothing of app/.
     """
@@ -112,9 +112,8 @@ def _run_with_databases() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # PostgreSQL is stopped below
     begin_run()
     try:
-        for engine in ("sqlite", "postgresql"):
-            with new_database(engine):
-                pass
+        with new_database():
+            pass
         command = [sys.executable, "-m", "dev.mutants", "run"]
         if subprocess.run(command, check=False).returncode:
             sys.exit(

@@ -1,9 +1,9 @@
-"""Real parts: a sandbox AWS over HTTP, SQLite and a real PostgreSQL, real API keys. Of app/ only
-limits and deadlines are replaced, which tests together would reach and a slow machine would miss.
+"""Real parts: a sandbox AWS over HTTP, PostgreSQL, real API keys. Of app/ only limits and
+deadlines are replaced, which tests together would reach and a slow machine would miss.
 
 The fixed cast: Acme and Globex are customers (tenants), each with AWS accounts of their own;
 `admin` is the vendor's key for everything; a worker's key is bound to one tenant and can only
-issue. Tests share one database per engine and keep apart by tenant, so none of them may expect an
+issue. Tests share one database and keep apart by tenant, so none of them may expect an
 empty one.
 """
 
@@ -49,7 +49,7 @@ from sandbox.vendor import (
     deploy_regions,
     deploy_vendor,
 )
-from tests.support import choice, compile_once, fixtures, logged_secrets, open_transactions
+from tests.support import compile_once, fixtures, logged_secrets, open_transactions, order
 from tests.support.cast import OPERATOR, Api, Customer, World
 from tests.support.databases import begin_run, end_run, new_database
 from tests.support.event_details import checking
@@ -88,7 +88,7 @@ in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason=NO_BROWSER)
 
 
 def pytest_configure(config):
-    for plugin in (choice, compile_once, fixtures, logged_secrets, open_transactions):
+    for plugin in (compile_once, fixtures, logged_secrets, open_transactions, order):
         config.pluginmanager.register(plugin)
     if begin_run():
         config.add_cleanup(end_run)
@@ -192,9 +192,9 @@ def faults(aws) -> Iterator[object]:
     aws.faults.clear()
 
 
-@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
-def database_url(request) -> Iterator[str]:
-    with new_database(request.param) as url:
+@pytest.fixture(scope="session")
+def database_url() -> Iterator[str]:
+    with new_database() as url:
         yield url
 
 

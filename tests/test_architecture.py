@@ -26,6 +26,7 @@ from app.ids import Grant
 from app.store.models import TenantOwned
 from app.store.models.base import Base
 from tests.conftest import make_config
+from tests.support.databases import NOWHERE
 
 APP = Path(__file__).parent.parent / "app"
 SOURCES = {path.relative_to(APP.parent).as_posix(): path for path in sorted(APP.rglob("*.py"))}
@@ -509,7 +510,7 @@ def test_a_tests_name_can_be_read_without_the_one_before_it():
 @pytest.fixture(scope="module")
 def app() -> Flask:
     """With neither a database nor an AWS: none of these tests may get as far."""
-    return create_app(make_config("sqlite:////nonexistent/deputy.sqlite3"))
+    return create_app(make_config(NOWHERE))
 
 
 def test_a_module_that_cites_an_invariant_says_where_the_list_is():

@@ -19,6 +19,7 @@ from app.ids import Broker
 from app.settings.setting_types import collect_settings
 from app.settings.valid_values import OWN_PATHS, looks_random
 from tests.conftest import make_config
+from tests.support.databases import NOWHERE
 
 ROOT = Path(__file__).parent.parent
 ROLE = "arn:aws:iam::111122223333:role/service/DeputyBroker"
@@ -571,5 +572,5 @@ def test_a_path_that_could_be_another_is_refused_at_start(read):
 
 
 def test_no_path_of_the_services_own_is_forgotten():
-    app = create_app(make_config("sqlite:////nonexistent/never-opened.sqlite3"))
+    app = create_app(make_config(NOWHERE))
     assert {rule.rule.split("/")[1] for rule in app.url_map.iter_rules()} == set(OWN_PATHS)

@@ -13,6 +13,7 @@ from app import log
 from app.aws.sts import Session
 from app.factory import create_app
 from tests.conftest import make_config
+from tests.support.databases import NOWHERE
 
 API_KEY = "dpk_0123456789abcdef_Abcdefghij0123456789_-ABCDEFGHIJ0123456789x"
 LINK_TOKEN = "Lk9" + "aB-_5" * 8
@@ -106,7 +107,7 @@ def test_the_request_id_is_on_every_line_of_the_request(lines):
 def test_a_request_is_logged_by_its_route_and_answered_id(lines, monkeypatch):
     stream = lines._stream
     monkeypatch.setattr(sys, "stderr", stream)
-    app = create_app(make_config("sqlite:////nonexistent/deputy.sqlite3"))
+    app = create_app(make_config(NOWHERE))
     assert app.blueprints.keys() >= log._QUIET_BLUEPRINTS
     assert app.view_functions.keys() >= log._QUIET_ENDPOINTS
     client = app.test_client()

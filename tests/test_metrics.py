@@ -17,7 +17,6 @@ from app.http.error_statuses import PROBLEMS
 from app.store.database import Database
 from app.store.models import ConnectionStatus, Trigger, Verdict
 from dev.stack import free_port
-from tests.attacks.evidence import on_postgresql, on_sqlite
 from tests.support.cast import Customer, path_of, without_external_id
 from tests.support.metrics import Counted
 
@@ -35,7 +34,6 @@ LABELS = {
 }
 
 
-@on_sqlite
 def test_requests_are_counted_by_their_route_and_never_by_their_path(world):
     tenant = world.tenant()
     route, none = (
@@ -47,7 +45,6 @@ def test_requests_are_counted_by_their_route_and_never_by_their_path(world):
     assert (route.more, none.more) == (1, 1)
 
 
-@on_sqlite
 def test_proofs_are_counted_by_verdict_and_trigger(world):
     tenant = world.tenant()
     kit = world.kit(tenant)
@@ -61,7 +58,6 @@ def test_proofs_are_counted_by_verdict_and_trigger(world):
     assert (proven.more, insecure.more, again.more) == (1, 1, 1)
 
 
-@on_sqlite
 def test_sessions_that_this_process_did_not_hold_are_counted(world):
     """Those that the shared cache had are counted where its tests are."""
     connection, nowhere = world.connection(), Counted("deputy_session_cache_total", found="nowhere")
@@ -71,7 +67,6 @@ def test_sessions_that_this_process_did_not_hold_are_counted(world):
     assert nowhere.more == 1
 
 
-@on_sqlite
 @pytest.mark.parametrize(
     ("fault", "outcome", "attempts"),
     [
@@ -93,7 +88,6 @@ def test_each_call_to_aws_is_counted_by_what_came_of_it(world, faults, fault, ou
     assert counted.more >= attempts
 
 
-@on_postgresql
 def test_each_wait_for_a_connection_to_postgresql_is_counted(database_url):
     database, counted = Database(database_url), Counted("deputy_pool_wait_seconds_count")
     for _ in range(3):

@@ -4,7 +4,6 @@ from contextlib import suppress
 
 import boto3
 import pytest
-import sqlalchemy
 import urllib3
 from botocore.credentials import ReadOnlyCredentials
 from botocore.session import get_session
@@ -41,16 +40,10 @@ def _sts():
     return QueryApi("sts", "us-east-1", get_session(), urllib3.Timeout(3))
 
 
-@pytest.fixture
-def engine():
-    made = sqlalchemy.create_engine("sqlite://")
-    yield made
-    made.dispose()
-
-
 @pytest.mark.parametrize("way", WAYS)
-def test_aws_may_be_called_only_after_the_transaction(engine, vendor, way):
-    with engine.connect(), pytest.raises(AssertionError, match="while a transaction was open"):
+def test_aws_may_be_called_only_after_the_transaction(database, vendor, way):
+    refused = pytest.raises(AssertionError, match="while a transaction was open")
+    with database.engine.connect(), refused:
         WAYS[way](vendor)
     with suppress(ValueError):  # of an address that is not one of AWS's for answers
         WAYS[way](vendor)

@@ -10,7 +10,6 @@ import pytest
 from app.connections import connections
 from app.errors import ConflictError
 from app.limits.limits import SEARCHES
-from tests.attacks.evidence import on_sqlite
 from tests.support.cast import Customer, path_of
 
 
@@ -52,7 +51,6 @@ def test_a_connection_is_made_with_one_well_formed_arn_or_account(world):
     assert world.admin("GET", path)["items"] == []
 
 
-@on_sqlite
 def test_fifty_searches_are_enough_and_a_suspension_is_no_way_around_that(world, monkeypatch):
     """What costs the vendor hourly calls for two weeks must not be had by listing account ids."""
     assert SEARCHES.amount == 50
@@ -84,7 +82,6 @@ def test_fifty_searches_are_enough_and_a_suspension_is_no_way_around_that(world,
     assert post(first, "/resume", expect=409)["code"] == "conflict", "it is not suspended"
 
 
-@on_sqlite
 def test_a_proven_role_that_waits_for_approval_is_no_search(world, monkeypatch):
     monkeypatch.setattr(connections, "SEARCHES", SEARCHES._replace(most=1))
     tenant, customer, wanted = world.tenant(), Customer(world.aws), "bucket-sync"

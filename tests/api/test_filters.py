@@ -133,10 +133,10 @@ def test_connections_in_one_of_several_statuses(world):
 # --- the plans ---
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module")
 def full_database(request):
     """So many rows that an index is worth it."""
-    with new_database(request.param) as url:
+    with new_database() as url:
         database = Database(url)
         with database.write(SYSTEM) as db:
             tenants = []

@@ -19,7 +19,7 @@ from app.issuing import issue as issuing
 from app.issuing.authorization import VerifiedConnection
 from app.issuing.session_cache import CacheKey
 from app.limits.counting_in_memory import Rates
-from tests.attacks.evidence import on_sqlite, problem
+from tests.attacks.evidence import problem
 from tests.conftest import OPERATOR
 from tests.support.cast import SESSION_NAME, Customer
 from tests.support.rows import ADMIN, Role, place
@@ -146,7 +146,6 @@ def test_a_process_that_forgot_its_sessions_indexes_them_once_more(scene, monkey
     assert scene.first_hand_outs == scene.events
 
 
-@on_sqlite
 def test_another_question_gets_another_session(scene):
     narrower = POLICY | {"Statement": [POLICY["Statement"][0] | {"Resource": "arn:aws:s3:::one"}]}
     questions = [
@@ -165,7 +164,6 @@ def test_another_question_gets_another_session(scene):
     assert policies == [None, None, *compact, compact[0]]
 
 
-@on_sqlite
 def test_the_same_question_in_other_words_gets_the_same_session(scene):
     first = scene.issue()
     for body in ({}, {"reason": "nightly scan", "duration_seconds": 3600}):
@@ -224,7 +222,6 @@ def headers_of(response):
     return {name: value for name, value in response.headers.items() if name != "X-Request-Id"}
 
 
-@on_sqlite
 def test_every_answer_of_a_session_is_what_its_schema_says(scene, app):
     """Compare answers header by header: from AWS or the cache, with and without Flask."""
     key, issuer = scene.worker.key, app.extensions["deputy"].issuer
@@ -250,7 +247,6 @@ def test_every_answer_of_a_session_is_what_its_schema_says(scene, app):
     assert scene.sources == ["sts"] + ["cache"] * 7
 
 
-@on_sqlite
 def test_container_credentials_take_nothing_from_a_body(scene):
     first = scene.container()
     assert scene.container(body={"duration_seconds": 900}) == first
@@ -304,7 +300,6 @@ def test_a_request_counts_once_though_its_record_had_to_be_tried_twice(scene, ap
 # --- many at once, and a slow AWS ---
 
 
-@on_sqlite
 def test_a_slow_aws_is_a_503_in_time_and_its_answer_there_for_the_next(scene, faults, monkeypatch):
     monkeypatch.setattr("app.issuing.issue._ANSWER_SECONDS", 0.4)
     monkeypatch.setattr("app.aws.query_api.PAUSE", 0)
@@ -325,7 +320,6 @@ def test_a_slow_aws_is_a_503_in_time_and_its_answer_there_for_the_next(scene, fa
 # --- with a cache that processes share ---
 
 
-@on_sqlite
 def test_two_processes_share_a_session_until_one_of_them_takes_it_away(scene, start_api):
     one, two = (start_api().with_key(scene.worker.key) for _ in range(2))
     first = scene.issue(by=one)
@@ -355,7 +349,6 @@ def admitted(apis, path, each):
 RATE = 20
 
 
-@on_sqlite
 def test_the_rate_of_a_key_is_counted_over_all_processes_and_by_each_while_the_cache_is_away(
     scene, stopped_clock, start_api, valkey, monkeypatch
 ):

@@ -7,7 +7,6 @@ from uuid import UUID
 
 import pytest
 
-from tests.attacks.evidence import on_sqlite
 from tests.support.cast import Api, path_of
 
 READ, WRITE = "inventory", "bucket-sync"
@@ -38,7 +37,6 @@ def case(world, request) -> Case:
     return Case(world, request.param)
 
 
-@on_sqlite
 def test_a_key_gets_no_credentials_of_another_set_and_reports_no_refusal(case):
     """In both lanes: the fast one takes `Bearer`, and any other case is Flask's."""
     before = len(case.world.calls_for(case.write["role_arn"]))
@@ -66,7 +64,6 @@ def test_a_key_gets_no_credentials_of_another_set_and_reports_no_refusal(case):
     assert case.scanner.raw("POST", path_of(case.read, "/report-refused")).status_code == 202
 
 
-@on_sqlite
 @pytest.mark.parametrize(
     ("case", "change"),
     [

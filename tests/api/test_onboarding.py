@@ -7,11 +7,8 @@ import pytest
 
 from app.config import ConfigError
 from app.ids import Broker
-from tests.attacks.evidence import on_sqlite
 from tests.onboarding.conftest import opened
 from tests.support.cast import Api, World
-
-pytestmark = on_sqlite  # nothing here depends on the database
 
 
 def test_the_kit_has_all_that_a_customer_needs(world):

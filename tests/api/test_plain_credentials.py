@@ -6,11 +6,8 @@ import pytest
 
 from app.errors import StoreUnavailableError
 from app.http.plain_requests import PlainRequest
-from tests.attacks.evidence import on_sqlite
 from tests.support.cast import Api, path_of
 from tests.support.rows import statements
-
-pytestmark = on_sqlite
 
 
 @pytest.fixture

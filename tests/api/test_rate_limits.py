@@ -10,7 +10,6 @@ import pytest
 from app.factory import create_app
 from app.identity.scopes import ALL_SCOPES
 from app.limits.limits import REFUSED_CREDENTIALS
-from tests.attacks.evidence import on_sqlite
 from tests.conftest import with_settings
 from tests.support.cast import Api, World, path_of
 
@@ -35,7 +34,6 @@ def tight(tight_world, stopped_clock) -> World:
     return tight_world
 
 
-@on_sqlite
 def test_a_key_that_asks_too_often_is_told_when_to_ask_again(tight, stopped_clock):
     """In either shape. It affects no other key, and the audit log has no event of each."""
     connection = tight.connection()
@@ -56,7 +54,6 @@ def test_a_key_that_asks_too_often_is_told_when_to_ask_again(tight, stopped_cloc
     assert tight.audit(tenant_id=connection["tenant_id"], action="credentials.refused") == []
 
 
-@on_sqlite
 @pytest.mark.parametrize("headers", [{}, {"TE": "trailers"}], ids=["plain", "Flask"])
 def test_requests_beyond_the_rate_of_a_key_are_held(start_limited, monkeypatch, headers):
     """Otherwise 64 connections that repeat one leave other tenants an eighth of their requests."""
@@ -79,7 +76,6 @@ def test_requests_beyond_the_rate_of_a_key_are_held(start_limited, monkeypatch, 
     assert held in ([1] * 3, [1] * 2)
 
 
-@on_sqlite
 def test_the_keys_of_a_tenant_share_its_limit(start_limited, stopped_clock):
     """For any tenant that they name; and they use up none of that one's."""
     narrow = start_limited(issue_rate=100, tenant_issue_rate=4, tenant_miss_rate=1)
@@ -94,7 +90,6 @@ def test_the_keys_of_a_tenant_share_its_limit(start_limited, stopped_clock):
         stopped_clock.move(1)
 
 
-@on_sqlite
 def test_a_tenant_has_a_share_of_the_calls_to_sts(start_limited, stopped_clock):
     """Each session policy is a session of its own. Five seconds' worth may come at once."""
     world = start_limited(tenant_miss_rate=1)
@@ -116,7 +111,6 @@ def test_a_tenant_has_a_share_of_the_calls_to_sts(start_limited, stopped_clock):
     worker("POST", path, durations[5])
 
 
-@on_sqlite
 def test_a_call_beyond_a_tenants_share_waits_for_its_turn_where_that_comes_soon(
     start_limited, monkeypatch
 ):

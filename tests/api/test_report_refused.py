@@ -11,7 +11,6 @@ import time_machine
 from app.clock import now
 from app.limits.limits import REPORTS
 from app.store.models import Connection
-from tests.attacks.evidence import on_sqlite
 from tests.support.cast import Api, Customer, path_of
 from tests.support.rows import at_once, place
 
@@ -142,7 +141,6 @@ def test_reports_count_as_requests_for_credentials(world, start, stopped_clock):
     assert set(found) == {202, 429}
 
 
-@on_sqlite
 def test_no_process_hands_the_old_session_out_again(world, start_api):
     connection = world.connection()
     path = path_of(connection, "/credentials")

@@ -6,7 +6,6 @@ import pytest
 
 from app.audit.actions import WEBHOOK_TYPES
 from app.store.models import WebhookEndpoint
-from tests.attacks.evidence import on_sqlite
 
 URL = "https://app.example.com/webhooks/deputy"
 ALL = "/v1/webhook-endpoints"
@@ -134,7 +133,6 @@ def test_a_key_that_is_revoked_disables_the_endpoints_that_it_changed(
         world.admin("DELETE", f"{ALL}/{each['id']}", expect=204)
 
 
-@on_sqlite
 def test_an_audit_event_names_the_host_of_a_url_and_not_its_path(world):
     endpoint = made(world.admin, url="https://app.example.com/a-secret?and=another")
     [event] = world.audit(action="webhook_endpoint.created")[:1]
@@ -154,7 +152,6 @@ def test_a_successor_inherits_endpoints(world):
     assert world.admin("GET", f"{ALL}/{endpoint['id']}")["status"] == "disabled"
 
 
-@on_sqlite
 @pytest.mark.parametrize(
     "url",
     [
@@ -179,7 +176,6 @@ def test_a_url_that_may_not_be_called_is_refused_by_its_field(world, names, url)
         assert list(answer["errors"]) == ["url"]
 
 
-@on_sqlite
 def test_private_absent_and_mixed_names_get_the_same_words(world, names):
     names["private.example.com"] = ["10.0.0.1"]
     names["mixed.example.com"] = ["93.184.215.14", "169.254.169.254"]
@@ -194,7 +190,6 @@ def test_private_absent_and_mixed_names_get_the_same_words(world, names):
     assert len(words) == 1
 
 
-@on_sqlite
 def test_a_tenant_has_five_endpoints(world):
     key = world.key("webhooks:write", tenant=world.tenant())
     for _ in range(5):
@@ -202,7 +197,6 @@ def test_a_tenant_has_five_endpoints(world):
     key.refused("POST", ALL, {"url": URL, "types": ["*"]}, expect=429, code="rate_limited")
 
 
-@on_sqlite
 def test_types_are_those_that_are_listed(world):
     listed = world.admin("GET", "/v1/event-types")["items"]
     assert [each["type"] for each in listed] == [*WEBHOOK_TYPES]

@@ -8,14 +8,9 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
 
-import pytest
-
 from app.clock import now
 from sandbox.vendor import VENDOR_ACCOUNT
 from tests.support.cast import Api, World, path_of
-
-on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 # Never in an answer to a tenant: AWS's own text, the broker, and the insides of the service.
 LEAKS = (
@@ -27,7 +22,6 @@ LEAKS = (
     "Traceback",
     "sqlalchemy",
     "psycopg",
-    "sqlite3",
     "marshmallow",
 )
 SECRETS = ("SecretAccessKey", "SessionToken", '"Token"', "ASIA")

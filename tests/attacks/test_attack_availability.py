@@ -44,7 +44,7 @@ from app.limits.request_costs import MS_PER_ROW, price_of, price_of_body
 from app.limits.tenant_share import MS_PER_FAILED_STOP, TenantShare
 from app.store.database import Database
 from tests.attacks.chunks import chunked
-from tests.attacks.evidence import case, on_postgresql, on_sqlite
+from tests.attacks.evidence import case
 from tests.attacks.routes import ROUTES
 from tests.support.cast import UNSET, path_of
 from tests.support.rows import statements
@@ -94,7 +94,6 @@ def held_places(share, tenant_id):
 # --- what stops issuing makes every process read again what it knows of all tenants ---
 
 
-@on_postgresql  # the quota itself is tried on both (tests/limits/test_counting_in_database.py)
 @pytest.mark.usefixtures("few_changes")
 def test_a_tenant_that_makes_keys_without_a_pause_is_held_back_and_may_revoke_all_of_them(
     world, clock
@@ -132,7 +131,6 @@ STOPS = [
 ]
 
 
-@on_sqlite
 @pytest.mark.usefixtures("few_changes")
 def test_everything_that_makes_or_revives_counts_together(world, clock):
     connection = world.connection()
@@ -147,7 +145,6 @@ def test_everything_that_makes_or_revives_counts_together(world, clock):
             )
 
 
-@on_sqlite
 @pytest.mark.usefixtures("few_changes", "small_share")
 def test_no_stop_is_refused_for_rate(world, clock):
     """Whoever stole one of a tenant's keys must not use up what the tenant needs to revoke it."""
@@ -165,7 +162,6 @@ def test_no_stop_is_refused_for_rate(world, clock):
                 assert owner.raw(method, path.format(**connection), body).status_code != 429
 
 
-@on_sqlite  # tests/issuing/test_revocation_counter.py has both
 def test_a_bound_key_increments_the_revocation_counter_only_where_its_tenant_is_counted(
     world, by_hand
 ):
@@ -221,7 +217,6 @@ def small_share(app, hasty, monkeypatch) -> None:
     monkeypatch.setattr(share, "_refused", TokenBucket(REFUSED_CREDENTIALS.amount, 1))
 
 
-@on_sqlite
 @pytest.mark.usefixtures("small_share")
 def test_a_tenant_has_a_share_of_the_requests(world, stopped_clock):
     connection, other = world.connection(), world.connection()
@@ -245,7 +240,6 @@ def test_a_tenant_has_a_share_of_the_requests(world, stopped_clock):
     keys[0]("GET", path)
 
 
-@on_sqlite
 @pytest.mark.usefixtures("small_share")
 def test_a_list_costs_more_with_each_row(world, stopped_clock):
     connection = world.connection()
@@ -258,7 +252,6 @@ def test_a_list_costs_more_with_each_row(world, stopped_clock):
     assert statuses.count(200) == math.floor((CPU_TIME.amount * SECONDS + rows) / (first + rows))
 
 
-@on_sqlite
 @pytest.mark.usefixtures("small_share", "stopped_clock")
 def test_a_long_body_costs_more_with_each_kib(world):
     connection = world.connection()
@@ -272,7 +265,6 @@ def test_a_long_body_costs_more_with_each_kib(world):
     assert statuses == [422] * afforded + [429] * (AFFORDED - afforded)
 
 
-@on_sqlite
 @pytest.mark.usefixtures("small_share", "stopped_clock")
 @pytest.mark.parametrize("form", ["long", "long and ignored", "in chunks"])
 def test_a_request_for_credentials_with_a_costly_body_counts_as_any_other_request(world, form):
@@ -294,7 +286,6 @@ def test_a_request_for_credentials_with_a_costly_body_counts_as_any_other_reques
     assert ask().status_code == 200
 
 
-@on_sqlite
 @pytest.mark.usefixtures("small_share", "stopped_clock")
 def test_a_flood_with_a_known_key_is_refused_without_the_database(world, monkeypatch):
     connection = world.connection()
@@ -307,7 +298,6 @@ def test_a_flood_with_a_known_key_is_refused_without_the_database(world, monkeyp
     assert not read
 
 
-@on_sqlite
 @pytest.mark.usefixtures("small_share")
 def test_two_requests_of_a_tenant_are_worked_on_at_once(world, stopped_clock):
     connection, other = world.connection(), world.connection()
@@ -323,7 +313,6 @@ def test_two_requests_of_a_tenant_are_worked_on_at_once(world, stopped_clock):
     mallory("GET", tenant_of(connection))
 
 
-@on_sqlite
 @pytest.mark.usefixtures("hasty", "stopped_clock")
 def test_a_key_of_a_tenant_that_is_refused_two_hundred_times_at_once_is_told_why_each_time(
     world, monkeypatch
@@ -345,7 +334,6 @@ def test_a_key_of_a_tenant_that_is_refused_two_hundred_times_at_once_is_told_why
     assert counted == REFUSALS.amount - REFUSALS_OF_KEY.amount
 
 
-@on_sqlite
 @pytest.mark.usefixtures("small_share", "stopped_clock")
 @pytest.mark.parametrize("way", ["plain", "Flask"])
 def test_a_tenant_has_a_share_of_the_refusals_of_credentials(world, way):
@@ -434,7 +422,6 @@ def test_a_tenant_waits_for_seconds_at_most_after_a_flood_of_failed_stops(pauses
     assert refused.value.retry_after <= 6
 
 
-@on_sqlite
 def test_a_stop_with_an_invalid_body_is_held_too(world, pauses):
     connection = world.connection()
     mallory = mallory_of(world, connection)
@@ -504,7 +491,6 @@ def test_stops_with_keys_whose_stops_failed_come_last(pauses):
     assert order == ["the owner's", "another", *failing]
 
 
-@on_sqlite
 def test_an_unknown_key_or_link_takes_a_place_at_each_route_that_looks_it_up(world, monkeypatch):
     looks = Mock(side_effect=world.services.tenant_share.looking_up)
     monkeypatch.setattr(world.services.tenant_share, "looking_up", looks)

@@ -7,18 +7,9 @@ import json
 import pytest
 
 from app.aws.sts import Sts
-from tests.attacks.evidence import (
-    case,
-    check,
-    issues_nothing,
-    on_sqlite,
-    problem,
-    refusal,
-    shows_nothing,
-)
+from tests.attacks.evidence import case, check, issues_nothing, problem, refusal, shows_nothing
 from tests.support.cast import Customer, path_of, without_external_id
 
-pytestmark = on_sqlite  # nothing here depends on the database
 SICK = {
     "throttle": {},
     "timeout": {"seconds": 0.05},

@@ -4,10 +4,9 @@ flips.
 
 import pytest
 
-from tests.attacks.evidence import on_sqlite, problem, shows_nothing
+from tests.attacks.evidence import problem, shows_nothing
 from tests.support.cast import Api, path_of
 
-pytestmark = on_sqlite
 ABSENT = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": None}
 
 

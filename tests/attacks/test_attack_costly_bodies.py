@@ -10,7 +10,7 @@ from sqlalchemy import event
 from app.api.kit.schemas import Strict
 from app.api.tenants import TenantChange
 from app.store.models import TenantAccount
-from tests.attacks.evidence import case, on_postgresql, problem, refusal
+from tests.attacks.evidence import case, problem, refusal
 
 JSON = "application/json"
 LARGEST = 256 * 1024
@@ -38,7 +38,6 @@ COSTLY = {
 }
 
 
-@on_postgresql
 def test_a_costly_body_is_answered_and_recorded_in_a_few_words(scene):
     for name, (body, status) in COSTLY.items():
         with case(name):
@@ -62,7 +61,6 @@ def given():
     )
 
 
-@on_postgresql
 def test_every_list_and_every_text_of_every_request_has_a_length_that_is_counted_first(app):
     found = list(given())
     assert len(found) > 20
@@ -75,7 +73,6 @@ def test_every_list_and_every_text_of_every_request_has_a_length_that_is_counted
             )
 
 
-@on_postgresql
 def test_twenty_fields_are_named_and_of_the_others_how_many_they_are(scene):
     wanted = {"name": "x", "scopes": ["audit:read"], "permission_sets": [""] * 25}
     found = scene.admin.refused(
@@ -118,7 +115,6 @@ def test_ten_thousand_accounts_cost_little_good_or_bad():
             assert errors == ({} if item == "123456789012" else {"accounts": refused})
 
 
-@on_postgresql
 def test_ten_thousand_accounts_are_no_objects_when_they_are_shown(world):
     accounts = [f"{number:012d}" for number in range(10_000)]
     tenant = world.tenant(accounts=accounts)

@@ -5,10 +5,8 @@ import pytest
 from app.identity.scopes import Scope
 from app.limits import limits
 from tests.api.test_delegated_keys import KEYS, WORKER, SignUp
-from tests.attacks.evidence import absent, case, on_postgresql, problem, refusal, untouched
+from tests.attacks.evidence import absent, case, problem, refusal, untouched
 from tests.conftest import OPERATOR
-
-pytestmark = on_postgresql  # nothing here depends on the database
 
 
 @pytest.fixture

@@ -11,13 +11,12 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from app.ids import EXTERNAL_ID_PATTERN, foreign_external_id, new_external_id
 from app.store.database import SYSTEM
-from tests.attacks.evidence import case, on_postgresql, on_sqlite, problem, refusal, untouched
+from tests.attacks.evidence import case, problem, refusal, untouched
 
 CHOSEN = "dpy-" + "0123456789abcdef" * 4
 SPELLINGS = ["external_id", "externalId", "ExternalId", "sts:ExternalId", "external_id_id"]
 
 
-@on_sqlite
 def test_no_tenant_chooses_its_external_id(scene):
     for field in SPELLINGS:
         with case(field):
@@ -29,7 +28,6 @@ def test_no_tenant_chooses_its_external_id(scene):
         problem(scene.admin.raw("POST", "/v1/tenants", body), 422, "validation_failed")
 
 
-@on_sqlite
 def test_no_tenant_chooses_its_external_id_by_the_query_or_a_header(scene):
     for field in SPELLINGS:
         problem(
@@ -45,7 +43,6 @@ def test_no_tenant_chooses_its_external_id_by_the_query_or_a_header(scene):
     assert tenant["external_id"] != CHOSEN
 
 
-@on_postgresql
 def test_many_at_once_are_all_different_and_show_nothing_of_their_tenants(world):
     def create_tenants(_):
         api = world.admin.with_key(world.admin.key)
@@ -67,7 +64,7 @@ def test_many_at_once_are_all_different_and_show_nothing_of_their_tenants(world)
 
 @pytest.fixture
 def by_statement(app, scene):
-    """Runs a statement with the ids of both tenants, in the form that both databases read."""
+    """Runs a statement with the ids of both tenants."""
     ids = {"mine": scene.ours["id"], "ours": scene.acme["id"], "theirs": scene.globex["id"]}
     values = {name: value.replace("-", "") for name, value in ids.items()} | {"chosen": CHOSEN}
 

@@ -7,19 +7,8 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.attacks.evidence import (
-    absent,
-    case,
-    on_sqlite,
-    problem,
-    refusal,
-    refusals,
-    unchanged,
-    untouched,
-)
+from tests.attacks.evidence import absent, case, problem, refusal, refusals, unchanged, untouched
 from tests.support.cast import path_of
-
-pytestmark = on_sqlite  # nothing here depends on the database
 
 FORBIDDEN = [
     *("role_arn", "RoleArn", "external_id", "ExternalId", "account_id", "tenant_id"),

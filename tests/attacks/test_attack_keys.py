@@ -10,21 +10,10 @@ import time_machine
 
 from app.identity.key_text import generate_key
 from app.identity.scopes import ALL_SCOPES, Scope
-from tests.attacks.evidence import (
-    absent,
-    case,
-    newest,
-    on_sqlite,
-    problem,
-    refusal,
-    refusals,
-    untouched,
-)
+from tests.attacks.evidence import absent, case, newest, problem, refusal, refusals, untouched
 from tests.attacks.routes import ROUTES
 from tests.conftest import OPERATOR
 from tests.support.cast import path_of
-
-pytestmark = on_sqlite  # nothing here depends on the database
 
 
 def not_a_key(key):

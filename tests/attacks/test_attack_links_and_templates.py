@@ -7,11 +7,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import yaml
 
-from tests.attacks.evidence import case, on_sqlite, problem
+from tests.attacks.evidence import case, problem
 from tests.conftest import publish_templates
 from tests.support.cast import Customer
-
-pytestmark = on_sqlite  # nothing here depends on the database
 
 EVIL = "evil.example"
 SPOOFED = {

@@ -3,10 +3,8 @@
 import pytest
 from itsdangerous import URLSafeSerializer
 
-from tests.attacks.evidence import absent, case, on_sqlite, problem, refusal
+from tests.attacks.evidence import absent, case, problem, refusal
 from tests.attacks.routes import LISTS
-
-pytestmark = on_sqlite  # tests of the lists themselves are on both databases
 
 
 def items(api, path):

@@ -10,11 +10,10 @@ from functools import partial
 import pytest
 
 from tests.attacks.chunks import MALFORMED_CHUNKS, chunked
-from tests.attacks.evidence import case, on_postgresql, problem, refusal, unchanged
+from tests.attacks.evidence import case, problem, refusal, unchanged
 from tests.attacks.routes import LISTS, WITH_BODY
 from tests.support.cast import path_of
 
-pytestmark = on_postgresql  # it knows no NUL, and no surrogates
 JSON = "application/json"
 KIB, MIB = 1024, 1024 * 1024
 

@@ -2,11 +2,9 @@
 server's.
 """
 
-from tests.attacks.evidence import case, on_sqlite, problem, refusals, unchanged, untouched
+from tests.attacks.evidence import case, problem, refusals, unchanged, untouched
 from tests.attacks.routes import ROUTES, WITH_BODY, Route
 from tests.support.cast import path_of
-
-pytestmark = on_sqlite  # all of it is refused before the database is asked
 
 EXTRA = {
     "id": "00000000-0000-7000-8000-000000000000",

@@ -4,10 +4,9 @@ found by the new.
 
 import pytest
 
-from tests.attacks.evidence import absent, issues_nothing, on_postgresql, problem
+from tests.attacks.evidence import absent, issues_nothing, problem
 from tests.support.cast import Customer, path_of
 
-pytestmark = on_postgresql  # nothing here depends on the database
 REASON = {"reason": "an incident"}
 SHAPES = [("POST", "/credentials"), ("GET", "/container-credentials")]
 

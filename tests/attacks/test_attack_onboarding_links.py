@@ -12,11 +12,9 @@ from app.errors import StoreUnavailableError
 from app.store.database import SYSTEM
 from sandbox.vendor import VENDOR_ACCOUNT
 from tests.attacks.chunks import MALFORMED_CHUNKS, chunked
-from tests.attacks.evidence import case, newest, on_sqlite, refusal
+from tests.attacks.evidence import case, newest, refusal
 from tests.support.cast import path_of
 from tests.web.conftest import Visitor, visit
-
-pytestmark = on_sqlite  # nothing here depends on the database
 
 
 def change_row(visitor, change):

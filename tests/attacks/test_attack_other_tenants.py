@@ -2,11 +2,9 @@
 kind of path.
 """
 
-from tests.attacks.evidence import absent, case, on_sqlite, problem, refusal, refusals, untouched
+from tests.attacks.evidence import absent, case, problem, refusal, refusals, untouched
 from tests.attacks.routes import OF_A_CONNECTION, OF_A_TENANT, ROUTES, routes_of
 from tests.support.cast import Customer, path_of, without_external_id
-
-pytestmark = on_sqlite  # nothing here depends on the database
 
 
 def test_every_route_is_attacked_here(app):

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 
+import psycopg
 import pytest
 from sqlalchemy import update
 
@@ -17,7 +18,7 @@ from app.identity import api_keys as keys
 from app.ids import RoleArn
 from app.store.database import SYSTEM
 from app.store.models import Connection
-from tests.attacks.evidence import issues_nothing, newest, on_postgresql, on_sqlite, problem
+from tests.attacks.evidence import issues_nothing, newest, problem
 from tests.support.cast import Api, Customer, path_of, root_client, without_external_id
 from tests.support.rows import at_once
 from tests.support.waiting import until, waiting_for_locks
@@ -92,7 +93,6 @@ def issuances(world, case):
     return [call for call in world.calls_for(role_arn) if call.policy not in probes]
 
 
-@on_sqlite
 @pytest.mark.parametrize(
     ("what", "shape"),
     [*((what, "/credentials") for what in BETWEEN), ("suspend", "/container-credentials")],
@@ -112,7 +112,6 @@ def test_credentials_that_aws_gave_meanwhile_are_dropped(world, case, meanwhile,
     assert world.audit(tenant_id=case.tenant["id"], action="credentials.issued") == []
 
 
-@on_sqlite
 def test_a_session_of_an_earlier_version_is_dropped_and_another_made(world, case, meanwhile):
     meanwhile("assume", case.suspend_and_resume)
     issued = case.credentials()
@@ -123,7 +122,6 @@ def test_a_session_of_an_earlier_version_is_dropped_and_another_made(world, case
     assert event["details"]["session_name"] == calls[-1].session_name
 
 
-@on_sqlite
 def test_a_key_that_expires_meanwhile_gets_nothing(world, case, meanwhile, monkeypatch):
     soon = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=5)
     worker = world.key("credentials:issue", tenant=case.tenant, expires_at=soon.isoformat())
@@ -140,14 +138,12 @@ def test_an_issuance_that_cannot_be_recorded_is_dropped(world, case, monkeypatch
 
     No real part fails on demand just there, so the write itself is made to.
     """
-    dbapi = world.services.db.engine.dialect.loaded_dbapi
 
     def full(*_args, **_kwargs):
-        raise dbapi.OperationalError("disk full: dpk_ and other secrets")
+        raise psycopg.OperationalError("disk full: dpk_ and other secrets")
 
     for _ in range(2):
         with monkeypatch.context() as patch:
-            patch.setattr("app.audit.batch_insert.AuditBatch._insert_on_sqlite", full)
             patch.setattr("app.audit.batch_insert.AuditBatch._insert_on_postgresql", full)
             refused = case.credentials(expect=503)
         assert refused["code"] == "unavailable"
@@ -155,7 +151,6 @@ def test_an_issuance_that_cannot_be_recorded_is_dropped(world, case, monkeypatch
         case.credentials()
 
 
-@on_sqlite
 def test_a_role_made_again_between_proof_and_issue_gives_nothing(world, case):
     case.customer.remove_role(case.kit["role_name"])
     again = case.customer.role(case.kit["role_name"], case.kit["trust_policy"])
@@ -180,7 +175,6 @@ GONE = [
 ]
 
 
-@on_sqlite
 @pytest.mark.parametrize("gone", GONE, ids=" then ".join)
 def test_a_proof_of_what_is_gone_or_stopped_meanwhile_does_not_count(world, case, meanwhile, gone):
     call, what = gone
@@ -191,7 +185,6 @@ def test_a_proof_of_what_is_gone_or_stopped_meanwhile_does_not_count(world, case
         assert world.admin("GET", case.path)["status"] == "suspended"
 
 
-@on_sqlite
 def test_a_proof_counts_only_for_the_version_that_it_tested(world, case, meanwhile):
     """The outer proof saw a sound role; a later one, quicker, found it loosened. The later word
     stands.
@@ -226,7 +219,6 @@ class Labelled:
         problem(self.narrow.raw("POST", f"{self.path}/credentials"), 403, "forbidden")
 
 
-@on_sqlite
 @pytest.mark.parametrize(("slow", "call"), [("verify", "probe_foreign"), ("diagnose", "view")])
 def test_what_a_slow_request_read_of_the_role_replaces_a_later_ones_reading_for_a_moment_only(
     world, customer, meanwhile, slow, call
@@ -252,7 +244,6 @@ def test_what_a_slow_request_read_of_the_role_replaces_a_later_ones_reading_for_
     assert world.admin("GET", role.path)["access_until"] == END.replace("Z", "+00:00")
 
 
-@on_sqlite
 def test_a_proof_counts_although_another_is_stored_before_it(world, customer, meanwhile):
     """Otherwise a tenant could keep all proofs from counting, by two chains of requests."""
     role = Labelled(world, customer)
@@ -316,7 +307,6 @@ def test_a_storm_of_everything_at_once_ends_in_order(world, case):
     issues_nothing(world.admin, case.connection, 404, "not_found")
 
 
-@on_postgresql  # SQLite has one writer at a time
 def test_a_key_made_while_its_tenant_is_deleted_does_not_outlive_it(world, case, monkeypatch):
     """Everything bound to a tenant is revoked with it; a key that is being made just then must
     not slip by.

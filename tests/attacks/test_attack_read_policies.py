@@ -10,13 +10,11 @@ import pytest
 
 from app.aws.sts import Sts, Unavailable
 from app.store.models import ConnectionStatus, Trigger
-from tests.attacks.evidence import case, check, issues_nothing, on_sqlite, outcomes
+from tests.attacks.evidence import case, check, issues_nothing, outcomes
 from tests.attacks.test_attack_trust_policies import KEY, NAME, allow, deny, role_with
 from tests.support.cast import Customer, path_of, root_client
 from tests.support.rows import ADMIN
 from tests.web.conftest import visit
-
-pytestmark = on_sqlite  # nothing here depends on the database
 
 DEMANDS, ONLY_US = "trust_policy_demands_external_id", "trust_policy_names_only_us"
 

@@ -16,19 +16,12 @@ from structlog.testing import capture_logs
 from app.aws.stack_messages import RegistrationQueue, StackAnswers
 from app.onboarding.registrations import Registrations
 from app.permissions import permission_sets
-from tests.attacks.evidence import (
-    issues_nothing,
-    on_postgresql,
-    shows_nothing,
-    unchanged,
-    untouched,
-)
+from tests.attacks.evidence import issues_nothing, shows_nothing, unchanged, untouched
 from tests.conftest import with_settings
 from tests.support.cast import Customer, path_of
 from tests.support.rows import at_once, registration_token
 from tests.support.stacks import HOSTILE_URLS, TOPICS, Answers, Stack, envelope, handle
 
-pytestmark = on_postgresql  # tests/onboarding/test_registrations.py has both
 REASON = {"reason": "an incident"}
 
 

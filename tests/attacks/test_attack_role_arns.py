@@ -1,19 +1,9 @@
 """What may never be assumed, or is no role at all, is refused before AWS hears of it."""
 
 from app.factory import create_app
-from tests.attacks.evidence import (
-    case,
-    issues_nothing,
-    on_sqlite,
-    problem,
-    refusals,
-    unchanged,
-    untouched,
-)
+from tests.attacks.evidence import case, issues_nothing, problem, refusals, unchanged, untouched
 from tests.conftest import with_settings
 from tests.support.cast import Api, path_of
-
-pytestmark = on_sqlite  # nothing here depends on the database
 
 _ROLE = "arn:aws:iam::444455556666:role/"
 

@@ -7,7 +7,7 @@ import re
 
 from sqlalchemy import MetaData, select
 
-from tests.attacks.evidence import on_sqlite, problem
+from tests.attacks.evidence import problem
 from tests.support.cast import path_of
 
 
@@ -39,7 +39,6 @@ def test_credentials_and_keys_are_never_stored_or_logged(world, app, caplog):
     assert path_of(made) not in logged  # routes, never paths
 
 
-@on_sqlite
 def test_no_answer_may_be_kept_by_a_cache(scene):
     for method, what in (("POST", "/credentials"), ("GET", "/container-credentials"), ("GET", "")):
         response = scene.mallory.raw(method, path_of(scene.ours, what))
@@ -50,7 +49,6 @@ def test_no_answer_may_be_kept_by_a_cache(scene):
         )
 
 
-@on_sqlite
 def test_no_browser_page_may_read_an_answer(scene):
     headers = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
     for method in ("GET", "OPTIONS"):
@@ -65,7 +63,6 @@ def test_no_browser_page_may_read_an_answer(scene):
 AWS_EXAMPLES = ("ASIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
 
 
-@on_sqlite
 def test_the_documents_hold_no_secret_and_nothing_of_a_tenant(scene):
     anonymous = scene.mallory.with_key(None)
     for path in ("/openapi.json", "/v1/templates/customer-role.yaml", "/healthz", "/readyz"):
@@ -78,7 +75,6 @@ def test_the_documents_hold_no_secret_and_nothing_of_a_tenant(scene):
         assert not re.search("ASIA|AKIA|wJalrXUtnFEMI|dpk_0", text)
 
 
-@on_sqlite
 def test_a_bug_of_ours_says_nothing_and_is_no_trace_of_success(scene, monkeypatch):
     """Nothing real fails in an unforeseen way, so one thing is made to."""
 

@@ -12,7 +12,6 @@ from tests.attacks.evidence import (
     case,
     check,
     issues_nothing,
-    on_sqlite,
     outcomes,
     problem,
     refusal,
@@ -20,7 +19,6 @@ from tests.attacks.evidence import (
 )
 from tests.support.cast import SESSION_NAME, Customer, path_of
 
-pytestmark = on_sqlite  # nothing here depends on the database
 KEY = "sts:ExternalId"
 NAME = "sts:RoleSessionName"
 EARLIER_ACTIONS = ["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"]

@@ -13,12 +13,11 @@ import time_machine
 from app.identity.scopes import ALL_SCOPES
 from app.proofs import verification
 from app.store.models import Trigger
-from tests.attacks.evidence import case, issues_nothing, on_postgresql
+from tests.attacks.evidence import case, issues_nothing
 from tests.support.cast import OPERATOR, UNSET, Api, Customer, path_of, without_external_id
 from tests.support.rows import ADMIN
 from tests.web.conftest import visit
 
-pytestmark = on_postgresql  # nothing here depends on the database
 REASON = {"reason": "unpaid since spring, see ticket 4711"}
 
 

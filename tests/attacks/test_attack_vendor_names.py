@@ -18,12 +18,10 @@ from app.config import Config, ConfigError
 from app.factory import create_app
 from app.permissions import permission_sets
 from app.settings.valid_values import VENDOR_NAME_ASCII, ascii_form, identifies_vendor, vendor_name
-from tests.attacks.evidence import case, on_sqlite
+from tests.attacks.evidence import case
 from tests.attacks.test_attack_links_and_templates import Loader
 from tests.conftest import with_settings
 from tests.support.cast import Api, World
-
-pytestmark = on_sqlite  # nothing here depends on the database
 
 
 def parsed(config, name):
@@ -147,7 +145,7 @@ def elements(api, tenant):
 
 def settings_with(monkeypatch, config, **changes):
     given = {
-        "DATABASE_URL": "sqlite:///x",
+        "DATABASE_URL": "postgresql+psycopg://x",
         "SECRET_KEYS": "first-secret-key-of-the-tests-0123456789",
         "BROKER_PRINCIPAL_ARN": config.aws.broker.arn,
         "TEMPLATE_BUCKET": config.aws.template_bucket,

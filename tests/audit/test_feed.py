@@ -15,10 +15,9 @@ from app.clock import CLOCKS_APART, now
 from app.errors import StoreUnavailableError
 from app.ids import time_of
 from app.store import database as store
-from app.store.database import LONGEST, SYSTEM, Database, database_now, postgresql_limits
+from app.store.database import LONGEST, SYSTEM, database_now, postgresql_limits
 from app.store.migrations import alembic_config
 from app.store.models import AuditEvent
-from tests.support.databases import empty_database
 from tests.support.waiting import until
 
 BEGINNING = UUID(int=0)
@@ -40,9 +39,6 @@ def later(monkeypatch):
         monkeypatch.setattr(audit, "database_now", lambda db: database_now(db) + ahead)
 
     return move
-
-
-on_postgresql = pytest.mark.parametrize("own_database", ["postgresql"], indirect=True)
 
 
 def say(database, action):
@@ -83,7 +79,6 @@ def test_an_event_comes_when_it_has_settled_and_not_before(own_database, monkeyp
         assert Consumer(own_database).poll() == actions
 
 
-@on_postgresql
 def test_a_transaction_held_open_while_others_commit_is_not_passed_by(own_database, later):
     """It made its event first and commits last, as late as it may."""
     consumer, begun, go_on = Consumer(own_database), threading.Event(), threading.Event()
@@ -110,7 +105,6 @@ def test_a_transaction_held_open_while_others_commit_is_not_passed_by(own_databa
     assert consumer.poll() == ["tests.held", "tests.n0", "tests.n1", "tests.n2"]
 
 
-@on_postgresql
 def test_a_transaction_that_is_held_for_too_long_is_ended_by_the_database(
     own_database, later, monkeypatch
 ):
@@ -135,9 +129,7 @@ def test_a_transaction_that_is_held_for_too_long_is_ended_by_the_database(
 
 
 def test_a_use_case_that_took_too_long_commits_nothing(own_database, monkeypatch):
-    """Also where the database knows no limit for a whole transaction: SQLite, and PostgreSQL
-    before 17.
-    """
+    """Also where the database knows no limit for a whole transaction: PostgreSQL before 17."""
     clock = time.monotonic
 
     def take_too_long():
@@ -160,35 +152,13 @@ def test_an_event_that_waited_too_long_is_not_stored(own_database):
     assert stored(own_database) == ["tests.fresh"]
 
 
-def test_the_log_is_read_as_what_takes_long(own_database):
-    """On SQLite such a look has a thread of its own (tests/store/test_sqlite_reads.py)."""
-    long = []
-    sqlalchemy.event.listen(
-        own_database.engine,
-        "begin",
-        lambda begun: long.append(begun.get_execution_options()["deputy_takes_long"]),
-    )
-    log = AuditLog(own_database)
-    log.events(None, EventFilter(), limit=1, after=None)
-    feed(log, BEGINNING)
-    assert long == [True, True]
+# --- the database's limits ---
 
 
-# --- the limits of PostgreSQL ---
-
-
-@pytest.fixture
-def postgresql(tmp_path):
-    with empty_database("postgresql", tmp_path) as url:
-        database = Database(url)
-        yield database
-        database.engine.dispose()
-
-
-def test_every_connection_of_the_service_has_the_two_timeouts(postgresql):
+def test_every_connection_of_the_service_has_the_two_timeouts(own_database):
     timeouts = {"statement_timeout": "10s", "transaction_timeout": "15s"}
-    dedicated = postgresql.dedicated()
-    with postgresql.read() as db:
+    dedicated = own_database.dedicated()
+    with own_database.read() as db:
         for name, value in timeouts.items():
             assert db.scalar(sqlalchemy.text(f"SHOW {name}")) == value
             assert dedicated.execute(f"SHOW {name}").fetchone() == (value,)
@@ -199,10 +169,12 @@ def test_every_connection_of_the_service_has_the_two_timeouts(postgresql):
     assert postgresql_limits(160004) == older
 
 
-def test_what_takes_too_long_is_a_503_and_not_a_hang_except_for_migrations(postgresql, monkeypatch):
+def test_what_takes_too_long_is_a_503_and_not_a_hang_except_for_migrations(
+    own_database, monkeypatch
+):
     monkeypatch.setattr(store, "LONGEST", 0.2)
-    with pytest.raises(StoreUnavailableError), postgresql.read() as db:
+    with pytest.raises(StoreUnavailableError), own_database.read() as db:
         db.execute(sqlalchemy.text("SELECT pg_sleep(60)"))
-    command.upgrade(alembic_config(postgresql), "head")
-    with pytest.raises(StoreUnavailableError), postgresql.read() as db:
+    command.upgrade(alembic_config(own_database), "head")
+    with pytest.raises(StoreUnavailableError), own_database.read() as db:
         db.execute(sqlalchemy.text("SELECT pg_sleep(60)"))

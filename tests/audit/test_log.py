@@ -136,11 +136,9 @@ def event_of_busy_log(database):
             **common,
         )
         db.add(last)
-    # Which does so by itself; nothing makes SQLite do it
-    if database.engine.dialect.name == "postgresql":
-        with database.engine.connect() as connection:
-            connection.exec_driver_sql("ANALYZE audit_events")
-            connection.commit()
+    with database.engine.connect() as connection:  # which the database does by itself, later
+        connection.exec_driver_sql("ANALYZE audit_events")
+        connection.commit()
     return last
 
 
@@ -255,7 +253,6 @@ def test_a_search_without_an_index_reads_a_bounded_part_of_the_log_for_a_page(
         assert pages == [([], last)]
         index, _ = plan(database, statement, parameters)
         assert INDEXES[index] == ["tenant_id", "id"]
-        assert statement.count("audit_events.id >") == 1, "SQLite would choose one of two bounds"
         assert is_given(UUID(int=last.int - 1), parameters)
 
 
@@ -274,7 +271,7 @@ def test_another_tenants_connection_is_not_searched_for_ones_own_events(database
 
 def is_given(row_id, parameters):
     values = [*parameters.values()] if isinstance(parameters, dict) else parameters
-    return row_id in values or row_id.hex in values
+    return row_id in values
 
 
 def statement_of(database, read):
@@ -288,12 +285,6 @@ def statement_of(database, read):
 def plan(database, statement, parameters):
     """The index by which the database looks for these events, and how it says so."""
     with database.engine.connect() as connection:
-        if connection.dialect.name == "sqlite":
-            how = str(
-                connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
-            )
-            used = re.search(r"USING (?:COVERING )?INDEX (\w+)", how)[1]
-            return ("pk_audit_events" if used.startswith("sqlite_autoindex") else used), how
         # A log of so few events would be read and sorted as a whole.
         connection.exec_driver_sql(
             "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off"

@@ -20,7 +20,6 @@ from structlog.testing import capture_logs
 from app.aws.breaker import Breaker
 from app.aws.errors import StsError, Unavailable
 from app.factory import create_app
-from tests.attacks.evidence import on_sqlite
 from tests.conftest import StoppedClock
 from tests.support.cast import Api, Customer
 from tests.support.rows import Role, place
@@ -240,7 +239,6 @@ def own(config, admin, roles, faults) -> Iterator[Own]:
     app.extensions["deputy"].db.engine.dispose()
 
 
-@on_sqlite
 def test_a_throttled_aws_is_left_alone_for_a_while(own, aws, monkeypatch):
     monkeypatch.setattr("app.aws.breaker._OPEN_SECONDS", 30)
     own.faults.add("throttle")
@@ -256,7 +254,6 @@ def test_a_throttled_aws_is_left_alone_for_a_while(own, aws, monkeypatch):
     assert "aws" in own.ready(503)["errors"]
 
 
-@on_sqlite
 def test_a_silent_aws_ends_readiness_until_it_answers_anybody_and_cached_credentials_are_served(
     own, stopped_clock
 ):

@@ -23,7 +23,7 @@ from app.permissions import permission_sets
 from sandbox.vendor import TEMPLATE_BUCKET, VENDOR_ACCOUNT
 from tests.conftest import make_config, with_settings
 from tests.support.cast import root_client
-from tests.support.databases import new_database
+from tests.support.databases import NOWHERE, new_database
 
 SETS = permission_sets.load()
 INVENTORY = SETS["inventory"]
@@ -34,7 +34,7 @@ def config(partition="aws", account=OTHER_ACCOUNT, **changes):
     broker = Broker.parse(f"arn:{partition}:iam::{account}:role/service/AcmeBroker")
     accounts = frozenset({account})
     return make_config(
-        "sqlite:////nonexistent",
+        NOWHERE,
         **({"broker": broker, "vendor_name": "Acme 24", "vendor_account_ids": accounts} | changes),
     )
 
@@ -286,7 +286,7 @@ def unpublished(aws, vendor):
     s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
     policy = s3.get_bucket_policy(Bucket=TEMPLATE_BUCKET)["Policy"]
     s3.put_bucket_policy(Bucket=name, Policy=policy.replace(TEMPLATE_BUCKET, name))
-    with new_database("sqlite") as url:
+    with new_database() as url:
         yield make_config(url, vendor_name=f"Vendor {uuid.uuid4().hex}", template_bucket=name)
 
 
@@ -435,7 +435,7 @@ def test_links_name_the_buckets_ordinary_address(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     for name in ("AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT"):
         monkeypatch.setenv(name, "true")
-    url = TemplateBucket(make_config("sqlite:///x")).url(Template("1", "templates/x.yaml", ""))
+    url = TemplateBucket(make_config(NOWHERE)).url(Template("1", "templates/x.yaml", ""))
     assert re.fullmatch(r"https://s3(\.us-east-1)?\.amazonaws\.com/[^/]+/templates/x\.yaml", url)
 
 

@@ -25,9 +25,9 @@ from tests.support.waiting import until
 DAY = timedelta(days=1)
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module")
 def shared_services(request):
-    with own_services(request.param) as services:
+    with own_services() as services:
         yield services
 
 
@@ -72,9 +72,6 @@ def test_a_background_worker_that_is_stopped_waits_for_no_pause(services, monkey
     assert left(services) == ids[2:]
 
 
-@pytest.mark.parametrize(
-    "shared_services", ["postgresql"], indirect=True
-)  # SQLite has one writer at a time
 def test_rows_that_another_background_worker_deletes_are_not_waited_for(services):
     registrations(services, 40 * DAY)
     begun, done = threading.Event(), threading.Event()

@@ -43,8 +43,6 @@ COMMANDS = {
     "flask": ["-m", "flask", "--app", "wsgi", "worker"],
     "celery": ["-m", "celery", "--app", "celery_app", "worker", "--beat", "--loglevel", "WARNING"],
 }
-on_postgresql = pytest.mark.parametrize("services", ["postgresql"], indirect=True)
-on_sqlite = pytest.mark.parametrize("services", ["sqlite"], indirect=True)
 
 
 def unprivileged():
@@ -131,7 +129,6 @@ def workers(services):
     )
 
 
-@on_postgresql
 @pytest.mark.parametrize("kind", COMMANDS)
 def test_an_unprivileged_worker_proves_in_a_read_only_checkout_and_ends_well_when_it_is_told_to(
     services, crowd, started, readonly, kind
@@ -149,7 +146,6 @@ def test_an_unprivileged_worker_proves_in_a_read_only_checkout_and_ends_well_whe
     assert sorted(readonly.rglob("*")) == files
 
 
-@on_postgresql
 def test_a_beat_of_its_own_ticks_in_a_read_only_checkout_too(started, celery_url, readonly):
     files = sorted(readonly.rglob("*"))
     beat = ["-m", "celery", "--app", "celery_app", "beat"]
@@ -173,7 +169,6 @@ main()
 """
 
 
-@on_postgresql
 def test_a_celery_worker_ends_with_an_error_when_a_part_of_it_ends(started):
     script = BROKEN.format(arguments=COMMANDS["celery"][2:])
     with started(["-c", script]) as process:
@@ -193,7 +188,6 @@ def test_a_beat_begins_a_new_schedule_when_the_clock_is_set_back(monkeypatch):
     assert schedules.call_count == 2
 
 
-@on_sqlite
 def test_the_end_of_its_beat_ends_a_celery_worker_too(services, monkeypatch):
     def broken(_):
         raise RuntimeError("this part is broken")
@@ -208,7 +202,6 @@ def test_the_end_of_its_beat_ends_a_celery_worker_too(services, monkeypatch):
     assert state.should_stop == EX_FAILURE
 
 
-@on_postgresql
 def test_the_background_worker_of_one_machine_fails_when_a_part_of_it_ends(listening, monkeypatch):
     def leave(*_):
         raise SystemExit

@@ -45,9 +45,9 @@ ROOT = Path(__file__).parents[2]
 SQS_REGION = "eu-west-1"
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture
 def services(request, aws, vendor) -> Iterator[Services]:
-    with own_services(request.param, sts_budget=100_000) as services:
+    with own_services(sts_budget=100_000) as services:
         yield services
 
 
@@ -218,7 +218,6 @@ def actions(services):
         return set(db.scalars(sqlalchemy.select(AuditEvent.action)))
 
 
-@pytest.mark.parametrize("services", ["sqlite"], indirect=True)  # no database fails here
 def test_the_background_worker_outlives_a_database_that_is_away_and_a_bug(
     services, crowd, monkeypatch
 ):
@@ -252,7 +251,6 @@ def environment(services, aws, **more):
     }
 
 
-@pytest.mark.parametrize("services", ["sqlite"], indirect=True)
 def test_celery_takes_no_commands_from_its_broker(services):
     """`celery inspect` and `celery control` speak to workers through it."""
     for url in ("redis://127.0.0.1:1", "sqs://localhost:4566/111122223333/work"):
@@ -269,7 +267,6 @@ for name in ("app.registrations", "celery.app.trace"):
 """
 
 
-@pytest.mark.parametrize("services", ["sqlite"], indirect=True)
 def test_a_celery_worker_logs_at_the_level_of_the_settings(services, aws):
     """Its own lines about each task stay out of the log."""
     env = environment(services, aws, DEPUTY_CELERY_URL="redis://127.0.0.1:1")
@@ -375,7 +372,6 @@ def proving(services, crowd, celery):
     assert proven_times(services) == dict.fromkeys(made, 1)
 
 
-@pytest.mark.parametrize("services", ["sqlite"], indirect=True)  # the broker is what differs
 def test_sqs_carries_what_is_due_and_a_background_worker_that_it_refuses_ends(
     services, crowd, aws, work_queue, tmp_path
 ):
@@ -389,7 +385,6 @@ def test_sqs_carries_what_is_due_and_a_background_worker_that_it_refuses_ends(
 
 
 @pytest.mark.skipif(RABBITMQ is None, reason="there is no rabbitmq-server on this machine")
-@pytest.mark.parametrize("services", ["sqlite"], indirect=True)
 def test_rabbitmq_carries_what_is_due_though_it_and_the_worker_are_killed_in_the_middle(
     services, crowd, aws, tmp_path
 ):

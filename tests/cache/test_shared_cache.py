@@ -17,6 +17,7 @@ from app.limits.counting_in_memory import Rate, Rates
 from app.settings.setting_types import Limit
 from dev.stack import free_port
 from tests.conftest import make_config
+from tests.support.databases import NOWHERE
 from tests.support.rows import at_once
 from tests.support.valkey import cache_at, logged
 from tests.support.waiting import until
@@ -68,7 +69,7 @@ def test_processes_count_a_rate_together_and_say_how_long_to_wait(cache, other):
 
 
 def test_processes_count_their_background_calls_together_and_routine_ones_twice(cache):
-    rates = Rates(make_config("sqlite://", sts_budget=10), cache)
+    rates = Rates(make_config(NOWHERE, sts_budget=10), cache)
     counted = []
     for call in (rates.background_call, rates.routine_call):
         with call():

@@ -29,10 +29,9 @@ from app.services import Services
 from app.store.database import SYSTEM
 from app.store.migrations import KNOWN, revision
 from app.store.models import ApiKey, Tenant
-from tests.attacks.evidence import on_sqlite
 from tests.cli.conftest import Cli
 from tests.conftest import OPERATOR, make_config
-from tests.support.databases import empty_database
+from tests.support.databases import NOWHERE, empty_database
 from tests.support.rows import at_once
 
 KEY = r"dpk_[0-9a-f]{16}_[A-Za-z0-9_-]{43}"
@@ -118,9 +117,8 @@ def test_a_driver_that_says_nothing_is_no_traceback(cli, services, monkeypatch):
     assert cli.refused("tenants list").startswith("Error: away")
 
 
-@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
-def test_an_empty_database_is_named(engine, tmp_path):
-    with empty_database(engine, tmp_path) as url:
+def test_an_empty_database_is_named():
+    with empty_database() as url:
         app = create_app(make_config(url))
         refused = Cli(app).refused("tenants list")
         app.extensions["deputy"].db.engine.dispose()
@@ -164,12 +162,9 @@ def test_what_a_command_does_well_is_no_line_of_the_log(cli, monkeypatch, caplog
 # --- the database ---
 
 
-@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
-def test_migrate_makes_the_schema_may_be_repeated_and_leaves_that_of_a_newer_release_alone(
-    engine, tmp_path
-):
+def test_migrate_makes_the_schema_may_be_repeated_and_leaves_that_of_a_newer_release_alone():
     head = KNOWN[-1]
-    with empty_database(engine, tmp_path) as url:
+    with empty_database() as url:
         app = create_app(make_config(url))
         cli, services = Cli(app), app.extensions["deputy"]
         assert cli.text("migrate") == f"empty → {head}\n"
@@ -195,16 +190,16 @@ def test_migrate_makes_the_schema_may_be_repeated_and_leaves_that_of_a_newer_rel
         services.db.engine.dispose()
 
 
-def test_a_database_that_can_not_hold_every_name_is_not_migrated(tmp_path):
+def test_a_database_that_can_not_hold_every_name_is_not_migrated():
     latin = "ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0"
-    with empty_database("postgresql", tmp_path, latin) as url:
+    with empty_database(latin) as url:
         app = create_app(make_config(url))
         assert "ENCODING 'UTF8'" in Cli(app).refused("migrate")
         app.extensions["deputy"].db.engine.dispose()
 
 
 def test_without_a_database_a_command_says_so_in_one_line():
-    cli = Cli(create_app(make_config("sqlite:////nonexistent/deputy.sqlite3")))
+    cli = Cli(create_app(make_config(NOWHERE)))
     create = "keys create --name x --scope all"
     for line in ("migrate", "keys list", create, f"keys revoke {new_id()}"):
         output = cli.refused(line)
@@ -242,7 +237,6 @@ def test_bootstrap_installs_the_given_key_once_and_never_revives_it(services, cl
     assert [event["action"] for event in events] == ["api_key.created", "api_key.revoked"]
 
 
-@on_sqlite
 def test_bootstrap_refuses_a_weak_key_and_shows_none_of_it(services, start):
     weak = "dpk_0123456789abcdef_" + "A1b2C3d4E5f6g7" * 3 + "h"  # 15 different characters
     for text in ("admin", generate_key()[:-1], generate_key() + "a", f"DPK{generate_key()[3:]}"):
@@ -307,7 +301,6 @@ def test_create_can_confine_a_key_to_a_tenant_a_time_and_permission_sets(service
     assert "permission_sets: Must be some of: bucket-sync, inventory." in refused
 
 
-@on_sqlite
 def test_create_refuses_what_makes_no_sense(cli):
     """The API's own rules for a name hold here too: the audit log and `keys list` show it on one
     line.

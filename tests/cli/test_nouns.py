@@ -14,11 +14,7 @@ from app.clock import now
 from app.ids import first_id_at
 from app.store.database import SYSTEM
 from app.store.models import AuditEvent, Tenant
-from tests.attacks.evidence import on_sqlite
 from tests.support.cast import Customer, path_of, without_external_id
-
-pytestmark = on_sqlite  # they call use cases that other tests call on both databases
-
 
 # --- finding what is meant ---
 

@@ -6,9 +6,7 @@ import click
 import pytest
 
 from app.cli import COMMANDS
-from tests.attacks.evidence import on_sqlite
 
-pytestmark = on_sqlite  # they call use cases that other tests call on both databases
 # A byte that is not UTF-8, as Python hands it on; PostgreSQL has no NUL
 NO_TEXT = ["\udcff", "a\0b"]
 OUT_OF_RANGE = [

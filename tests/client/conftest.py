@@ -1,6 +1,4 @@
-"""Deputy over HTTP, in this process and on SQLite: one engine is enough for those who only see
-its API.
-"""
+"""Deputy over HTTP, in this process."""
 
 import sys
 from collections.abc import Iterator
@@ -25,7 +23,7 @@ sys.path.insert(0, str(CLIENT))
 
 @pytest.fixture(scope="session")
 def app(aws, vendor) -> Iterator[Flask]:
-    with new_database("sqlite") as url:
+    with new_database() as url:
         application = create_app(make_config(url))
         application.testing = False
         yield application

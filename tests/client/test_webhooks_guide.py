@@ -35,7 +35,7 @@ def test_the_guides_receiver_starts_work_for_deputys_events_alone(guide):
     names, url = guide
     started = []
     names["start_work"] = lambda *ids: started.append(ids)
-    with own_services("sqlite", webhook_allowed_networks=LOCAL) as services:
+    with own_services(webhook_allowed_networks=LOCAL) as services:
         tenant = services.tenants.create(OPERATOR, name="Acme", reference="customer-4711")
         endpoint, names["SECRET"] = services.endpoints.create(OPERATOR, url=url, types=["*"])
         connection_id = uuid4()

@@ -24,7 +24,7 @@ os._exit(0)
 
 
 def test_writing_does_not_wait_for_a_dead_dns():
-    """gevent looks names up in ten threads of its hub's; SQLite's commits must not need them."""
+    """gevent looks names up in ten threads of its hub's; what writes must not need them."""
     command = [sys.executable, "-c", WITH_A_DEAD_DNS]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.stdout.strip() == "3", done.stderr

@@ -35,7 +35,7 @@ def users_world(aws) -> Iterator[World]:
         policy = json.dumps(MAY_ASSUME)
         iam.put_user_policy(UserName=name, PolicyName="assume", PolicyDocument=policy)
         key = iam.create_access_key(UserName=name)["AccessKey"]
-    with new_database("sqlite") as url, pytest.MonkeyPatch.context() as environment:
+    with new_database() as url, pytest.MonkeyPatch.context() as environment:
         config = make_config(url, broker=Broker.parse(arn), max_session_seconds=12 * HOUR)
         app = create_app(config)
         services = app.extensions["deputy"]

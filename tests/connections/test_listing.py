@@ -27,9 +27,9 @@ KINDS = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module")
 def services(request) -> Iterator[composition.Services]:
-    with new_database(request.param) as url:
+    with new_database() as url:
         built = composition.Services(make_config(url))
         yield built
         built.db.engine.dispose()
@@ -77,9 +77,7 @@ def populate(services, count, others=None):
         db.execute(insert(Connection), connections)
         db.execute(insert(Proof), proofs)
     with services.db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as db:
-        db.execute(
-            sqlalchemy.text("VACUUM ANALYZE" if db.dialect.name == "postgresql" else "ANALYZE")
-        )
+        db.execute(sqlalchemy.text("VACUUM ANALYZE"))
     return tenants[0]
 
 
@@ -138,16 +136,15 @@ def plans(services, look, table="connections"):
         look()
     finally:
         event.remove(services.db.engine, "before_cursor_execute", note)
-    explain = "EXPLAIN QUERY PLAN" if services.db.engine.dialect.name == "sqlite" else "EXPLAIN"
     with services.db.engine.connect() as connection:
         return [
-            str(connection.exec_driver_sql(f"{explain} {statement}", parameters).all())
+            str(connection.exec_driver_sql(f"EXPLAIN {statement}", parameters).all())
             for statement, parameters in asked
         ]
 
 
 def assert_nothing_is_sorted(plan):
-    for part in ("Sort", "TEMP B-TREE", "Seq Scan on connections"):
+    for part in ("Sort", "Seq Scan on connections"):
         assert part not in plan, plan
 
 
@@ -197,23 +194,6 @@ def test_updates_are_looked_for_in_order_and_nothing_is_sorted(services, has_upd
     assert_nothing_is_sorted(plan)
 
 
-def test_what_may_read_every_connection_is_read_as_what_takes_long(services):
-    """On SQLite such a look has a thread of its own (tests/store/test_sqlite_reads.py)."""
-    tenant, long = populate(services, 1), []
-    event.listen(
-        services.db.engine,
-        "begin",
-        lambda begun: long.append(begun.get_execution_options().get("deputy_takes_long")),
-    )
-    listing, wanted = services.listing, ConnectionFilter(update_available=True)
-    listing.summary(ADMIN, tenant.id)
-    for seen in (wanted, wanted._replace(tenant_id=tenant.id)):
-        listing.list(ADMIN, seen, limit=1, after=None)
-    services.proof_queue.backlog()
-    services.proof_queue.interval.current()
-    assert long == [True] * 5
-
-
 @pytest.mark.parametrize(
     ("status", "verdict", "found_by_account", "refuses"),
     [
@@ -242,11 +222,3 @@ def test_only_a_pending_role_that_was_refused_refuses(status, verdict, found_by_
     if refuses:
         connection.delete(AT, bound=False)
         assert not connection.refuses
-
-
-@pytest.mark.parametrize("services", ["sqlite"], indirect=True)
-def test_live_links_are_counted_without_reading_the_rows_of_others(services, busy_tenant):
-    """They are kept too, and SQLite's only writer counts."""
-    look = partial(services.links.create, ADMIN, busy_tenant.id)
-    read = plans(services, look, "onboarding_links")
-    assert any("COVERING INDEX ix_onboarding_links_ends" in plan for plan in read), read

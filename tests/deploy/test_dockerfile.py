@@ -96,7 +96,7 @@ TEMPLATES = {
 def test_what_dockerignore_keeps_out():
     for path in ("app/factory.py", "cloudformation/permission-sets/inventory.json"):
         assert not IGNORED(PurePosixPath(path))
-    for path in (".env", ".git/config", ".data/deputy.sqlite3", "deploy/secrets/secret_keys"):
+    for path in (".env", ".git/config", ".data/secret-key", "deploy/secrets/secret_keys"):
         assert IGNORED(PurePosixPath(path))
     for path in ("app/__pycache__/factory.cpython-311.pyc", "deploy/settings.env", "tests/x.py"):
         assert IGNORED(PurePosixPath(path))

@@ -12,7 +12,6 @@ from app.onboarding.registration_tokens import RegistrationTokens
 from app.store.database import Database
 from app.store.migrations import KNOWN, revision
 from dev.stack import ROOT
-from tests.attacks.evidence import on_postgresql
 from tests.support.cast import Api
 from tests.support.databases import empty_database, migrate
 
@@ -51,7 +50,6 @@ def test_putting_the_new_key_first_at_once_would_not_do():
     assert RegistrationTokens(in_words("old")).read(token) is None
 
 
-@on_postgresql
 def test_a_page_goes_on_at_a_process_of_the_neighbouring_step(start, world):
     world.tenant(), world.tenant()
     apps = [start({}, secret_keys=in_words(step)) for step in STEPS]
@@ -65,7 +63,7 @@ def test_a_page_goes_on_at_a_process_of_the_neighbouring_step(start, world):
 
 def test_a_second_login_role_works_as_the_owner_of_the_tables(tmp_path):
     """By the guide's statements, with names of this test's own."""
-    with empty_database("postgresql", tmp_path) as url:
+    with empty_database() as url:
         name = url.rpartition("/")[2]
         owner, second = f"owner_{name}", f"second_{name}"
         script = re.search(r"<!-- roles -->\n+```sql\n(.*?)```", SECTION, re.DOTALL)[1]

@@ -10,11 +10,11 @@ from functools import partial
 import pytest
 
 from sandbox.organization import organization
-from tests.attacks.evidence import on_sqlite, problem, shows_nothing
+from tests.attacks.evidence import problem, shows_nothing
 from tests.support.cast import Api, Customer, path_of, root_client, without_external_id
 
 # Nothing here depends on the database
-pytestmark = [on_sqlite, pytest.mark.usefixtures("impatient")]
+pytestmark = pytest.mark.usefixtures("impatient")
 
 OURS = ["our_credentials", "our_identity", "canary", "aws_lets_us_try"]
 THEIRS = ["role", "session_duration", "region", "mfa", "organization", "permissions_boundary"]

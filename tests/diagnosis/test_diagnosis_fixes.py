@@ -12,10 +12,11 @@ from app.health.checks import failed, warning
 from app.ids import Broker, new_external_id
 from app.proofs.canary import Sight
 from tests.conftest import make_config
+from tests.support.databases import NOWHERE
 
-CONFIG = make_config("sqlite://")
+CONFIG = make_config(NOWHERE)
 USER = make_config(
-    "sqlite://",
+    NOWHERE,
     broker=Broker.parse("arn:aws:iam::111122223333:user/Broker"),
     max_session_seconds=43_200,
 )

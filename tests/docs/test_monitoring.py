@@ -12,6 +12,7 @@ import pytest
 from moto.events.models import EventPattern, EventPatternParser
 
 from tests.conftest import make_config
+from tests.support.databases import NOWHERE
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text()
 SHOWN = GUIDE.partition("\n### Keep alarms quiet about proofs\n")[2]
@@ -117,7 +118,7 @@ def test_the_price_of_a_day_is_that_of_the_default_interval():
     """For 10,000 connections: three calls each, of which a good role refuses two; with a
     stranger one more.
     """
-    proofs = 10_000 * 86_400 // make_config("sqlite://").proofs.reprove_every
+    proofs = 10_000 * 86_400 // make_config(NOWHERE).proofs.reprove_every
     refused, events = 2 * proofs, 2 * proofs  # a customer sees the accepted call, and one GetRole
     row = (
         f"| vendor's | {3 * proofs:,}, {3 * proofs / 86_400:.1f} a second | {3 * proofs:,} in the"

@@ -56,7 +56,7 @@ def test_sqs_and_s3_are_away(front, aws, vendor, tmp_path):
         sqs = stack.enter_context(Balancer([port_of(aws.url)]))
         answers = stack.enter_context(Answers())
         s3 = stack.enter_context(Balancer([port_of(answers.url)]))
-        url = stack.enter_context(new_database("sqlite"))
+        url = stack.enter_context(new_database())
         service = stack.enter_context(Deployment(tmp_path, url, front, **queue.settings(sqs, s3)))
         # Which the sandbox knows
         worker = service.start_background_worker(AWS_ACCESS_KEY_ID=VENDOR_ACCOUNT)

@@ -1,17 +1,14 @@
-"""PostgreSQL and SQLite are gone, fail over, hang or are full. docs/reliability.md has the
-table.
-"""
+"""PostgreSQL is gone, fails over, hangs or is full. docs/reliability.md has the table."""
 
-import sqlite3
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 
 import psutil
 import pytest
 
 from dev.postgres import Postgres
 from tests.faults.conftest import SmallDisk, named
-from tests.faults.users import KNOWN, LASTS, OPERATOR, assert_served_meanwhile, during
+from tests.faults.users import LASTS, OPERATOR, assert_served_meanwhile, during
 from tests.honesty.deployment import Deployment
 from tests.honesty.test_database_away import options_of, start, stop, stopped
 from tests.support.databases import migrate
@@ -71,19 +68,3 @@ def test_the_databases_disk_is_full(front, inside, tmp_path):
 def _accepts(server):
     pid = server._data / "postmaster.pid"
     return pid.exists() and psutil.pid_exists(int(pid.read_text().split()[0]))
-
-
-def test_the_disk_of_sqlite_is_full(front, inside):
-    with ExitStack() as stack:
-        disk = stack.enter_context(SmallDisk(40))
-        url = f"sqlite:///{disk.path}/deputy.sqlite3"
-        migrate(url)
-        service = stack.enter_context(
-            Deployment(disk.path, url, front, environment=inside.environment | named(front))
-        )
-        row = assert_served_meanwhile(
-            service, "the disk of SQLite and of the log is full", during(disk.full())
-        )
-        assert row.seen[KNOWN].statuses[503] > 0, "nobody met the full disk"
-        with closing(sqlite3.connect(f"{disk.path}/deputy.sqlite3")) as file:
-            assert file.execute("PRAGMA integrity_check").fetchall() == [("ok",)]

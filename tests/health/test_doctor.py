@@ -86,10 +86,9 @@ def says(found, **texts):
         assert text in f"{found[name]['seen']} {found[name]['next']}"
 
 
-@pytest.fixture(scope="module", params=["sqlite"])
-def whole_deployment(request, aws, canary_stack, valkey):
-    """On SQLite. What doctor asks the database is tried on PostgreSQL too."""
-    with new_database(request.param) as url:
+@pytest.fixture(scope="module")
+def whole_deployment(aws, canary_stack, valkey):
+    with new_database() as url:
         stack = canary_stack
         more = {
             "registration_topic_arns": (stack.registration_topic_arn, *stack.further_topic_arns),
@@ -103,16 +102,12 @@ def whole_deployment(request, aws, canary_stack, valkey):
         made.db.engine.dispose()
 
 
-on_postgresql = pytest.mark.parametrize("whole_deployment", ["postgresql"], indirect=True)
-
-
 @pytest.fixture
 def deployment(whole_deployment) -> Deployment:
     whole_deployment.worker.beat()
     return whole_deployment
 
 
-@pytest.mark.parametrize("whole_deployment", ["sqlite", "postgresql"], indirect=True)
 def test_of_a_good_deployment_nothing_is_wrong_and_how_much_is_due_is_said(deployment):
     tenant, late = tenant_row(deployment.db), now() - timedelta(seconds=30)
     none_due = sqlalchemy.update(Connection).values(due_at=None)
@@ -158,7 +153,7 @@ def test_a_database_that_is_not_there(deployment):
 
 
 def test_a_database_without_migrations(deployment, tmp_path):
-    with empty_database("postgresql", tmp_path) as url:
+    with empty_database() as url:
         found = deployment.doctor({"migrations": "failed"}, database_url=url)
     says(found, migrations="flask --app wsgi migrate")
 
@@ -535,7 +530,7 @@ def test_each_of_several_faults_is_named(deployment):
 @contextmanager
 def log_of(statement):
     """A database after this statement."""
-    with new_database("postgresql") as url:
+    with new_database() as url:
         database = Database(url)
         with database.write(SYSTEM) as db:
             db.execute(sqlalchemy.text(statement))
@@ -545,7 +540,6 @@ def log_of(statement):
         yield url
 
 
-@on_postgresql
 def test_a_database_role_without_rights_on_a_table_that_an_upgrade_has_made(deployment):
     """Web processes answer 500 then, and are ready. By the guide's statements, before that table
     was there.
@@ -568,7 +562,6 @@ def test_a_database_role_without_rights_on_a_table_that_an_upgrade_has_made(depl
     says(found, rights="may not both read and write external_id_trials. Grant it")
 
 
-@on_postgresql
 def test_months_that_were_not_made_ahead_and_those_that_wait_for_the_operator(deployment):
     month, coming = f"{now():%Y_%m}", f"{now().replace(day=1) + timedelta(days=31):%Y_%m}"
     with log_of(f"ALTER TABLE audit_events DETACH PARTITION audit_events_{month}") as url:
@@ -614,7 +607,7 @@ def test_what_is_not_configured_is_skipped_and_is_no_fault(deployment):
 
 
 def test_a_deployment_without_customers_has_nothing_wrong(deployment):
-    with new_database("sqlite") as url:
+    with new_database() as url:
         database = Database(url)
         Heartbeat(database, "flask", Heard()).beat()
         an_old_event(database)

@@ -18,9 +18,9 @@ from tests.support.databases import new_database
 from tests.support.housekeeping import tidy
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module")
 def shared_database(request):
-    with new_database(request.param) as url:
+    with new_database() as url:
         made = Database(url)
         yield made
         made.engine.dispose()

@@ -1,4 +1,4 @@
-"""One deployment for each database and one with a shared cache, which the tests of this folder
+"""A deployment and one with a shared cache, which the tests of this folder
 share; a test that breaks one has its own.
 """
 
@@ -20,30 +20,20 @@ def front() -> Iterator[Aws]:
         yield front
 
 
-def _deployed(engine, front, folders):
+@pytest.fixture(scope="package")
+def deployment(front, tmp_path_factory) -> Iterator[Deployment]:
     settings = {
         "BODY_SECONDS": "30",
         "PUBLIC_URL": "https://deputy.example.com",
         "WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
     }
-    folder = folders.mktemp(engine)
-    with new_database(engine) as url, Deployment(folder, url, front, **settings) as service:
+    folder = tmp_path_factory.mktemp("deployment")
+    with new_database() as url, Deployment(folder, url, front, **settings) as service:
         yield service
 
 
-@pytest.fixture(scope="package")
-def on_sqlite(front, tmp_path_factory) -> Iterator[Deployment]:
-    yield from _deployed("sqlite", front, tmp_path_factory)
-
-
-@pytest.fixture(scope="package")
-def on_postgresql(front, tmp_path_factory) -> Iterator[Deployment]:
-    yield from _deployed("postgresql", front, tmp_path_factory)
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def service(request) -> Deployment:
-    deployment = request.getfixturevalue(f"on_{request.param}")
+@pytest.fixture
+def service(deployment) -> Deployment:
     deployment.admin.close()  # it connects again: an earlier test may have killed its web process
     return deployment
 
@@ -53,7 +43,7 @@ def with_valkey(front, tmp_path_factory) -> Iterator[tuple[Deployment, Valkey]]:
     valkey, folder = Valkey(), tmp_path_factory.mktemp("valkey")
     rate = str(ISSUE_RATE)
     with (
-        new_database("sqlite") as url,
+        new_database() as url,
         Deployment(folder, url, front, CACHE_URL=valkey.url, ISSUE_RATE=rate) as service,
     ):
         yield service, valkey

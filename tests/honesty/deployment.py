@@ -6,7 +6,6 @@ import contextlib
 import copy
 import http.client
 import itertools
-import json
 import os
 import re
 import secrets
@@ -331,13 +330,6 @@ class Event:
     request_id: str
     tenant_id: Any
     details: Any
-
-    def __post_init__(self):
-        """SQLite gives ids and JSON as text."""
-        self.id = UUID(str(self.id))
-        self.tenant_id = self.tenant_id and UUID(str(self.tenant_id))
-        if isinstance(self.details, str):
-            self.details = json.loads(self.details)
 
     @property
     def issued(self):

@@ -9,13 +9,11 @@ on top.
 
 import itertools
 import shlex
-import sqlite3
 import statistics
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager, suppress
 
 import psutil
 import pytest
@@ -164,24 +162,8 @@ def test_the_server_restarts(own_server, on_own_server):
     assert_nobody_is_hurt_by(on_own_server, restart)
 
 
-# --- SQLite ---
-
-
-def test_somebody_else_holds_the_write_lock_of_the_file(on_sqlite):
-    """A backup, or a person at a prompt: they know nothing of our turns."""
-    path = Path(sqlalchemy.make_url(on_sqlite.database_url).database)
-
-    def hold(load):
-        with closing(sqlite3.connect(path, isolation_level=None)) as foreign:
-            foreign.execute("BEGIN IMMEDIATE")
-            load.go_on(HANDS)
-            foreign.execute("ROLLBACK")
-
-    assert_nobody_is_hurt_by(on_sqlite, hold)
-
-
-def test_two_processes_that_write_one_file_never_fail(service):
-    """Issuing, onboarding and suspending at once, by both; PostgreSQL had better manage as well."""
+def test_two_processes_that_write_at_once_never_fail(service):
+    """Issuing, onboarding and suspending at once, by both."""
     places = [service.place() for _ in range(3)]
     seconds = itertools.count(900)
 

@@ -26,22 +26,22 @@ KIB, MIB = 1024, 1024 * 1024
 @pytest.fixture(scope="module")
 def service(front, tmp_path_factory) -> Iterator[Deployment]:
     folder = tmp_path_factory.mktemp("sockets")
-    with new_database("sqlite") as url:
+    with new_database() as url:
         flags = ("--worker-connections", str(FEW + 64))
         with Deployment(folder, url, front, flags=flags, BODY_SECONDS=str(SECONDS)) as deployed:
             yield deployed
 
 
 @pytest.fixture
-def roomy(on_sqlite) -> Deployment:
+def roomy(deployment) -> Deployment:
     """With as many connections as it has by itself, and a body has long to come."""
-    on_sqlite.admin.close()
-    return on_sqlite
+    deployment.admin.close()
+    return deployment
 
 
 @pytest.fixture(scope="module")
 def victim(service) -> ProvenConnection:
-    return service.place()
+    return busy(service)
 
 
 def header(method, path, *lines):
@@ -93,6 +93,13 @@ def assert_issues(service, victim, times=10):
             assert answer.status == 200, answer  # or its client had given up after PATIENCE
 
 
+def busy(service):
+    """Return a connection that each process has issued for: few unknown keys are read at once."""
+    place = service.place()
+    assert_issues(service, place)
+    return place
+
+
 def refusal(answer):
     head, _, body = answer.partition(b"\r\n\r\n")
     return int(head.split()[1]), json.loads(body)["code"]
@@ -108,7 +115,7 @@ def test_many_sockets_with_a_good_key_and_no_body_hold_nobody_up(service, victim
 
 def test_a_connection_that_waits_for_a_body_takes_no_place_from_a_request(roomy):
     """There is room for all the connections, and for fewer requests; and no body is late yet."""
-    victim = roomy.place()
+    victim = busy(roomy)
     sends = header("POST", "/v1/api-keys", bearer(roomy.admin.key), "Content-Length: 100")
     with sockets(roomy.port, MANY, sends):
         assert_issues(roomy, victim)

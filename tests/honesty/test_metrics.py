@@ -13,8 +13,8 @@ def issued(after, before):
     return sum(after.get(name, 0) - before.get(name, 0) for name in ISSUED)
 
 
-def test_the_metrics_count_what_all_web_processes_did_and_those_that_were_killed(on_sqlite):
-    service = on_sqlite  # the counts are in files of gunicorn's first process, and in no database
+def test_the_metrics_count_what_all_web_processes_did_and_those_that_were_killed(service):
+    # The counts are in files of gunicorn's first process, and in no database
     place = service.place()
     with service.clients(1) as clients:
         before = service.metrics()

@@ -15,9 +15,9 @@ UNUSUAL = "TE: trailers\r\n"
 
 
 @pytest.fixture(scope="module")
-def victim(on_sqlite) -> ProvenConnection:
-    on_sqlite.admin.close()
-    return on_sqlite.place()
+def victim(deployment) -> ProvenConnection:
+    deployment.admin.close()
+    return deployment.place()
 
 
 def ask(client, victim, method, path, body="", *, more=""):
@@ -48,19 +48,19 @@ def answered_by_flask(service):
 
 
 @pytest.mark.parametrize("shape", ["credentials", "container-credentials", "with a body"])
-def test_the_answer_is_byte_for_byte_that_of_gunicorn_and_flask(on_sqlite, victim, shape):
+def test_the_answer_is_byte_for_byte_that_of_gunicorn_and_flask(deployment, victim, shape):
     asked = {
         "credentials": ("POST", victim.credentials),
         "container-credentials": ("GET", victim.container_credentials),
         "with a body": ("POST", victim.credentials, '{"reason": "a report"}'),
     }[shape]
-    with socket.create_connection(("127.0.0.1", on_sqlite.port), timeout=20) as client:
+    with socket.create_connection(("127.0.0.1", deployment.port), timeout=20) as client:
         ask(client, victim, *asked)  # from now on this process knows the key and the session
-        before = answered_by_flask(on_sqlite)
+        before = answered_by_flask(deployment)
         plain = [ask(client, victim, *asked) for _ in range(3)]
-        assert answered_by_flask(on_sqlite) == before
+        assert answered_by_flask(deployment) == before
         gunicorns = ask(client, victim, *asked, more=UNUSUAL)
-        assert answered_by_flask(on_sqlite) == before + 1
+        assert answered_by_flask(deployment) == before + 1
         assert [*plain, ask(client, victim, *asked)] == [gunicorns] * 4, (
             "and it may change with each request"
         )
@@ -68,8 +68,8 @@ def test_the_answer_is_byte_for_byte_that_of_gunicorn_and_flask(on_sqlite, victi
     assert b"\r\nStrict-Transport-Security: max-age=31536000\r\n" in gunicorns
 
 
-def test_a_request_behind_a_plain_one_is_served_too(on_sqlite, victim):
-    with socket.create_connection(("127.0.0.1", on_sqlite.port), timeout=20) as client:
+def test_a_request_behind_a_plain_one_is_served_too(deployment, victim):
+    with socket.create_connection(("127.0.0.1", deployment.port), timeout=20) as client:
         ask(client, victim, "POST", victim.credentials)
         client.sendall(f"{head_of(victim)}\r\n".encode() * 3)
         answer = b""
@@ -79,9 +79,9 @@ def test_a_request_behind_a_plain_one_is_served_too(on_sqlite, victim):
             answer += piece
 
 
-def test_a_connection_goes_on_after_a_body_in_chunks(on_sqlite, victim):
+def test_a_connection_goes_on_after_a_body_in_chunks(deployment, victim):
     """gunicorn looks for the end of the body while it waits for the next request."""
-    with socket.create_connection(("127.0.0.1", on_sqlite.port), timeout=20) as client:
+    with socket.create_connection(("127.0.0.1", deployment.port), timeout=20) as client:
         for _ in range(3):
             fields = "Transfer-Encoding: chunked\r\nContent-Type: application/json\r\n"
             chunks = "2\r\n{}\r\n0\r\n\r\n"

@@ -22,18 +22,18 @@ def assert_all_were_served(service, load):
     assert "close" in connections, "nobody met the restart"
 
 
-def test_new_web_processes_take_over(on_sqlite):
+def test_new_web_processes_take_over(deployment):
     """SIGHUP; the old ones say `Connection: close` with their last answers."""
-    place, before = on_sqlite.place(), set(on_sqlite.web_processes())
-    on_sqlite.admin.close()  # for an idle connection a web process waits 20 s
-    clients = [Client(on_sqlite.port) for _ in range(HANDS)]
+    place, before = deployment.place(), set(deployment.web_processes())
+    deployment.admin.close()  # for an idle connection a web process waits 20 s
+    clients = [Client(deployment.port) for _ in range(HANDS)]
     with Load(clients, place.ask, pause=0.01) as load:
         load.go_on(HANDS)
-        on_sqlite.signal(signal.SIGHUP)
-        until(lambda: not before & set(on_sqlite.web_processes()), "the old ones end")
+        deployment.signal(signal.SIGHUP)
+        until(lambda: not before & set(deployment.web_processes()), "the old ones end")
         load.go_on(HANDS)
-    on_sqlite.await_web_processes()
-    assert_all_were_served(on_sqlite, load)
+    deployment.await_web_processes()
+    assert_all_were_served(deployment, load)
 
 
 def install(root):
@@ -53,7 +53,7 @@ def test_the_unit_reloads_into_an_installed_release(front, tmp_path):
     root = releases.same(tmp_path / "code")
     unit = (ROOT / "deploy/systemd/deputy-web.service").read_text()
     [command] = re.findall("^ExecReload=(.*)", unit, re.MULTILINE)
-    with new_database("sqlite") as url, Deployment(tmp_path, url, front, root=root) as service:
+    with new_database() as url, Deployment(tmp_path, url, front, root=root) as service:
         place, before = service.place(), set(service.web_processes())
         service.admin.close()
         clients = [Client(service.port) for _ in range(HANDS)]
@@ -72,10 +72,10 @@ def test_the_unit_reloads_into_an_installed_release(front, tmp_path):
         assert service.metrics()["deputy_next_total"] == 2
 
 
-def test_an_instance_that_is_stopped_hands_its_clients_over(on_sqlite):
+def test_an_instance_that_is_stopped_hands_its_clients_over(deployment):
     """SIGTERM, after its load balancer was told; another instance serves."""
-    place = on_sqlite.place()
-    with on_sqlite.twin() as instance, Balancer([instance.port, on_sqlite.port]) as balancer:
+    place = deployment.place()
+    with deployment.twin() as instance, Balancer([instance.port, deployment.port]) as balancer:
         clients = [Client(balancer.port) for _ in range(HANDS)]
         with Load(clients, place.ask, pause=0.01) as load:
             load.go_on(HANDS)
@@ -83,4 +83,4 @@ def test_an_instance_that_is_stopped_hands_its_clients_over(on_sqlite):
             instance.signal(signal.SIGTERM)
             assert instance.await_end() == 0
             load.go_on(HANDS)
-    assert_all_were_served(on_sqlite, load)
+    assert_all_were_served(deployment, load)

@@ -1,13 +1,11 @@
 """A backup is restored below processes that go on: what they learned since is not served, and no
 External ID comes again.
 
-By the commands of docs/install.md and docs/runbooks.md: pg_dump and pg_restore, and SQLite's own
-copy.
+By the commands of docs/install.md and docs/runbooks.md: pg_dump and pg_restore.
 """
 
 import importlib.util
 import itertools
-import sqlite3
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -37,23 +35,7 @@ class Backup(Protocol):
     def restore(self): ...
 
 
-class SqliteCopy:
-    """`VACUUM INTO`, and `.restore` of the sqlite3 shell."""
-
-    def __init__(self, service, file):
-        self._live, self._file = service.database_url.removeprefix("sqlite:///"), file
-        with closing(sqlite3.connect(self._live)) as live:
-            live.execute("VACUUM INTO ?", (str(file),))
-
-    def restore(self):
-        with (
-            closing(sqlite3.connect(self._file)) as copy,
-            closing(sqlite3.connect(self._live)) as live,
-        ):
-            copy.backup(live)
-
-
-class PostgresqlDump:
+class Dump:
     """Of the wheel's pg_dump; restored into a database of the same name, whose connections are
     cut.
     """
@@ -75,22 +57,16 @@ class PostgresqlDump:
         subprocess.run([f"{wheel}/pginstall/bin/{program}", *words], check=True)
 
 
-KINDS = {"sqlite": SqliteCopy, "postgresql": PostgresqlDump}
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def service(request, front, tmp_path_factory) -> Iterator[Deployment]:
+@pytest.fixture(scope="module")
+def service(front, tmp_path_factory) -> Iterator[Deployment]:
     """One web process, so that what is in its memory is known."""
-    folder = tmp_path_factory.mktemp(request.param)
-    with (
-        new_database(request.param) as url,
-        Deployment(folder, url, front, workers=1) as deployment,
-    ):
+    folder = tmp_path_factory.mktemp("restore")
+    with new_database() as url, Deployment(folder, url, front, workers=1) as deployment:
         yield deployment
 
 
 def backup(service, folder):
-    return KINDS[service.engine.dialect.name](service, folder / "copy")
+    return Dump(service, folder / "copy")
 
 
 def restored(service, copy):
@@ -203,9 +179,8 @@ def test_an_external_id_that_was_given_out_after_the_backup_is_given_to_nobody_e
     assert len(before) == MANY + 2
     assert len(after[0] | after[1]) == 2 * (MANY + 1)
     assert not before & (after[0] | after[1])
-    if service.engine.dialect.name == "postgresql":
-        sequences = service.sql("SELECT sequencename FROM pg_sequences")
-        assert sequences == [], "no counter goes back with a backup"
+    sequences = service.sql("SELECT sequencename FROM pg_sequences")
+    assert sequences == [], "no counter goes back with a backup"
 
     mallory = service.admin.must("POST", "/v1/tenants", {"name": "Mallory"}, expect=201)
     path = f"/v1/tenants/{mallory['id']}/connections"

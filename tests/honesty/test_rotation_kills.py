@@ -13,7 +13,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import product
 
 import pytest
 
@@ -26,7 +25,6 @@ HANDS = 4
 _THINKS = (
     0.1  # seconds between two requests of a worker, so that the rest has some of the processor
 )
-ENGINES = ("sqlite", "postgresql")
 PATIENCE = 120  # seconds, on a machine that stalls
 
 
@@ -138,13 +136,9 @@ def asking(rotating):
     return Load(clients, ask, pause=_THINKS)
 
 
-CASES = [
-    ("postgresql", 2),
-    *(pytest.param(*case, marks=pytest.mark.soak) for case in product(ENGINES, (0, 10))),
-]
-
-
-@pytest.mark.parametrize(("service", "kills"), CASES, indirect=["service"])
+@pytest.mark.parametrize(
+    "kills", [2, *(pytest.param(kills, marks=pytest.mark.soak) for kills in (0, 10))]
+)
 def test_no_worker_is_refused_also_when_processes_are_killed_at_random_moments(rotating, kills):
     killer, ended = Killer(rotating, kills), threading.Event()
     with asking(rotating) as load:

@@ -21,10 +21,10 @@ COLD = 12  # requests that wait, on each web process; ten failures open its brea
 
 
 @pytest.fixture
-def service(on_sqlite) -> Deployment:
+def service(deployment) -> Deployment:
     """AWS is the same with every database."""
-    on_sqlite.admin.close()
-    return on_sqlite
+    deployment.admin.close()
+    return deployment
 
 
 def all_at_once(jobs):

@@ -18,8 +18,8 @@ TOKEN = "dpTokenOfALink" + "x" * 29
 
 
 @pytest.fixture
-def service(on_sqlite) -> Deployment:
-    return on_sqlite
+def service(deployment) -> Deployment:
+    return deployment
 
 
 def answer_to(service, sent):

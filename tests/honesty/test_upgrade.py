@@ -111,7 +111,7 @@ def deployed(folder, url, aws, root, key=None):
 def after(front, tmp_path) -> Iterator[Pair]:
     """This release, and one after it."""
     root = releases.after(tmp_path / "code")
-    with new_database("postgresql") as url:
+    with new_database() as url:
         older = deployed(tmp_path / "old", url, front, ROOT)
         newer = deployed(tmp_path / "new", url, front, root)
         with older:  # it serves, on its own schema

@@ -7,7 +7,6 @@ import pytest
 from app.factory import create_app
 from app.http import current_request
 from app.http.current_request import client_address
-from tests.attacks.evidence import on_sqlite
 from tests.conftest import OPERATOR, make_config
 from tests.support.cast import Api, path_of
 
@@ -77,7 +76,6 @@ def behind(request, config, admin):
 SAID = f"{FORGED}, 192.0.2.1"
 
 
-@on_sqlite
 def test_every_record_of_a_request_has_its_address(world, behind):
     """A change, a refusal, an issuance of each kind, and its refusal."""
     api, address = behind
@@ -96,7 +94,6 @@ def test_every_record_of_a_request_has_its_address(world, behind):
     assert addresses(world, answers) == [[address]] * len(answers)
 
 
-@on_sqlite
 @pytest.mark.parametrize("behind", [1], indirect=True)
 def test_the_record_of_an_onboarding_pages_form_has_its_address_too(world, behind):
     api, address = behind

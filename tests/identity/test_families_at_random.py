@@ -11,11 +11,10 @@ from app.errors import AppError, UnauthenticatedError
 from app.identity.principals import ApiKeyPrincipal
 from app.identity.scopes import ALL_SCOPES
 from app.services import Services
-from tests.attacks.evidence import case, on_sqlite
+from tests.attacks.evidence import case
 from tests.conftest import OPERATOR
 from tests.support.rows import tenant_row
 
-pytestmark = on_sqlite  # test_key_locks.py has PostgreSQL's locks
 EVERYTHING = ALL_SCOPES
 KEYS = st.integers(0, 11)  # a place among the keys that there are by then
 STEPS = st.lists(

@@ -23,13 +23,11 @@ from app.store import database
 from app.store.database import SYSTEM
 from app.store.models import ApiKey, Connection, OnboardingLink, Tenant, WebhookEndpoint
 from app.store.models.webhook import locked_endpoints
-from tests.attacks.evidence import on_postgresql
 from tests.conftest import OPERATOR
 from tests.identity.test_stops import Place, all_dead, deadlocks
 from tests.support.rows import at_once, link_row, tenant_row
 from tests.support.waiting import until, waiting_for_locks
 
-pytestmark = on_postgresql  # SQLite has one writer at a time
 EVERYTHING = {"name": "a program", "scopes": ["keys:write", "tenants:write", "connections:write"]}
 
 

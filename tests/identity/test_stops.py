@@ -91,8 +91,6 @@ def besieged(app) -> Place:
 
 def deadlocks(database):
     """How many PostgreSQL broke up in this database."""
-    if database.engine.dialect.name == "sqlite":
-        return 0
     count = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
     with database.read() as db:
         db.execute(sqlalchemy.text("SELECT pg_stat_force_next_flush()"))
@@ -157,15 +155,7 @@ def all_dead(besieged, texts):
     return True
 
 
-# An unbound one is revoked by the command. SQLite has one lock, whatever is written or stopped.
-@pytest.mark.parametrize(
-    ("database_url", "bound"),
-    [
-        *(("postgresql", True), ("postgresql", False), ("sqlite", True)),
-        pytest.param("sqlite", False, marks=pytest.mark.soak),
-    ],
-    indirect=["database_url"],
-)
+@pytest.mark.parametrize("bound", [True, False])  # an unbound one is revoked by the command
 def test_a_key_that_makes_keys_without_a_pause_is_revoked_with_all_of_them(besieged, bound):
     stolen, text = besieged.key(OPERATOR, besieged.tenant_id if bound else None)
     makers, texts = [stolen], [text]
@@ -233,20 +223,7 @@ SIEGES = {
 }
 
 
-ON_SQLITE = {"a key is revoked", "a link is revoked", "a tenant is deleted"}
-
-
-@pytest.mark.parametrize(
-    ("database_url", "stop"),
-    [
-        *(("postgresql", stop) for stop in SIEGES),
-        *(
-            pytest.param("sqlite", stop, marks=() if stop in ON_SQLITE else pytest.mark.soak)
-            for stop in SIEGES
-        ),
-    ],
-    indirect=["database_url"],
-)
+@pytest.mark.parametrize("stop", SIEGES)
 def test_a_stop_is_quick_and_final_beside_those_who_write_without_a_pause(besieged, stop):
     let_in, write, act, refusals = SIEGES[stop]
     writer, detail = let_in(besieged)
@@ -255,9 +232,6 @@ def test_a_stop_is_quick_and_final_beside_those_who_write_without_a_pause(besieg
     )
 
 
-@pytest.mark.parametrize(
-    "database_url", ["postgresql", pytest.param("sqlite", marks=pytest.mark.soak)], indirect=True
-)
 def test_a_link_is_revoked_beside_a_flood_of_messages_with_its_token(besieged):
     _, link_id = besieged.link()
     inbox = Registrations(

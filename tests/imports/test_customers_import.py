@@ -14,7 +14,6 @@ from app.errors import StoreUnavailableError
 from app.imports.import_file import COLUMNS, FileSummary, customers_in
 from app.store.database import SYSTEM
 from app.store.models import Connection, ExternalIdRow, ExternalIdState, OnboardingLink, Tenant
-from tests.attacks.evidence import on_sqlite
 from tests.cli.conftest import Cli
 from tests.conftest import IMPORTED_ROLE, VENDOR_ACCOUNT, with_settings
 from tests.support.cast import path_of
@@ -139,7 +138,6 @@ def test_a_customer_comes_over_with_all_of_its_rows_or_none(app, importing, tmp_
     assert count(app, Tenant) == tenants
 
 
-@on_sqlite
 def test_a_row_that_may_be_a_customers_refuses_that_customer(importing, tmp_path):
     """All or nothing, also if it can't be told whose a row is."""
     path = tmp_path / "c.csv"
@@ -156,7 +154,6 @@ def test_a_row_that_may_be_a_customers_refuses_that_customer(importing, tmp_path
     assert "beside it" in reports[7]["detail"]
 
 
-@on_sqlite
 def test_a_customer_of_too_many_rows_is_refused_before_anything_is_imported(app, tmp_path):
     tenants = count(app, Tenant)
     rows = [row_of(25), *[row_of(n, reference="one", name="One") for n in range(301)]]
@@ -165,7 +162,6 @@ def test_a_customer_of_too_many_rows_is_refused_before_anything_is_imported(app,
     assert count(app, Tenant) == tenants
 
 
-@on_sqlite
 def test_an_outage_is_no_refusal(app, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "app.imports.imports.add_tenant", Mock(side_effect=StoreUnavailableError("Not now."))
@@ -187,14 +183,12 @@ def test_what_only_the_database_refuses_undoes_the_customers_earlier_rows(
     assert count(app, Connection) == connections
 
 
-@on_sqlite
 def test_columns_that_may_be_empty_may_be_left_out(importing, tmp_path):
     path = tmp_path / "c.csv"
     path.write_text(f"name,role_arn,reference\nOnly,{ROLE.format(300_000_000_049)},c-49\n")
     assert importing(path)[2]["outcome"] == "new-id"
 
 
-@on_sqlite
 def test_ndjson_has_the_same_names(app, importing, tmp_path):
     path = tmp_path / "customers.ndjson"
     lines = [
@@ -215,7 +209,6 @@ def test_ndjson_has_the_same_names(app, importing, tmp_path):
     assert "name: must be text" in reports[7]["detail"]
 
 
-@on_sqlite
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -251,7 +244,6 @@ def test_an_id_of_another_tenant_is_never_paired_and_none_comes_back(
     assert importing(anew)[2]["outcome"] == "new-id"
 
 
-@on_sqlite
 @pytest.mark.parametrize("switched", [False, True])
 def test_a_customer_whose_reference_was_changed_does_not_come_twice(
     app, admin, importing, tmp_path, switched
@@ -276,7 +268,6 @@ def test_a_customer_whose_reference_was_changed_does_not_come_twice(
     assert admin("GET", f"/v1/tenants?reference=c-{number}")["items"] == []
 
 
-@on_sqlite
 def test_a_suspended_tenant_that_needs_a_link_holds_up_no_other(admin, importing, tmp_path):
     path = write(tmp_path / "c.csv", [row_of(65, external_id=""), row_of(66)])
     importing(path)
@@ -285,7 +276,6 @@ def test_a_suspended_tenant_that_needs_a_link_holds_up_no_other(admin, importing
     assert [report["outcome"] for report in importing(path).values()] == ["known", "known"]
 
 
-@on_sqlite
 def test_a_suspended_tenant_gets_no_connection(admin, importing, tmp_path):
     importing(write(tmp_path / "c.csv", [row_of(70)]))
     [tenant] = admin("GET", "/v1/tenants?reference=c-70")["items"]
@@ -388,7 +378,6 @@ def test_what_was_deleted_after_an_import_does_not_come_back(admin, importing, t
     assert admin("GET", connections)["items"] == []
 
 
-@on_sqlite
 @pytest.mark.usefixtures("impatient")
 def test_only_an_import_may_use_the_imported_names(app, world, customer, tmp_path, monkeypatch):
     services, row = app.extensions["deputy"], row_of(71)
@@ -415,7 +404,6 @@ def test_only_an_import_may_use_the_imported_names(app, world, customer, tmp_pat
     assert world.admin("POST", *same, expect=201)["status"] == "pending", "with Deputy's own ID"
 
 
-@on_sqlite
 def test_weak_ids_are_named(importing, tmp_path):
     rows = [
         row_of(81, external_id="acme-81", name="Acme"),
@@ -438,7 +426,6 @@ def test_weak_ids_are_named(importing, tmp_path):
     ]
 
 
-@on_sqlite
 def test_the_links_file_is_never_one_that_others_can_read(app, tmp_path):
     path = write(tmp_path / "c.csv", [row_of(91, external_id="")])
     links = tmp_path / "links"
@@ -469,7 +456,6 @@ def test_the_links_file_has_no_formula(app, tmp_path):
     assert [link["name"] for link in links] == [f"'{formula}" for formula in formulas]
 
 
-@on_sqlite
 def test_a_link_that_can_not_be_written_is_revoked_and_the_next_run_makes_another(
     app, tmp_path, monkeypatch
 ):
@@ -481,7 +467,6 @@ def test_a_link_that_can_not_be_written_is_revoked_and_the_next_run_makes_anothe
     assert "Onboarding links in" in Cli(app).text(f"customers import {path} --yes")
 
 
-@on_sqlite
 def test_the_command_asks_first(app, tmp_path):
     path = write(tmp_path / "c.csv", [row_of(95)])
     done = Cli(app).raw(f"customers import {path}", answer="n\n")

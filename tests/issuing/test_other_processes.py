@@ -10,7 +10,7 @@ from flask import Flask
 
 from app.errors import StoreUnavailableError
 from app.factory import create_app
-from tests.attacks.evidence import on_postgresql, problem
+from tests.attacks.evidence import problem
 from tests.support.cast import Api, path_of
 from tests.support.waiting import until
 
@@ -87,7 +87,6 @@ STOPS = {
 }
 
 
-@on_postgresql
 @pytest.mark.usefixtures("faults")
 @pytest.mark.parametrize(
     ("fault", "stopped"),
@@ -126,7 +125,6 @@ def test_what_was_stopped_elsewhere_is_refused_although_no_issuance_succeeds_her
     until(refused_without_aws, "after a second", seconds=10)
 
 
-@on_postgresql
 def test_a_key_that_was_revoked_elsewhere_is_refused_although_nothing_can_be_recorded_here(
     world, another, monkeypatch
 ):

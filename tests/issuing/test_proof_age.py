@@ -61,7 +61,7 @@ class Scene:
 
 @pytest.fixture(scope="module")
 def built(aws, vendor) -> Iterator[Scene]:
-    with new_database("postgresql") as url:  # nothing here depends on the database
+    with new_database() as url:  # nothing here depends on the database
         scene = Scene(aws, url)
         yield scene
         scene.services.db.engine.dispose()

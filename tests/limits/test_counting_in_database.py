@@ -1,6 +1,4 @@
-"""Quotas: exact for the whole deployment, on both databases; what is refused is not counted, and
-old rows go.
-"""
+"""Quotas: exact for the whole deployment; what is refused is not counted, and old rows go."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -18,7 +16,7 @@ from app.limits.limits import ATTEMPTS, CHECKS, ROLES_ENTERED
 from app.store.database import SYSTEM
 from app.store.models import QuotaUse
 from tests.conftest import make_config
-from tests.support.databases import new_database
+from tests.support.databases import NOWHERE, new_database
 from tests.support.rows import ADMIN, at_once
 from tests.support.waiting import until
 
@@ -27,10 +25,10 @@ ROLES, OF_LINK = 24, 16  # a tenant's and a link's, in a minute and in an hour
 NOON = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def both_services(request):
+@pytest.fixture(scope="module")
+def both_services():
     """Two of them, as two gunicorn workers, on a database of their own."""
-    with new_database(request.param) as url:
+    with new_database() as url:
         config = make_config(url, connection_rate=ROLES, link_rate=OF_LINK)
         both = [composition.Services(config) for _ in range(2)]
         yield both
@@ -129,10 +127,7 @@ def test_a_refused_request_writes_nothing_and_does_not_queue_to_write(two_servic
         enter(one.quotas, visitor)
     before, statements = uses(one), []
     event.listen(one.db.engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
-    with (
-        ThreadPoolExecutor(1) as pool,
-        other.db.write(SYSTEM) as db,
-    ):  # the one writer that SQLite has
+    with ThreadPoolExecutor(1) as pool, other.db.write(SYSTEM) as db:
         db.execute(sqlalchemy.update(QuotaUse).values(counted=QuotaUse.counted))
         refused = pool.submit(admitted, enter, one.quotas, visitor)
         assert refused.result(timeout=60) is False
@@ -242,7 +237,6 @@ def test_many_who_begin_a_window_and_forget_at_once_do_not_fail(two_services, no
     assert uses(two_services[0]) == {("attempt", tenant): 1 for tenant in tenants}
 
 
-@pytest.mark.parametrize("both_services", ["postgresql"], indirect=True)  # SQLite has one writer
 def test_old_rows_that_somebody_else_has_are_left_and_not_waited_for(two_services, noon_plus):
     one, other = two_services
     attempt(one.quotas, new_id())
@@ -252,9 +246,7 @@ def test_old_rows_that_somebody_else_has_are_left_and_not_waited_for(two_service
         assert pool.submit(admitted, attempt, one.quotas, new_id()).result(timeout=60)
 
 
-def test_a_database_that_is_away_is_said(tmp_path):
-    quotas = composition.Services(
-        make_config(f"sqlite:///{tmp_path}/no/such/folder.sqlite3")
-    ).quotas
+def test_a_database_that_is_away_is_said():
+    quotas = composition.Services(make_config(NOWHERE)).quotas
     with pytest.raises(StoreUnavailableError):
         attempt(quotas, new_id())

@@ -5,6 +5,7 @@ import pytest
 from app.limits import limits
 from app.settings.setting_types import Limit
 from tests.conftest import make_config
+from tests.support.databases import NOWHERE
 
 LIMITS = [limit for limit in vars(limits).values() if isinstance(limit, Limit)]
 COUNTED_BY_NAME = [limit for limit in LIMITS if limit.counted in {"cache", "database"}]
@@ -17,7 +18,7 @@ def test_a_limit_that_is_counted_by_name_has_a_short_name_of_its_own():
 
 
 def test_each_setting_that_a_limit_names_exists_and_half_of_the_sts_budget_is_for_routine_proofs():
-    config = make_config("sqlite://", sts_budget=11, link_rate=7)
+    config = make_config(NOWHERE, sts_budget=11, link_rate=7)
     amounts = {limit.name: limit.with_setting(config).amount for limit in LIMITS}
     assert (amounts["paste"], amounts["again"], amounts["rotation"]) == (7, 7, 20)
     assert (amounts["sts"], amounts["routine"]) == (11, 5)

@@ -35,9 +35,9 @@ class Process:
     refusals: Refusals
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module")
 def databases(request):
-    with new_database(request.param) as url:
+    with new_database() as url:
         both = [Database(url) for _ in range(2)]
         yield both
         for database in both:

@@ -2,13 +2,13 @@
 
 import itertools
 import json
-import sqlite3
 import time
 import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
 
+import psycopg
 import pytest
 from moto.iam.models import iam_backends
 from sqlalchemy import update
@@ -77,8 +77,8 @@ class Stage:
         self.apps, self.aws, self.canary = apps, aws, canary
         self.services = apps[0].extensions["deputy"]
         self._asking = [Api(app, None) for app in apps]
-        self._sql = sqlite3.connect(database, isolation_level=None)
-        self._seen_events = self._last_event()
+        self._sql = psycopg.connect(database, autocommit=True)
+        self._seen_events = self._next_transaction()
 
     # What is asked of Deputy
 
@@ -125,8 +125,8 @@ class Stage:
         queue = self.services.proof_queue
         while claims := queue.claim(100) + queue.claim_routine(100):
             for claim in claims:
-                query = "SELECT due_for FROM connections WHERE id = ?"
-                [(why,)] = self._sql.execute(query, [claim.connection_id.hex])
+                query = "SELECT due_for FROM connections WHERE id = %s"
+                [(why,)] = self._sql.execute(query, [claim.connection_id])
                 queue.prove(claim)
                 yield str(claim.connection_id), why
 
@@ -171,47 +171,44 @@ class Stage:
         """What AWS knows of a session."""
         return self.aws._identities._sessions[access_key_id]
 
-    def _last_event(self):
-        return self._sql.execute("SELECT coalesce(max(rowid), 0) FROM audit_events").fetchone()[0]
+    def _next_transaction(self):
+        query = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
+        return self._sql.execute(query).fetchone()[0]
 
     def new_issuances(self):
         """What the audit log says of hand-outs since this was asked last."""
-        since, self._seen_events = self._seen_events, self._last_event()
+        since, self._seen_events = self._seen_events, self._next_transaction()
         rows = self._sql.execute(
             "SELECT tenant_id, connection_id, actor_id, details, outcome FROM audit_events"
-            " WHERE rowid > ? AND action = 'credentials.issued' ORDER BY rowid",
+            " WHERE xmin::text::bigint >= %s AND action = 'credentials.issued' ORDER BY id",
             [since],
         ).fetchall()
         found = []
         for tenant_id, connection_id, key_id, details, outcome in rows:
             assert outcome == "ok"
-            told = json.loads(details)
-            ids = (str(uuid.UUID(it)) for it in (tenant_id, connection_id, key_id))
-            found.append(Issued(*ids, told["access_key_id"], told["session_name"]))
+            ids = map(str, (tenant_id, connection_id, key_id))
+            found.append(Issued(*ids, details["access_key_id"], details["session_name"]))
         return found
 
     def rows(self, tenant):
         """The tenant's status; its External IDs with state and whether withdrawn; its connections
         with status, pair and whether they await approval.
         """
-        which = [uuid.UUID(tenant.id).hex]
-        [(status,)] = self._sql.execute("SELECT status FROM tenants WHERE id = ?", which)
+        which = [tenant.id]
+        [(status,)] = self._sql.execute("SELECT status FROM tenants WHERE id = %s", which)
         ids = self._sql.execute(
-            "SELECT value, state, withdrawn_at IS NOT NULL FROM external_ids WHERE tenant_id = ?",
+            "SELECT value, state, withdrawn_at IS NOT NULL FROM external_ids WHERE tenant_id = %s",
             which,
         )
         connections = self._sql.execute(
             "SELECT c.id, c.status, e.value, c.approval_id IS NOT NULL FROM connections c"
-            " JOIN external_ids e ON e.id = c.external_id_id WHERE c.tenant_id = ?",
+            " JOIN external_ids e ON e.id = c.external_id_id WHERE c.tenant_id = %s",
             which,
         )
         return (
             status,
-            {value: (state, bool(withdrawn)) for value, state, withdrawn in ids},
-            {
-                str(uuid.UUID(it)): (status, pair, bool(awaits))
-                for it, status, pair, awaits in connections
-            },
+            {value: (state, withdrawn) for value, state, withdrawn in ids},
+            {str(it): (status, pair, awaits) for it, status, pair, awaits in connections},
         )
 
     def clear(self, model, first_call):

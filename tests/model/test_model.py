@@ -51,7 +51,7 @@ _HAPPENED = {
 
 @pytest.fixture(scope="module")
 def stage(aws, canary_stack):
-    with new_database("sqlite") as url:
+    with new_database() as url:
         canary = canary_stack.canary_role_arn
         assert canary is not None
         config = make_config(
@@ -64,7 +64,7 @@ def stage(aws, canary_stack):
         )
         with without_sockets(aws):
             apps = create_app(config), create_app(config)
-        yield Stage(apps, aws, url.removeprefix("sqlite:///"), canary)
+        yield Stage(apps, aws, url.replace("+psycopg", ""), canary)
         for app in apps:
             app.extensions["deputy"].db.engine.dispose()
 

@@ -5,12 +5,9 @@ from itertools import cycle
 import pytest
 
 from app.permissions import permission_sets
-from tests.attacks.evidence import on_sqlite
 from tests.cloudformation.test_terraform import read_itself
 from tests.onboarding.conftest import set_of
 from tests.support.cast import path_of, without_external_id
-
-pytestmark = on_sqlite  # nothing here depends on the database
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ from urllib.parse import urlsplit
 
 from bs4 import BeautifulSoup
 
-from tests.attacks.evidence import on_sqlite
 from tests.onboarding.conftest import opened
 from tests.onboarding.test_set_versions import (
     ask_for,
@@ -19,8 +18,6 @@ from tests.onboarding.test_set_versions import (
 )
 from tests.support.cast import Customer, path_of
 from tests.support.shells import run_as
-
-pytestmark = on_sqlite  # nothing here depends on the database
 
 
 def base_of(tenant):

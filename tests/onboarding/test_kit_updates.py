@@ -8,14 +8,11 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from tests.attacks.evidence import on_sqlite
 from tests.onboarding.conftest import set_of
 from tests.onboarding.test_kit_scripts import made_by
 from tests.onboarding.test_set_versions import ask_for, kit_of, verify
 from tests.support.cast import path_of
 from tests.support.versions import MORE, READS, WRITES, page_of
-
-pytestmark = on_sqlite  # nothing here depends on the database
 
 AUDIT, VIEW, BUCKETS = (
     {"name": name, "why": "Reads settings."}

@@ -11,14 +11,13 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.attacks.evidence import on_sqlite
 from tests.client.people import MAY_LIST
 from tests.onboarding.test_organization import organisation_of
 from tests.onboarding.test_set_versions import update_stack
 from tests.support.cast import Customer, root_client
 
 # Nothing here depends on the database
-pytestmark = [on_sqlite, pytest.mark.usefixtures("published")]
+pytestmark = pytest.mark.usefixtures("published")
 
 BOUNDARY = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"
 ALLOWED, DENIED = "allowed", "AccessDenied"

@@ -58,11 +58,11 @@ def working(app):
     worker.join(30)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture
 def idle(request, aws, vendor):
     # Proven every two seconds, and as soon after a refusal
     settings = {"sts_budget": BUDGET, "reprove_every": 2}
-    with new_database(request.param) as url, deployed(url, vendor, **settings) as app:
+    with new_database() as url, deployed(url, vendor, **settings) as app:
         publish_templates(app)
         yield app
 
@@ -160,7 +160,6 @@ def organisation(app, aws) -> Iterator[Organisation]:
         yield made
 
 
-@pytest.mark.parametrize("idle", ["postgresql"], indirect=True)  # and another one on SQLite, below
 def test_a_whole_organisation_comes_by_itself_grows_and_goes(organisation, aws):
     asked_before = len(aws.sts_times)
     organisation.has(*ACCOUNTS)
@@ -185,7 +184,6 @@ def test_a_whole_organisation_comes_by_itself_grows_and_goes(organisation, aws):
     assert most_in_a_second(aws.sts_times[asked_before:]) <= BUDGET
 
 
-@pytest.mark.parametrize("idle", ["sqlite"], indirect=True)
 def test_a_delegated_administrator_has_the_role_once_though_its_account_is_one_of_the_unit(
     organisation,
 ):
@@ -211,7 +209,6 @@ def shown_again_soon(aws, vendor):
     after(60)
 
 
-@pytest.mark.parametrize("idle", ["postgresql"], indirect=True)
 @pytest.mark.parametrize(
     ("count", "shares"),
     [(6, [0.4]), pytest.param(200, [0.2, 0.6], marks=pytest.mark.soak)],

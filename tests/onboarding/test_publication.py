@@ -18,7 +18,6 @@ from app.permissions.permission_sets import PermissionSet, read_document
 from app.store.database import SYSTEM
 from app.store.models import AuditEvent, PermissionSetVersion
 from sandbox.vendor import VENDOR_ACCOUNT
-from tests.attacks.evidence import on_sqlite
 from tests.cli.test_cli import app_without_settings
 from tests.conftest import as_the_pipeline, with_settings
 from tests.support.cast import root_client
@@ -114,7 +113,6 @@ def publishing_vendor(aws, vendor, config, tmp_path) -> Iterator[PublishingVendo
 # --- publishing ---
 
 
-@on_sqlite
 def test_publishing_needs_the_templates_settings_and_the_buckets_credentials_alone(
     aws, vendor, publishing_vendor, tmp_path, monkeypatch
 ):
@@ -339,7 +337,6 @@ def test_a_background_worker_records_what_is_published_after_its_start(
     assert len(publishing_vendor.events()) == 1
 
 
-@on_sqlite
 def test_a_bucket_that_does_not_answer_records_nothing(publishing_vendor, monkeypatch):
     publishing_vendor.publish()
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")

@@ -24,16 +24,13 @@ QUEUES_REGION, FRANKFURT, MILAN = "us-east-1", "eu-central-1", "eu-south-1"
 REGIONS = [FRANKFURT, MILAN, QUEUES_REGION]
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module")
 def world(request, aws, vendor) -> Iterator[World]:
     """A deployment with topics in three regions, and its background worker. The first topic is
     not in the queue's region.
     """
     arns = (*vendor.further_topic_arns, vendor.registration_topic_arn)
-    with (
-        new_database(request.param) as url,
-        deployed(url, vendor, registration_topic_arns=arns) as app,
-    ):
+    with new_database() as url, deployed(url, vendor, registration_topic_arns=arns) as app:
         publish_templates(app)
         assert [*app.extensions["deputy"].config.aws.registration_topics] == REGIONS
         with working(app):

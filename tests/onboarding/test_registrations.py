@@ -46,10 +46,10 @@ from app.store.models.connection_status import StackState
 from app.store.models.proof import Verdict
 from app.tenants.declared_accounts import declare
 from sandbox.vendor import VENDOR_ACCOUNT
-from tests.attacks.evidence import on_postgresql
 from tests.conftest import with_settings
 from tests.onboarding.conftest import opened
 from tests.support.cast import Api, World, root_client
+from tests.support.databases import NOWHERE
 from tests.support.rows import ADMIN, at_once, connection_row, registration_token, tenant_row
 from tests.support.stacks import TOPIC, Answers, Stack, handle
 from tests.support.waiting import until, waiting_for_locks
@@ -516,7 +516,6 @@ def test_revoking_a_link_voids_the_token_that_its_page_showed_and_no_other(desk,
     desk.handle(of_the_kit.message())
 
 
-@on_postgresql  # SQLite has one writer at a time
 def test_a_message_waits_for_the_revocation_of_its_link(desk, page):
     """Or it would be taken after the revocation was answered."""
     stack = page.stack()
@@ -889,7 +888,7 @@ def test_a_database_that_is_away_or_goes_away_in_between_leaves_the_message(
         patch.setattr(line.registrations, "_register", away)
         assert line.receive() == 1
     with monkeypatch.context() as patch:
-        nowhere = Database(f"sqlite:///{tmp_path / 'no' / 'x'}")
+        nowhere = Database(NOWHERE)
         patch.setattr(line.registrations, "_db", nowhere)
         for _ in range(line.tries + 1):
             with pytest.raises(StoreUnavailableError):

@@ -3,7 +3,6 @@
 import copy
 import json
 
-from tests.attacks.evidence import on_sqlite
 from tests.onboarding.test_kit_names import base_of, link_of, policy_of
 from tests.onboarding.test_set_versions import (
     ask_for,
@@ -18,8 +17,6 @@ from tests.support.cast import Customer, path_of
 from tests.support.shells import run_as
 from tests.support.versions import MORE, READS, page_of, registered
 from tests.web.conftest import text_of
-
-pytestmark = on_sqlite  # nothing here depends on the database
 
 
 def rotated(world, tenant, **body):

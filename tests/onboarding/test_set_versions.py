@@ -6,14 +6,9 @@ import re
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.attacks.evidence import on_sqlite
 from tests.onboarding.conftest import opened
 from tests.support.cast import Api, Customer, path_of, root_client
 from tests.support.versions import MORE, READS, page_of, registered
-
-pytestmark = (
-    on_sqlite  # tests/onboarding/test_publication.py and tests/connections/ are about the rows
-)
 
 
 def kit_of(world, tenant, name):

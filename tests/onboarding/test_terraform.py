@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from app.permissions import permission_sets
-from tests.attacks.evidence import on_sqlite
 from tests.support.terraform import Configuration, formatted, mirror, refusals
 
 MODULE = Path(__file__).parents[2] / "terraform"
@@ -62,7 +61,6 @@ def of_example_and_kit(world, account, written, folder):
     return Configuration(example, world.aws, account)
 
 
-@on_sqlite  # Terraform sees no difference between databases
 @pytest.mark.usefixtures("_provider")
 def test_the_example_and_the_kits_file_make_roles_that_deputy_proves(
     world, customer, iam, tmp_path

@@ -11,15 +11,12 @@ from flask import Flask
 
 from app.factory import create_app
 from sandbox.vendor import VENDOR_ACCOUNT
-from tests.attacks.evidence import on_sqlite
 from tests.conftest import as_the_pipeline, make_config
 from tests.onboarding.conftest import opened, set_of
 from tests.onboarding.test_set_versions import kit_of
 from tests.support import hcl, terraform
 from tests.support.cast import Api, World, path_of, root_client
 from tests.support.sets import VENDOR
-
-pytestmark = on_sqlite  # nothing here depends on the database
 
 NAMES = ("posture", "invoices", "repair")
 

@@ -39,9 +39,10 @@ from app.store.models import (
     Verdict,
 )
 from tests.conftest import make_config
+from tests.support.databases import NOWHERE
 from tests.support.rows import ADMIN
 
-CONFIG = make_config("sqlite://")
+CONFIG = make_config(NOWHERE)
 NO_CANARY = Canary(None, CONFIG)
 GRANT = Grant(
     RoleArn.parse("arn:aws:iam::444455556666:role/deputy-0123abcd"), new_external_id(), new_id()

@@ -92,7 +92,7 @@ class Deployment:
 
 @pytest.fixture(scope="module")
 def app(aws, canary_stack) -> Iterator[Flask]:
-    with new_database("sqlite") as url:
+    with new_database() as url:
         with without_sockets(aws):
             application = create_app(make_config(url, **roles_of(canary_stack)))
         yield application
@@ -695,7 +695,7 @@ def test_of_several_processes_one_tells(deployment, aws, canary_clock):
 
 
 def test_without_a_canary_the_stranger_is_skipped_and_nobody_is_asked(aws, canary_stack):
-    with new_database("sqlite") as url:
+    with new_database() as url:
         app = create_app(
             make_config(url, stranger_role_arn=roles_of(canary_stack)["stranger_role_arn"])
         )

@@ -95,8 +95,8 @@ class Fleet:
 
 
 @contextmanager
-def deployed(aws, database, **settings):
-    with new_database(database) as url, time_machine.travel(datetime.now().astimezone()) as clock:
+def deployed(aws, **settings):
+    with new_database() as url, time_machine.travel(datetime.now().astimezone()) as clock:
         fleet = Fleet(aws, url, clock, **settings)
         yield fleet
         fleet.services.db.engine.dispose()
@@ -105,7 +105,7 @@ def deployed(aws, database, **settings):
 @pytest.fixture(scope="module")
 def shared_fleet(aws, vendor) -> Iterator[Fleet]:
     """The clock moves on from test to test, as the deployment is one."""
-    with deployed(aws, "postgresql") as fleet:
+    with deployed(aws) as fleet:
         yield fleet
 
 
@@ -220,7 +220,7 @@ def test_an_insecure_connection_is_broken_by_its_second_refusal_as_well(fleet):
 
 
 def test_where_proofs_come_sooner_than_a_minute_so_does_the_second_refusal(aws, vendor):
-    with deployed(aws, "sqlite", reprove_every=20) as fleet:
+    with deployed(aws, reprove_every=20) as fleet:
         [connection] = fleet.connect(tenants=1)
         fleet.remove(connection)
         fleet.prove(connection)
@@ -272,7 +272,7 @@ def test_a_second_refusal_counts_only_if_the_canary_lets_us_in(
     """A canary that is lost may be refused by the very mistake that makes the roles refuse."""
     if canary == "lost":
         faults.add("deny", role_arn=canary_stack.canary_role_arn)
-    with deployed(aws, "sqlite", **roles_of(canary_stack)) as fleet:
+    with deployed(aws, **roles_of(canary_stack)) as fleet:
         [connection] = fleet.connect(tenants=1)
         fleet.pass_time(HOUR)
         faults.add("deny", role_arn=connection["role_arn"])

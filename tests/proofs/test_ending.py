@@ -13,7 +13,6 @@ from sqlalchemy import update
 from app.clock import now
 from app.store.database import SYSTEM
 from app.store.models import Connection, Trigger
-from tests.attacks.evidence import on_sqlite
 from tests.support.cast import path_of
 from tests.support.rows import ADMIN
 
@@ -66,7 +65,6 @@ def access(world, customer) -> Access:
     return Access(world, customer)
 
 
-@on_sqlite
 def test_the_end_is_read_in_advance_and_a_proof_is_due_just_then(access):
     assert access.connection["status"] == "verified"
     assert access.connection["access_until"] == access.until.isoformat()
@@ -116,7 +114,6 @@ def test_past_its_end_a_connection_is_ended_says_when_and_issues_nothing_until_a
         assert access.verify()["access_until"] is None
 
 
-@on_sqlite
 def test_a_routine_proof_does_not_doubt_an_end(access):
     """A refusal that nobody expects would be asked again in a minute, and counted among the
     roles that refuse us.
@@ -136,7 +133,6 @@ def test_a_routine_proof_does_not_doubt_an_end(access):
     assert "exposed_for_seconds_at_most" not in event["details"]  # it is no drift
 
 
-@on_sqlite
 def test_an_end_that_was_read_is_kept_though_the_role_still_works_by_aws_clock(access):
     """Deputy's clock may be ahead, and a proof takes a moment."""
     passed = access.until - timedelta(minutes=11)
@@ -147,7 +143,6 @@ def test_an_end_that_was_read_is_kept_though_the_role_still_works_by_aws_clock(a
     assert access.verify()["status"] == "ended"
 
 
-@on_sqlite
 def test_an_end_long_ago_of_a_role_that_works_ends_nothing(access):
     """Another condition of the statement narrows it, such as one about addresses."""
     trust = access.trust(None)
@@ -160,7 +155,6 @@ def test_an_end_long_ago_of_a_role_that_works_ends_nothing(access):
     assert (proven["status"], proven["access_until"]) == ("verified", None)
 
 
-@on_sqlite
 def test_a_role_that_is_gone_before_its_end_is_broken(access):
     access.customer.remove_role(access.kit["role_name"])
     found = access.verify()
@@ -168,7 +162,6 @@ def test_a_role_that_is_gone_before_its_end_is_broken(access):
     assert "ended" not in found["why"]
 
 
-@on_sqlite
 def test_a_role_that_may_not_read_itself_tells_no_end_and_an_earlier_end_is_forgotten(
     world, customer
 ):

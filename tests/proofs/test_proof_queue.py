@@ -1,4 +1,4 @@
-"""What is due is claimed by one, proven once, and never lost: on both databases, with real
+"""What is due is claimed by one, proven once, and never lost: with real
 roles.
 """
 
@@ -111,9 +111,9 @@ class Scene:
         )
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module")
 def services(request, aws, vendor) -> Iterator[Services]:
-    with own_services(request.param, sts_budget=6000) as services:
+    with own_services(sts_budget=6000) as services:
         yield services
 
 
@@ -125,7 +125,6 @@ def scene(services, aws) -> Scene:
 
 
 # Not a question about claims
-on_sqlite = pytest.mark.parametrize("services", ["sqlite"], indirect=True)
 
 
 def test_what_is_due_is_claimed_once(scene):
@@ -244,7 +243,6 @@ def test_a_claim_is_done_once_however_often_it_is_carried(scene):
     assert scene.proofs(connection) == 1
 
 
-@on_sqlite
 def test_a_role_that_comes_late_is_found(scene):
     """A refusal of a role that was never proven counts at once: its administrator reads what to
     change.
@@ -264,7 +262,6 @@ def test_a_role_that_comes_late_is_found(scene):
     assert row.due_at - row.verified_at == timedelta(minutes=2)
 
 
-@on_sqlite
 def test_a_first_proof_is_repeated_twice_and_then_has_its_turns(scene):
     connection = scene.proven()
     for passed, then in ((2.5, 15), (15.5, None), (70, None)):
@@ -281,7 +278,6 @@ def test_a_first_proof_is_repeated_twice_and_then_has_its_turns(scene):
     assert scene.row(connection).proof.count == 4
 
 
-@on_sqlite
 def test_a_routine_proof_makes_three_calls_and_leaves_a_count(scene, faults):
     """No ID, a foreign one, our own: neither an event nor a row for a role that is as it was. A
     role that was made again gets a full proof. An unclear answer is asked for again.
@@ -310,7 +306,6 @@ def test_a_routine_proof_makes_three_calls_and_leaves_a_count(scene, faults):
     assert timedelta(seconds=50) < row.due_at - now() <= timedelta(minutes=1)
 
 
-@on_sqlite
 def test_the_background_worker_leaves_alone_what_a_request_is_proving(
     scene, impatient, monkeypatch
 ):
@@ -411,7 +406,6 @@ def taken_places(monkeypatch):
     return found
 
 
-@on_sqlite
 def test_every_call_of_a_background_proof_is_within_its_budget_and_a_person_waits_for_none(
     scene, taken_places
 ):

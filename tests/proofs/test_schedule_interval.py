@@ -1,4 +1,4 @@
-"""How often connections are proven, and what goes before routine proofs: on both databases."""
+"""How often connections are proven, and what goes before routine proofs."""
 
 import time
 from collections.abc import Iterator
@@ -22,13 +22,14 @@ from app.services import Services
 from app.store.models import Connection, Trigger
 from dev.stack import ROOT
 from tests.conftest import make_config
+from tests.support.databases import NOWHERE
 from tests.support.own_services import own_services
 from tests.support.rows import ADMIN, NO_ROLE, connection_rows, plan, tenant_row
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module")
 def services(request, aws, vendor) -> Iterator[Services]:
-    with own_services(request.param) as services:
+    with own_services() as services:
         yield services
 
 
@@ -58,7 +59,7 @@ def test_the_interval_grows_with_the_connections_and_they_are_counted_once_a_min
     services, late_connections, monkeypatch
 ):
     """Half of the budget can't carry them: three calls each and some more, one call a second."""
-    config = make_config("sqlite://", sts_budget=2, reprove_every=600)
+    config = make_config(NOWHERE, sts_budget=2, reprove_every=600)
     interval, counts = RoutineInterval(services.db, config), []
     inner = interval._count
     monkeypatch.setattr(interval, "_count", lambda: counts.append(1) or inner())
@@ -82,7 +83,7 @@ def test_the_interval_grows_with_the_connections_and_they_are_counted_once_a_min
 )
 def test_half_of_a_budget_of_100_carries_as_many_an_hour_as_the_guide_says(stranger, most, urgent):
     config = make_config(
-        "sqlite://", sts_budget=100, stranger_role_arn=stranger and RoleArn.parse(stranger)
+        NOWHERE, sts_budget=100, stranger_role_arn=stranger and RoleArn.parse(stranger)
     )
     carried = [
         ProofInterval.for_connections(3600, number, routine_proofs_a_second(config.proofs)).seconds
@@ -145,7 +146,7 @@ def test_a_suspended_connection_does_not_slow_down_the_others(services):
 
 def test_routine_calls_get_half_of_the_budget():
     """The other half is free for what is urgent, however many routine proofs wait."""
-    rates = Rates(make_config("sqlite://", sts_budget=10), None)
+    rates = Rates(make_config(NOWHERE, sts_budget=10), None)
     with ExitStack() as under_way:
         for _ in range(5):
             under_way.enter_context(rates.routine_call())

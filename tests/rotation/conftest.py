@@ -1,4 +1,4 @@
-"""A deployment on each database, a clock that tests move, and a customer whose External ID is
+"""A deployment, a clock that tests move, and a customer whose External ID is
 replaced.
 """
 
@@ -34,10 +34,10 @@ from tests.support.housekeeping import tidy
 Json = dict[str, Any]
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def deployed(request, aws, vendor) -> Iterator[Flask]:
+@pytest.fixture(scope="module")
+def deployed(aws, vendor) -> Iterator[Flask]:
     """With a database of its own: whatever is due in it is of these tests."""
-    with new_database(request.param) as url:
+    with new_database() as url:
         with without_sockets(aws):
             app = create_app(make_config(url))
         yield app

@@ -14,8 +14,6 @@ from tests.support.rows import plan
 from tests.web.conftest import text_of, visit
 from tests.web.test_review import page_shows_all_of_the_json
 
-on_sqlite = pytest.mark.parametrize("deployed", ["sqlite"], indirect=True)
-
 
 def test_an_imported_connection_issues_and_switches_once_its_role_accepts_ours(tenant, imported):
     connection, old = imported()
@@ -53,7 +51,6 @@ def test_an_imported_connection_issues_and_switches_once_its_role_accepts_ours(t
     assert "was retired" in json.dumps(tenant.verify(connection)["verification"])
 
 
-@on_sqlite
 def test_a_role_that_was_given_the_current_one_before_a_rotation_goes_on(tenant, imported):
     connection, _ = imported()
     tenant.start()
@@ -62,7 +59,6 @@ def test_a_role_that_was_given_the_current_one_before_a_rotation_goes_on(tenant,
     assert (tenant.id_of(connection), bool(tenant.issue(connection))) == (tenant.first_id, True)
 
 
-@on_sqlite
 def test_in_an_emergency_an_imported_connection_is_not_paired_with_the_withdrawn_one(
     tenant, imported
 ):
@@ -72,7 +68,6 @@ def test_in_an_emergency_an_imported_connection_is_not_paired_with_the_withdrawn
     assert tenant.id_of(connection) == old
 
 
-@on_sqlite
 def test_the_kit_and_the_list_show_the_move(tenant, imported):
     ours = tenant.connection()
     connection, old = imported()
@@ -91,7 +86,6 @@ def test_the_kit_and_the_list_show_the_move(tenant, imported):
     tenant.world.admin.refused("GET", path + "other", expect=422, code="validation_failed")
 
 
-@on_sqlite
 def test_the_page_shows_the_move_as_an_update(tenant, imported):
     connection, old = imported()
     links = f"/v1/tenants/{tenant.made['id']}/onboarding-links"
@@ -141,7 +135,6 @@ def page_of_older_role(tenant, deployed, tmp_path, trust):
     return page, role_arn
 
 
-@on_sqlite
 def test_no_page_tells_a_customer_to_replace_what_an_older_system_needs(tenant, deployed, tmp_path):
     page, role_arn = page_of_older_role(tenant, deployed, tmp_path, accepting(tenant.trust, "old"))
     advice = page().select_one(".advice")
@@ -152,7 +145,6 @@ def test_no_page_tells_a_customer_to_replace_what_an_older_system_needs(tenant, 
     assert role_arn in page("/review").select_one("#other-roles").text
 
 
-@on_sqlite
 @pytest.mark.parametrize("reads_itself", [True, False])
 def test_the_reviewers_sheet_shows_an_imported_role_as_it_is(
     tenant, imported, deployed, reads_itself
@@ -193,7 +185,6 @@ def test_the_reviewers_sheet_shows_an_imported_role_as_it_is(
     assert not visitor.raw("/review.json").json["scope"].endswith("connected yet.")
 
 
-@on_sqlite
 def test_an_older_role_that_is_insecure_is_changed_and_gets_no_statement_beside(
     tenant, deployed, tmp_path
 ):
@@ -206,7 +197,6 @@ def test_an_older_role_that_is_insecure_is_changed_and_gets_no_statement_beside(
     assert last.startswith(" A correct statement beside it makes the role no more secure.")
 
 
-@on_sqlite
 def test_an_imported_id_retires_with_its_last_pair(tenant, imported):
     connection, old = imported()
     tenant.world.admin("DELETE", _path(connection), expect=204)
@@ -215,7 +205,6 @@ def test_an_imported_id_retires_with_its_last_pair(tenant, imported):
     assert tenant.issued_ids()[old] == "retired"
 
 
-@on_sqlite
 def test_many_imported_ids_retire_some_at_a_time(tenant, imported, monkeypatch):
     monkeypatch.setattr("app.rotation.rotations._RETIRED_AT_ONCE", 1)
     made = [imported(), imported()]
@@ -227,7 +216,6 @@ def test_many_imported_ids_retire_some_at_a_time(tenant, imported, monkeypatch):
         assert [states[external_id] for _, external_id in made].count("imported") == left
 
 
-@pytest.mark.parametrize("deployed", ["postgresql"], indirect=True)
 def test_imported_ids_without_a_pair_are_found_without_comparing_each_with_each(tenant, imported):
     """Also with statistics from before thousands were imported."""
     imported()
@@ -248,7 +236,6 @@ def test_a_rotation_does_not_wait_for_imported_connections(tenant, imported):
     assert tenant.id_of(connection) == following
 
 
-@on_sqlite
 def test_what_a_role_accepted_of_an_abandoned_rotation_is_forgotten(tenant, imported):
     """The page would go on saying that the role accepts the new one."""
     connection, old = imported()
@@ -264,7 +251,6 @@ def test_what_a_role_accepted_of_an_abandoned_rotation_is_forgotten(tenant, impo
     assert not accepted([tenant.row(connection)]), "it is another one now"
 
 
-@on_sqlite
 def test_an_emergency_stops_issuing_with_an_imported_id(tenant, imported):
     connection, _ = imported()
     tenant.start(emergency=True)
@@ -275,7 +261,6 @@ def test_an_emergency_stops_issuing_with_an_imported_id(tenant, imported):
     assert tenant.get(connection)["issues"] is True
 
 
-@on_sqlite
 def test_a_role_that_compares_a_part_of_an_imported_id_is_insecure(tenant, imported):
     """Also if it may not read itself, as most roles of older systems."""
     connection, old = imported("acme-prod-12345")
@@ -289,7 +274,6 @@ def test_a_role_that_compares_a_part_of_an_imported_id_is_insecure(tenant, impor
         assert tenant.verify(connection)["status"] == "insecure", pattern
 
 
-@on_sqlite
 def test_an_import_during_an_emergency_is_refused(deployed, tenant, imported, tmp_path):
     """Its External ID would be issued with, though the emergency withdrew the others."""
     connection, withdrawn = imported()
@@ -310,7 +294,6 @@ def test_an_import_during_an_emergency_is_refused(deployed, tenant, imported, tm
     assert report["outcome"] == "new-id", "nothing would ever be issued with it"
 
 
-@on_sqlite
 def test_nobody_learns_whether_an_imported_id_is_another_tenants(new_tenant, tenant, imported):
     """They may be guessable. A role of a thief's that lists one gets the same answer as for any
     other text.

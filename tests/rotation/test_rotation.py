@@ -1,6 +1,5 @@
-"""A tenant's External ID is replaced without an outage: proofs decide each step. What locks and
-triggers decide is tried on both databases; more cases are in test_rotation_cases.py and
-test_rotation_retires.py.
+"""A tenant's External ID is replaced without an outage: proofs decide each step. More
+cases are in test_rotation_cases.py and test_rotation_retires.py.
 """
 
 import uuid
@@ -29,10 +28,8 @@ from tests.support.waiting import until, waiting_for_locks
 
 RETIRED_WARNING = "Not every role was seen to refuse it."
 # No question about locks or triggers
-on_sqlite = pytest.mark.parametrize("deployed", ["sqlite"], indirect=True)
 
 
-@on_sqlite
 def test_a_rotation_makes_the_next_external_id_and_says_how_far_it_is(tenant):
     connection = tenant.connection()
     made = tenant.start()
@@ -130,7 +127,6 @@ def test_a_full_rotation_takes_proofs_alone_and_interrupts_nothing(tenant):
     assert not [sent for sent in strangers if sent in known], "a stranger's ID was issued to nobody"
 
 
-@on_sqlite
 def test_the_two_minutes_run_from_the_first_acceptance_though_more_proofs_come_in_between(
     tenant, monkeypatch
 ):
@@ -156,7 +152,6 @@ def test_the_two_minutes_run_from_the_first_acceptance_though_more_proofs_come_i
     assert tenant.state() == ("ready", 1, 0)
 
 
-@on_sqlite
 @pytest.mark.parametrize("meanwhile", ["broken", "suspended"])
 def test_what_a_role_accepted_before_its_connection_was_stopped_does_not_shorten_the_two_minutes(
     tenant, meanwhile
@@ -182,7 +177,6 @@ def test_what_a_role_accepted_before_its_connection_was_stopped_does_not_shorten
     assert tenant.state() == ("ready", 1, 0)
 
 
-@on_sqlite
 def test_a_rotation_can_be_abandoned_as_long_as_nothing_has_switched(tenant):
     connection = tenant.connection()
     following = tenant.start()["next_external_id"]
@@ -240,7 +234,6 @@ def test_an_emergency_stops_issuing_at_once_in_every_process(tenant, other_proce
     assert tenant.actions().count("rotation.made_emergency") == (not at_first)
 
 
-@on_sqlite
 def test_a_new_one_retires_the_one_that_is_retiring_and_says_what_was_not_seen(tenant):
     connection = tenant.connection()
     oldest = tenant.start()["external_id"]
@@ -307,7 +300,6 @@ def test_a_retired_external_id_stops_issuing_at_once_and_is_never_proven_again(
         api("POST", credentials)
 
 
-@on_sqlite
 def test_a_role_that_accepts_the_current_id_too_is_paired_with_it_as_soon_as_its_own_is_retired(
     tenant, left_behind
 ):
@@ -325,7 +317,6 @@ def test_a_role_that_accepts_the_current_id_too_is_paired_with_it_as_soon_as_its
     assert (sent.count(tenant.external_id), left_behind["external_id"] in sent) == (2, False)
 
 
-@on_sqlite
 def test_an_approval_verifies_nothing_that_was_proven_with_a_retired_id(tenant):
     """A rotation does not wait for a connection that awaits approval. The next one retires its
     External ID.
@@ -364,7 +355,6 @@ def test_a_trial_and_a_rotation_name_the_same_tenants_external_ids(tenant, new_t
             db.add(wrong)
 
 
-@on_sqlite
 def test_a_proof_of_a_rotation_that_was_abandoned_meanwhile_pairs_with_nothing(tenant, monkeypatch):
     connection = tenant.connection()
     tenant.start()
@@ -385,9 +375,6 @@ def test_a_proof_of_a_rotation_that_was_abandoned_meanwhile_pairs_with_nothing(t
     assert tenant.state()[0] == "abandoned"
 
 
-@pytest.mark.parametrize(
-    "deployed", ["postgresql"], indirect=True
-)  # SQLite has one writer at a time
 def test_a_proof_that_was_planned_before_a_rotation_began_waits_for_it_and_tries_the_next_id_too(
     tenant,
 ):
@@ -407,9 +394,6 @@ def test_a_proof_that_was_planned_before_a_rotation_began_waits_for_it_and_tries
     assert following in tenant.sent(connection)
 
 
-@pytest.mark.parametrize(
-    "deployed", ["postgresql"], indirect=True
-)  # SQLite has one writer at a time
 def test_housekeeping_and_a_proof_do_not_decide_at_the_same_time(tenant):
     """Each looks at all of the tenant's connections, and what one saw would be old when the
     other has decided.

@@ -22,8 +22,6 @@ from tests.support.cast import Customer, path_of, without_external_id
 from tests.support.versions import page_of
 
 EMERGENCY = {"reason": "abused", "emergency": True}
-# test_rotation.py is for both databases
-pytestmark = pytest.mark.parametrize("deployed", ["sqlite"], indirect=True)
 
 
 def test_a_tenant_has_one_rotation_at_a_time_which_can_only_be_read_once_it_has_ended(tenant):

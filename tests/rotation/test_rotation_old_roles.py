@@ -2,15 +2,10 @@
 and the connection says what the customer must update.
 """
 
-import pytest
-
 from app.aws.sts import INERT_POLICY, Sts, Unavailable
 from app.ids import new_external_id
 from tests.rotation.conftest import accepting
 from tests.support.cast import path_of
-
-# test_rotation.py is for both databases
-pytestmark = pytest.mark.parametrize("deployed", ["sqlite"], indirect=True)
 
 PLAIN = "The role can't be assumed with this tenant's External ID."
 

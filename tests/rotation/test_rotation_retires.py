@@ -3,7 +3,6 @@
 import uuid
 from datetime import timedelta
 
-import pytest
 import sqlalchemy
 
 from app.aws.sts import Sts, Unavailable
@@ -13,9 +12,6 @@ from app.store.database import SYSTEM
 from app.store.models import Connection, ExternalIdCheck, ExternalIdRow
 from tests.rotation.conftest import accepting
 from tests.support.cast import path_of
-
-# test_rotation.py is for both databases
-pytestmark = pytest.mark.parametrize("deployed", ["sqlite"], indirect=True)
 
 
 def test_a_role_that_had_refused_twice_and_accepts_again_keeps_the_old_external_id(tenant):

@@ -2,9 +2,7 @@
 away.
 """
 
-import os
 import socket
-import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
@@ -46,51 +44,12 @@ def rename(db, row_id):
 
 
 def test_a_stop_finds_a_connection_beside_the_requests_that_work(database):
-    """Those of unbound keys: on SQLite each waits for the write lock with a connection."""
+    """Those of unbound keys, each of which has a connection."""
     with ExitStack() as others:
         for _ in range(VENDOR_REQUESTS.amount):
             others.enter_context(database.read()).connection()
         with database.read() as db:
             assert db.scalar(select(1)) == 1
-
-
-# --- SQLite's files ---
-
-
-@pytest.fixture
-def umask():
-    before = os.umask(0o022)
-    yield
-    os.umask(before)
-
-
-def modes(folder):
-    return {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
-
-
-@pytest.mark.usefixtures("umask")
-def test_the_files_of_sqlite_are_their_owners_alone(tmp_path):
-    os.umask(0)
-    database = Database(f"sqlite:///{tmp_path}/deputy.sqlite3")
-    with database.write(SYSTEM) as db:
-        db.execute(text("CREATE TABLE things (name TEXT)"))
-    files = [f"deputy.sqlite3{end}" for end in ("", "-shm", "-wal", ".lock", ".turnstile")]
-    assert modes(tmp_path) == dict.fromkeys(files, 0o600)
-    database.engine.dispose()
-
-
-@pytest.mark.usefixtures("umask")
-def test_a_file_of_sqlite_that_is_there_keeps_its_mode_and_its_rows(tmp_path):
-    path = tmp_path / "deputy.sqlite3"
-    path.touch(mode=0o640)
-    for attempt in (1, 2):
-        database = Database(f"sqlite:///{path}")
-        with database.write(SYSTEM) as db:
-            db.execute(text("CREATE TABLE IF NOT EXISTS things (attempt INTEGER)"))
-            db.execute(text("INSERT INTO things VALUES (1)"))
-            assert db.scalar(text("SELECT count(*) FROM things")) == attempt
-        assert modes(tmp_path)[path.name] == 0o640
-        database.engine.dispose()
 
 
 # --- times ---
@@ -119,7 +78,7 @@ DEFAULTS = {
 
 def test_the_servers_defaults_change_neither_times_nor_isolation(tmp_path):
     """The server, the role or the database may set them."""
-    with empty_database("postgresql", tmp_path) as url:
+    with empty_database() as url:
         name = sqlalchemy.make_url(url).database
         ByHand(url)(*[f"ALTER DATABASE {name} SET {key} TO '{DEFAULTS[key]}'" for key in DEFAULTS])
         table = Table("times", MetaData(), Column("at", UtcDateTime))
@@ -141,8 +100,7 @@ def test_a_write_is_stored_at_its_end_and_not_before(database):
     with database.write(SYSTEM) as db:
         db.add(tenant)
         db.flush()
-        if database.engine.dialect.name == "postgresql":
-            assert name_of(database, tenant.id) is None
+        assert name_of(database, tenant.id) is None
     assert name_of(database, tenant.id) == "written"
     assert tenant.name == "written", "it stays readable after the transaction"
 
@@ -166,29 +124,27 @@ def test_a_violated_constraint_passes_as_it_is(database, row_id):
 
 
 def test_a_bug_in_a_statement_is_not_called_unavailable():
-    """A 503 would be tried again and again; a bug is a 500 with a full log. SQLite's driver
-    doesn't tell them apart.
-    """
+    """A 503 would be tried again and again; a bug is a 500 with a full log."""
     database = Database(postgresql())
     with pytest.raises(ProgrammingError), database.read() as db:
         db.execute(text("SELECT no_such_column FROM pg_database"))
     database.engine.dispose()
 
 
-def test_locks_are_taken_in_the_order_of_their_numbers(own_postgresql):
+def test_locks_are_taken_in_the_order_of_their_numbers(own_database):
     """In another order two revocations could end in a deadlock."""
     low, high = uuid.UUID(int=2), uuid.UUID(int=9)
 
     def hold_both():
-        with own_postgresql.write(SYSTEM) as db:
+        with own_database.write(SYSTEM) as db:
             Lock.PRINCIPAL.hold(db, high, low)
         return True
 
     with ThreadPoolExecutor(1) as pool:
-        with own_postgresql.write(SYSTEM) as db:
+        with own_database.write(SYSTEM) as db:
             Lock.PRINCIPAL.hold(db, low)
             other = pool.submit(hold_both)
-            until(lambda: waiting_for_locks(own_postgresql))
+            until(lambda: waiting_for_locks(own_database))
             Lock.PRINCIPAL.hold(db, high)
         assert other.result(timeout=30), "neither was cancelled"
 
@@ -200,76 +156,21 @@ def test_a_stop_that_is_refused_is_not_tried_again():
     stop.assert_called_once()
 
 
-COUNTER = Table("counter", MetaData(), Column("value", sqlalchemy.Integer))
-
-
-@pytest.fixture
-def two_engines(tmp_path):
-    """Two engines on one file with a counter, as two processes have them."""
-    databases = [Database(f"sqlite:///{tmp_path / 'db.sqlite3'}") for _ in range(2)]
-    with databases[0].write(SYSTEM) as db:
-        COUNTER.create(db.connection())
-        db.execute(insert(COUNTER).values(value=0))
-    yield databases
-    for database in databases:
-        database.engine.dispose()
-
-
-def test_two_writers_on_sqlite_wait_for_each_other(two_engines):
-    """Both read first and write later. Without BEGIN IMMEDIATE one fails at once, with any
-    timeout.
-    """
-    has_read, done = threading.Event(), []
-
-    def add(database, while_open):
-        with database.write(SYSTEM) as db:
-            value = db.scalar(select(COUNTER.c.value))
-            while_open()
-            db.execute(update(COUNTER).values(value=value + 1))
-        done.append(value)
-
-    def second_writer():
-        has_read.wait()
-        add(two_engines[1], lambda: None)
-
-    thread = threading.Thread(target=second_writer)
-    thread.start()
-    add(two_engines[0], lambda: (has_read.set(), thread.join(0.2)))
-    thread.join()
-    assert done == [0, 1]
-
-
-def test_readers_on_sqlite_do_not_wait_for_a_writer(two_engines):
-    with two_engines[0].write(SYSTEM) as db:
-        db.execute(update(COUNTER).values(value=2))
-        with two_engines[1].read() as reader:
-            assert reader.scalar(select(COUNTER.c.value)) == 0
-
-
-def test_sqlite_keeps_what_it_promises(two_engines):
-    """An audit row survives a power cut before credentials leave, and foreign keys hold."""
-    promised = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 10_000}
-    with two_engines[0].read() as db:
-        for name, value in promised.items():
-            assert db.scalar(text(f"PRAGMA {name}")) == value, name
-
-
 # --- away ---
 
 
 @pytest.mark.parametrize("way", [Database.read, lambda database: database.write(SYSTEM)])
-def test_a_database_that_can_not_be_opened_or_does_not_listen_is_unavailable(way):
+def test_a_database_that_does_not_listen_is_unavailable(way):
     secret = "nonexistent"
     listening = f"postgresql+psycopg://u:{secret}@127.0.0.1:{free_port()}/d"
-    for url in (f"sqlite:////{secret}/deputy.sqlite3", listening):
-        with pytest.raises(StoreUnavailableError) as caught, way(Database(url)) as db:
-            db.execute(text("SELECT 1"))
-        assert caught.value.code == "unavailable"
-        assert not [part for part in (secret, "127.0.0.1") if part in caught.value.detail], url
+    with pytest.raises(StoreUnavailableError) as caught, way(Database(listening)) as db:
+        db.execute(text("SELECT 1"))
+    assert caught.value.code == "unavailable"
+    assert not [part for part in (secret, "127.0.0.1") if part in caught.value.detail]
 
 
 def test_a_lost_connection_is_unavailable_in_the_middle_and_not_even_noticed_while_idle(tmp_path):
-    with empty_database("postgresql", tmp_path) as url:
+    with empty_database() as url:
         database, server, pid = Database(url), ByHand(url), "SELECT pg_backend_pid()"
         with pytest.raises(StoreUnavailableError), database.write(SYSTEM) as db:  # noqa: PT012
             server(f"SELECT pg_terminate_backend({db.scalar(text(pid))})")
@@ -298,33 +199,33 @@ def test_a_page_is_one_statement_without_count_or_offset(database, row_id):
     assert numbers in ([3], [3, 0]), "one more than asked tells of a next page"
 
 
-def test_a_connection_to_a_standby_is_not_kept(own_postgresql):
+def test_a_connection_to_a_standby_is_not_kept(own_database):
     """After a failover it goes on answering, and refuses what writes."""
-    with own_postgresql.engine.connect() as connection:
+    with own_database.engine.connect() as connection:
         connection.execute(text("SET default_transaction_read_only = on"))
         connection.commit()
     for expected in (pytest.raises(StoreUnavailableError), nullcontext()):
-        with expected, own_postgresql.write(SYSTEM) as db:
+        with expected, own_database.write(SYSTEM) as db:
             db.add(Tenant(id=new_id(), name="Acme"))
 
 
-def test_a_server_that_vanishes_while_a_statement_runs_is_noticed(own_postgresql):
+def test_a_server_that_vanishes_while_a_statement_runs_is_noticed(own_database):
     """Its kernel has acknowledged the statement, so only keepalives ask whether it is there."""
     options = socket.SO_KEEPALIVE, socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL
     levels = socket.SOL_SOCKET, socket.IPPROTO_TCP, socket.IPPROTO_TCP
     with (
-        own_postgresql.engine.connect() as connection,
+        own_database.engine.connect() as connection,
         socket.fromfd(connection.connection.fileno(), socket.AF_INET, 0) as used,
     ):
         assert [*map(used.getsockopt, levels, options)] == [1, 5, 2]
 
 
-def test_a_missing_right_is_for_the_operator(own_postgresql):
-    with own_postgresql.write(SYSTEM) as db:
+def test_a_missing_right_is_for_the_operator(own_database):
+    with own_database.write(SYSTEM) as db:
         db.execute(text("CREATE ROLE nobody_yet_known"))
     try:
-        with pytest.raises(StoreUnavailableError), own_postgresql.write(SYSTEM) as db:
+        with pytest.raises(StoreUnavailableError), own_database.write(SYSTEM) as db:
             db.execute(text("SET LOCAL ROLE nobody_yet_known; TABLE tenants"))
     finally:
-        with own_postgresql.write(SYSTEM) as db:
+        with own_database.write(SYSTEM) as db:
             db.execute(text("DROP ROLE nobody_yet_known"))

@@ -1,6 +1,4 @@
-"""The migrations make the models' schema out of nothing, and take it away again, on both
-engines.
-"""
+"""The migrations make the models' schema out of nothing, and take it away again."""
 
 import re
 import socket
@@ -24,9 +22,9 @@ from dev import check_migrations
 from tests.support.databases import empty_database
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def bare_database(request, tmp_path):
-    with empty_database(request.param, tmp_path) as url:
+@pytest.fixture
+def bare_database():
+    with empty_database() as url:
         database = Database(url)
         yield database
         database.engine.dispose()
@@ -41,15 +39,12 @@ def tables(database):
 
 
 def triggers_and_functions(database):
-    queries = {
-        "sqlite": "SELECT name FROM sqlite_master WHERE type = 'trigger'",
-        "postgresql": (
-            "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal UNION"
-            " SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
-        ),
-    }
+    query = (
+        "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal UNION"
+        " SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
+    )
     with database.read() as db:
-        return list(db.scalars(text(queries[database.engine.dialect.name])))
+        return list(db.scalars(text(query)))
 
 
 def test_up_down_and_up_again(bare_database):
@@ -71,7 +66,6 @@ def test_up_down_and_up_again(bare_database):
         assert revision(bare_database) is None
 
 
-@pytest.mark.parametrize("own_database", ["sqlite"], indirect=True)
 def test_a_difference_would_be_found(own_database):
     config = alembic_config(own_database)
     with own_database.write(SYSTEM) as db:
@@ -81,9 +75,7 @@ def test_a_difference_would_be_found(own_database):
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(bare_database):
-    """Half a schema would be neither release's. SQLite's DDL is transactional only if it is told
-    to be.
-    """
+    """Half a schema would be neither release's."""
     with bare_database.write(SYSTEM) as db:
         # In the way of the third table or so
         db.execute(text("CREATE TABLE connections (mine INTEGER)"))
@@ -94,9 +86,7 @@ def test_a_migration_that_fails_leaves_nothing_behind(bare_database):
 
 
 def test_the_way_that_contributing_shows_builds_an_index_concurrently(own_database):
-    """The lines themselves, from between the marks, on both databases; the second time after a
-    failed attempt.
-    """
+    """The lines themselves, from between the marks, the second time after a failed attempt."""
     shown = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
     lines = re.search(r"```python\n(with op\.get_context\(\).*?)```", shown, re.DOTALL)[1]
     for _ in range(2):
@@ -106,15 +96,11 @@ def test_the_way_that_contributing_shows_builds_an_index_concurrently(own_databa
                 exec(lines, {"op": Operations(context), "sa": sqlalchemy})  # noqa: S102  ours
     found = {index["name"] for index in inspect(own_database.engine).get_indexes("audit_events")}
     assert "ix_audit_events_outcome" in found
-    if own_database.engine.dialect.name == "postgresql":
-        query = (
-            "SELECT indisvalid FROM pg_index WHERE indexrelid = 'ix_audit_events_outcome'::regclass"
-        )
-        with own_database.read() as db:
-            assert db.scalar(text(query)), "it is the index of every partition"
+    query = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'ix_audit_events_outcome'::regclass"
+    with own_database.read() as db:
+        assert db.scalar(text(query)), "it is the index of every partition"
 
 
-@pytest.mark.parametrize("bare_database", ["postgresql"], indirect=True)
 def test_no_lost_keepalive_ends_a_statement_of_a_migration(bare_database):
     """Some take minutes, and the service's connections end at the first that is not answered."""
     timeouts = set()

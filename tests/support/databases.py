@@ -1,19 +1,17 @@
-"""Databases of one's own. A run migrates one template for each engine; what is migrated is a copy
-of it.
+"""Databases of one's own. A run migrates one template; what is migrated is a copy of it.
 
 The run's PostgreSQL is started by the first process that needs it, so that tests which need none
-don't wait for one. The processes of a run find it, and the templates, in the run's folder.
+don't wait for one. The processes of a run find it in the run's folder.
 """
 
 import fcntl
 import os
 import pickle
 import shutil
-import sqlite3
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -26,10 +24,10 @@ from app.store.migrations import alembic_config
 from dev.postgres import Postgres
 
 _RUN = "DEPUTY_TESTS_RUN"  # the run's folder, in the environment that its processes inherit
-# SQLite waits for the disk at each commit, and each PostgreSQL database is 600 files: both prove
-# nothing to a test.
+# Each database is 600 files, and writing them to a disk proves nothing to a test.
 _MEMORY = Path("/dev/shm")  # noqa: S108
 _ROOM = 1 << 30
+NOWHERE = "postgresql+psycopg://nobody@127.0.0.1:1/deputy"  # nothing listens there
 
 
 def begin_run() -> bool:
@@ -62,39 +60,11 @@ def postgresql(database: str | None = None) -> str:
 
 
 @contextmanager
-def empty_database(engine: str, folder: Path, options: str = "") -> Iterator[str]:
-    """A database without tables, gone at the end: a SQLite file, or one made on the PostgreSQL
-    server, with these options of CREATE DATABASE. Yields its URL.
+def empty_database(options: str = "") -> Iterator[str]:
+    """A database without tables, made with these options of CREATE DATABASE; gone at the end.
+
+    Yields its URL.
     """
-    if engine == "sqlite":
-        yield f"sqlite:///{folder / uuid.uuid4().hex}.sqlite3"
-    else:
-        with _on_the_server(options) as url:
-            yield url
-
-
-@contextmanager
-def new_database(engine: str) -> Iterator[str]:
-    """A new deployment's database, migrated; gone at the end. Yields its URL."""
-    if engine == "sqlite":
-        with tempfile.TemporaryDirectory(dir=_run()) as folder:
-            copy = shutil.copy(_once("template.sqlite3", _migrate_file), folder)
-            yield _of_its_own(f"sqlite:///{copy}")
-    else:
-        _once("template", _migrate_template)
-        with _on_the_server(f"TEMPLATE {_template()}") as url:
-            yield _of_its_own(url)
-
-
-def migrate(url: str) -> None:
-    """What `flask migrate` does."""
-    database = Database(url)
-    command.upgrade(alembic_config(database), "head")
-    database.engine.dispose()
-
-
-@contextmanager
-def _on_the_server(options: str = "") -> Iterator[str]:
     name = f"deputy_test_{uuid.uuid4().hex}"
     _admin(f"CREATE DATABASE {name} {options}")
     try:
@@ -103,16 +73,21 @@ def _on_the_server(options: str = "") -> Iterator[str]:
         _admin(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-def _of_its_own(url: str) -> str:
-    """A copy of a database is the same deployment, until it gets another id."""
-    if url.startswith("sqlite"):
-        with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
-            connection.execute(
-                "UPDATE configuration SET deployment_id = lower(hex(randomblob(16)))"
-            )
-    else:
+@contextmanager
+def new_database() -> Iterator[str]:
+    """A new deployment's database, migrated; gone at the end. Yields its URL."""
+    _once("template", _migrate_template)
+    with empty_database(f"TEMPLATE {_template()}") as url:
+        # A copy of a database is the same deployment, until it gets another id
         _execute(url, "UPDATE configuration SET deployment_id = gen_random_uuid()")
-    return url
+        yield url
+
+
+def migrate(url: str) -> None:
+    """What `flask migrate` does."""
+    database = Database(url)
+    command.upgrade(alembic_config(database), "head")
+    database.engine.dispose()
 
 
 def _run() -> Path:
@@ -141,11 +116,6 @@ def _server() -> str:
 def _start(path: Path) -> None:
     in_memory = _run().parent == _MEMORY
     path.write_bytes(pickle.dumps(Postgres(_MEMORY if in_memory else None).__enter__()))
-
-
-def _migrate_file(path: Path) -> None:
-    migrate(f"sqlite:///{path}.new")
-    Path(f"{path}.new").rename(path)
 
 
 def _migrate_template(path: Path) -> None:

@@ -37,17 +37,10 @@ def by_hand(database_url) -> ByHand:
     return ByHand(database_url)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def own_database(request) -> Iterator[Database]:
-    """The test's own, on both databases: it holds only what the test wrote."""
-    with new_database(request.param) as url, _opened(url) as made:
-        yield made
-
-
 @pytest.fixture
-def own_postgresql() -> Iterator[Database]:
-    """The test's own, on PostgreSQL alone."""
-    with new_database("postgresql") as url, _opened(url) as made:
+def own_database() -> Iterator[Database]:
+    """The test's own: it holds only what the test wrote."""
+    with new_database() as url, _opened(url) as made:
         yield made
 
 

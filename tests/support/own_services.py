@@ -8,8 +8,8 @@ from tests.support.databases import new_database
 
 
 @contextmanager
-def own_services(engine="sqlite", **settings):
-    with new_database(engine) as url:
+def own_services(**settings):
+    with new_database() as url:
         services = Services(make_config(url, **settings))
         try:
             yield services

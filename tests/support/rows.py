@@ -173,7 +173,7 @@ def registration_token(database, secret_keys, tenant_id, generation=1):
 
 
 class ByHand:
-    """A SQL prompt on the database: no ORM, no pool and no pragma of ours."""
+    """A SQL prompt on the database: no ORM and no pool of ours."""
 
     def __init__(self, url):
         self.engine = sqlalchemy.create_engine(url, poolclass=NullPool)
@@ -235,7 +235,6 @@ def plan(database, ask, *, of=""):
     for statement, parameters in executed:
         if statement.startswith(f"SELECT {of}"):
             query = statement, parameters
-    explain = "EXPLAIN QUERY PLAN " if database.engine.dialect.name == "sqlite" else "EXPLAIN "
     with database.engine.connect() as connection:
-        rows = connection.exec_driver_sql(explain + query[0], query[1])
+        rows = connection.exec_driver_sql("EXPLAIN " + query[0], query[1])
         return "\n".join(str(tuple(row)) for row in rows)

@@ -2,11 +2,8 @@
 approve.
 """
 
-from tests.attacks.evidence import on_sqlite
 from tests.support.cast import Customer, path_of
 from tests.web.conftest import visit
-
-pytestmark = on_sqlite  # nothing here depends on the database
 
 WRITES = "bucket-sync"
 

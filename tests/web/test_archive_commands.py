@@ -12,7 +12,6 @@ from subprocess import CompletedProcess
 import pytest
 from flask import Flask, request
 
-from tests.attacks.evidence import on_sqlite
 from tests.client.people import served
 from tests.support.shells import run_as
 
@@ -67,7 +66,6 @@ def asks_for(rule, role_arn, broker):
     ]
 
 
-@on_sqlite
 def test_the_pages_archive_what_this_role_lets_in_this_principal_and_nothing_else(
     visitor, customer, analyzer, shell
 ):

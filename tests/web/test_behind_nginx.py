@@ -20,13 +20,12 @@ from flask import Flask
 from app.factory import create_app
 from app.web.onboarding import routes
 from dev.stack import free_port
-from tests.attacks.evidence import on_sqlite
 from tests.client.people import served
 from tests.conftest import NGINX, NO_NGINX, make_config
 from tests.support.cast import Api
 from tests.support.plain_requests import install
 
-pytestmark = [on_sqlite, pytest.mark.skipif(NGINX is None, reason=NO_NGINX)]
+pytestmark = pytest.mark.skipif(NGINX is None, reason=NO_NGINX)
 
 PREFIX = "/tools/deputy"
 _CONFIG = """

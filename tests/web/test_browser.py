@@ -8,13 +8,12 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from app.store.models import ConnectionStatus
-from tests.attacks.evidence import on_sqlite
 from tests.conftest import in_a_browser
 from tests.support.cast import Customer, without_external_id
 from tests.support.waiting import until
 from tests.web.conftest import many
 
-pytestmark = [in_a_browser, on_sqlite]  # a browser sees no difference between databases
+pytestmark = in_a_browser
 
 # Text with less than 4.5:1 (WCAG AA) on what is behind it, and its ratio.
 FAINT = """() => {

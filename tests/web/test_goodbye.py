@@ -12,12 +12,9 @@ from sqlalchemy import update
 from app.clock import now
 from app.store.database import SYSTEM
 from app.store.models import OnboardingLink
-from tests.attacks.evidence import on_sqlite
 from tests.support.cast import Customer
 from tests.web.conftest import visit
 from tests.web.test_page_texts import offboarded
-
-pytestmark = on_sqlite  # nothing here depends on the database
 
 
 def test_the_goodbye_ends_after_30_days_and_a_link_that_was_no_good_before_says_nothing(visitor):

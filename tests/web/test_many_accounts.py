@@ -10,7 +10,6 @@ from app.connections.urgency import ListPosition, Urgency
 from app.ids import new_id
 from app.store.database import SYSTEM
 from app.store.models import Connection, ConnectionStatus
-from tests.attacks.evidence import on_sqlite
 from tests.support.cast import Customer
 from tests.support.rows import statements
 from tests.web.conftest import many, text_of, visit
@@ -135,7 +134,6 @@ def test_what_refreshes_by_itself_and_a_check_stay_where_the_visitor_is(visitor)
     )
 
 
-@on_sqlite
 def test_what_is_no_place_in_the_list_is_its_beginning_and_a_single_account_has_no_places(visitor):
     for count, page_texts, status_texts in (
         (1, ("paused",), ("paused",)),

@@ -5,11 +5,8 @@ and recorded alike.
 import json
 import re
 
-from tests.attacks.evidence import on_sqlite
 from tests.support.cast import Customer
 from tests.web.conftest import visit
-
-pytestmark = on_sqlite  # nothing here depends on the database
 
 BY_ANOTHER_NAME = {
     "Effect": "Allow",

@@ -16,12 +16,9 @@ from bs4 import BeautifulSoup
 
 from app.clock import now
 from app.store.models.connection_status import ConnectionStatus, StackState
-from tests.attacks.evidence import on_sqlite
 from tests.support.cast import Api, Customer, World, path_of, without_external_id
 from tests.support.sets import GOOD, VENDOR
 from tests.web.conftest import Visitor, visit
-
-pytestmark = on_sqlite  # the words come from the same rows on both databases
 
 STORED = Path(__file__).parent / "page_texts"
 BLOCKS = (

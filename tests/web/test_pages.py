@@ -14,13 +14,9 @@ from app.http.response_headers import ONBOARDING_PAGE
 from app.store.database import SYSTEM
 from app.store.models import OnboardingLink
 from app.store.models.base import Base
-from tests.attacks.evidence import on_sqlite
 from tests.onboarding.conftest import set_of
 from tests.support.shells import run_as
 from tests.web.conftest import text_of, visit
-
-# test_many_accounts.py, test_searches.py and others look at the page on both databases
-pytestmark = on_sqlite
 
 STYLE_SHEET = "/onboard/static/onboard.css"
 

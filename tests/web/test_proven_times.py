@@ -9,11 +9,9 @@ from app.clock import now
 from app.identity import WORKER, SystemPrincipal
 from app.store.models import Trigger
 from app.web.onboarding.statuses import _ago, headline, progress_of
-from tests.attacks.evidence import on_sqlite
 from tests.support.cast import OPERATOR, path_of
 
 
-@on_sqlite
 def test_the_page_counts_the_proofs_that_were_made(visitor):
     made = visitor.world.proven(visitor.tenant)
     services, tenant_id = visitor.services, UUID(made["tenant_id"])
@@ -47,7 +45,6 @@ def test_the_time_that_has_passed_in_words(passed, words):
     assert _ago(now() - timedelta(seconds=passed, milliseconds=500)) == words
 
 
-@on_sqlite
 def test_a_role_whose_external_id_was_withdrawn_is_not_called_connected(visitor):
     """Also after a rotation has ended, when its headline no longer says so."""
     made = visitor.world.proven(visitor.tenant)

@@ -9,14 +9,11 @@ from playwright.sync_api import BrowserContext
 
 from app.ids import RoleArn
 from app.proofs.schedule import ProofInterval
-from tests.attacks.evidence import on_sqlite
 from tests.client.people import served
 from tests.conftest import in_a_browser
 from tests.support.sets import GOOD, VENDOR
 from tests.web.conftest import many, text_of, visit
 from tests.web.test_page_texts import assert_stored
-
-pytestmark = on_sqlite  # nothing here depends on the database
 
 SITES = {
     "vendor_url": "https://app.example.com",

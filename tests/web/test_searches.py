@@ -10,10 +10,7 @@ import pytest
 from app.clock import now
 from app.proofs.proof_queue import Claim
 from app.store.models.connection_status import ConnectionStatus, StackState
-from tests.attacks.evidence import on_sqlite
 from tests.web.conftest import visit
-
-pytestmark = on_sqlite  # nothing here depends on the database
 
 FOREIGN = {"Sec-Fetch-Site": "cross-site"}
 

@@ -5,11 +5,8 @@ that is there.
 import pytest
 
 from app.store.models.connection_status import StackState
-from tests.attacks.evidence import on_sqlite
 from tests.support.cast import without_external_id
 from tests.web.conftest import text_of
-
-pytestmark = on_sqlite  # nothing here depends on the database
 
 
 def stack_of(connection, name):

@@ -13,14 +13,11 @@ from moto.cloudformation.models import cloudformation_backends
 
 from app.onboarding.registrations import REFUSAL
 from sandbox.organization import organization
-from tests.attacks.evidence import on_sqlite
 from tests.onboarding.conftest import opened
 from tests.support.cast import path_of, root_client
 from tests.support.rows import ANYBODY
 from tests.support.versions import READS, Vendor, registered
 from tests.web.conftest import text_of, visit
-
-pytestmark = on_sqlite  # nothing here depends on the database
 
 EVERYTHING = {"Effect": "Allow", "Action": "*", "Resource": "*"}
 

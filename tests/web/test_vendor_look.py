@@ -9,15 +9,12 @@ from playwright.sync_api import Page
 from app.settings.return_urls import return_urls
 from app.settings.vendor_look import Logo
 from app.store.models import ConnectionStatus
-from tests.attacks.evidence import on_sqlite
 from tests.client.people import served
 from tests.conftest import in_a_browser
 from tests.support.png import png
 from tests.web.conftest import many, visit
 from tests.web.test_browser import BEYOND, FAINT
 from tests.web.test_page_texts import offboarded
-
-pytestmark = on_sqlite  # nothing here depends on the database
 
 WIDE = Logo(png(640, 80, pixel=lambda x, _: (11, 61, 145 + x // 8)), 640, 80)
 SQUARE = Logo(png(120, 120, pixel=lambda x, y: (232, 89, 12) if x > y else (60, 20, 0)), 120, 120)

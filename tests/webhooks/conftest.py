@@ -88,9 +88,9 @@ def receiver() -> Iterator[Receiver]:
     made.close()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture
 def services(request) -> Iterator[Services]:
-    with own_services(request.param, webhook_allowed_networks=LOCAL) as made:
+    with own_services(webhook_allowed_networks=LOCAL) as made:
         yield made
 
 

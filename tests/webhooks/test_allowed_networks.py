@@ -7,8 +7,6 @@ from tests.support.cast import OPERATOR
 from tests.webhooks.conftest import deliver, endpoint_of, key_principal
 from tests.webhooks.test_delivery import tenants
 
-pytestmark = pytest.mark.parametrize("services", ["sqlite"], indirect=True)
-
 
 def test_a_tenants_key_neither_makes_nor_moves_an_endpoint_there(services, receiver):
     [tenant] = tenants(services, "Acme")

@@ -585,7 +585,6 @@ def test_two_workers_do_not_wait_for_each_other(services, receiver):
     assert errors == []
 
 
-@pytest.mark.parametrize("services", ["postgresql"], indirect=True)
 def test_a_revocation_locks_endpoints_in_the_order_of_their_ids(services):
     """Background workers do so too. In another order they would wait for each other."""
     [tenant] = tenants(services, "Acme")
@@ -611,7 +610,6 @@ def test_a_revocation_locks_endpoints_in_the_order_of_their_ids(services):
         services.api_keys.authenticate(text)
 
 
-@pytest.mark.parametrize("services", ["postgresql"], indirect=True)
 def test_a_revocation_waits_for_an_endpoint_that_is_being_enabled(services):
     key, text = services.api_keys.create_key(
         OPERATOR, name="x", scopes=frozenset({Scope.WEBHOOKS_WRITE})
@@ -630,7 +628,6 @@ def test_a_revocation_waits_for_an_endpoint_that_is_being_enabled(services):
     assert services.endpoints.get(OPERATOR, endpoint.id).status == "disabled"
 
 
-@pytest.mark.parametrize("services", ["sqlite"], indirect=True)
 def test_what_waits_for_an_endpoint_fails_when_its_key_is_revoked(services, receiver):
     key, text = services.api_keys.create_key(
         OPERATOR, name="x", scopes=frozenset({Scope.WEBHOOKS_WRITE})

@@ -19,12 +19,12 @@ from app.api.kit.schemas import EXTERNAL_ID, NEXT_EXTERNAL_ID
 from app.clock import now
 from app.factory import create_app
 from app.http.error_statuses import PROBLEMS
-from tests.attacks.evidence import on_sqlite
 from tests.conftest import make_config
+from tests.support.databases import NOWHERE
 from tests.support.rows import at_once
 
 # A connection-less configuration: the document depends on no database and no AWS.
-APP = create_app(make_config("sqlite:////nonexistent/never-opened.sqlite3"))
+APP = create_app(make_config(NOWHERE))
 DOCUMENT = APP.test_client().get("/openapi.json").get_json()
 
 PUBLIC = {
@@ -137,7 +137,7 @@ def test_the_document_is_made_once_also_for_first_requests_at_the_same_moment(mo
     """Its address is public: asking for it must not cost what making it costs."""
     made, as_dict = [], APISpec.to_dict
     monkeypatch.setattr(APISpec, "to_dict", lambda spec: made.append(1) or as_dict(spec))
-    app = create_app(make_config("sqlite:////nonexistent/never-opened.sqlite3"))
+    app = create_app(make_config(NOWHERE))
     for answer in at_once([lambda: app.test_client().get("/openapi.json")] * 8):
         assert answer.content_type == "application/json"
         assert answer.get_json() == DOCUMENT
@@ -418,7 +418,6 @@ def test_the_examples_of_problems_have_their_own_status():
             assert example["value"]["status"] == HTTPStatus[name]
 
 
-@on_sqlite
 @pytest.mark.usefixtures("impatient", "names")
 @pytest.mark.parametrize("operation", WITH_BODY, ids=str)
 def test_the_service_takes_the_example_of_a_request(operation, world):

@@ -97,8 +97,7 @@ def described(examples, *, every_boundary):
 
 @pytest.fixture(scope="module")
 def admin(aws, vendor) -> Iterator[Api]:
-    """On SQLite alone: what differs between the databases, the other tests look for."""
-    with new_database("sqlite") as url:
+    with new_database() as url:
         with without_sockets(aws):
             app = create_app(make_config(url, log_level="ERROR"))
         SERVICE.application = app
