@@ -84,14 +84,15 @@ class IdempotencyKeyReusedError(CallerFaultError):
 
 
 class AccountClosedError(ConflictError):
-    """The vendor suspended a connection in this AWS account.
+    """The vendor suspended or deleted a connection in this AWS account.
 
-    Such a suspension closes the account to everybody but the vendor.
+    That closes the account to everybody but the vendor.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, done: str, first: str) -> None:
+        """Say what the vendor did to the connection, and what it has to do first."""
         super().__init__(
-            "The vendor suspended a connection in this AWS account, and has to resume it first."
+            f"The vendor {done} a connection in this AWS account, and has to {first} first."
         )
 
 

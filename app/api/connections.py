@@ -307,9 +307,10 @@ def request_permission_set(body: JsonObject, tenant_id: UUID, connection_id: UUI
 def delete_connection(tenant_id: UUID, connection_id: UUID) -> None:
     """Delete a connection: issuing stops at once.
 
-    If a key that is bound to no tenant deleted the connection, only such keys can connect the role
-    again. If a bound key deleted it, bound keys can connect the role again too. A key that is bound
-    to no tenant can prevent that: it deletes the connection once more.
+    If a key that is bound to no tenant deleted the connection, only such a key can connect this
+    role again, and be the first to connect another one in its AWS account. If a bound key deleted
+    it, bound keys can connect the role again too. A key that is bound to no tenant can prevent
+    that: it deletes the connection once more.
     """
     services.connections.delete(principal(), tenant_id, connection_id)
 

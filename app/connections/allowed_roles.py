@@ -5,7 +5,8 @@ This is invariant 7 of docs/architecture.md.
 
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import exists, select
+from sqlalchemy.orm import aliased
 
 from app.config import Config
 from app.errors import AccountClosedError, RoleNotAllowedError, ValidationFailedError
@@ -61,4 +62,26 @@ def ensure_account_open(db: Session, tenant_id: UUID, account_id: str) -> None:
         Connection.suspended_by_bound.is_not(True),
     )
     if db.scalar(suspended.limit(1)) is not None:
-        raise AccountClosedError
+        raise AccountClosedError("suspended", "resume it")
+
+
+def ensure_not_removed(db: Session, tenant_id: UUID, account_id: str) -> None:
+    """Raise AccountClosedError if the vendor has deleted a connection in this account.
+
+    For the same reason, nobody else adds a role in it until the vendor has added one.
+    """
+    deleted, later = aliased(Connection), aliased(Connection)
+    added_since = exists().where(
+        later.tenant_id == tenant_id,
+        later.account_id == account_id,
+        later.created_at > deleted.deleted_at,
+    )
+    by_vendor = select(deleted.id).where(
+        deleted.tenant_id == tenant_id,
+        deleted.account_id == account_id,
+        deleted.status == ConnectionStatus.DELETED,
+        deleted.deleted_by_bound.is_not(True),
+        ~added_since,
+    )
+    if db.scalar(by_vendor.limit(1)) is not None:
+        raise AccountClosedError("deleted", "connect a role in it")

@@ -49,6 +49,7 @@ def add_pending(
     """
     if not approved:
         allowed_roles.ensure_account_open(db, tenant.id, role.account_id)
+        allowed_roles.ensure_not_removed(db, tenant.id, role.account_id)
     to_approve = must_be_approved(db, config, tenant, role.account_id, permission_set)
     live = select(func.count()).where(live_of(tenant.id))
     ensure_room(db, live, CONNECTIONS.with_setting(config))

@@ -223,6 +223,31 @@ def test_the_vendors_suspension_leaves_what_was_proven_before_and_other_tenants_
     connects(own, f"/v1/tenants/{other['id']}/connections", world.role(other, customer))
 
 
+@pytest.mark.parametrize("first", ["vendor", "mallory"])
+def test_no_other_role_of_the_account_goes_around_the_vendors_deletion(
+    world, connection, mallory, path, customer, *, first
+):
+    if first == "mallory":
+        mallory("DELETE", path_of(connection), expect=204)
+        before = connects(mallory, path, second_role(world, customer, connection))
+        mallory("DELETE", path_of(before), expect=204)
+    world.admin("DELETE", path_of(connection), expect=204)
+    kit = world.kit({"id": connection["tenant_id"]})
+    other = customer.role(f"{kit['role_name']}-third", kit["trust_policy"])
+    visitor = visit(world, {"id": connection["tenant_id"]}, permission_set="bucket-sync")
+    search = {"account_id": customer.account, "permission_set": "bucket-sync"}
+    for body in ({"role_arn": other}, search):
+        conflict(mallory, "POST", path, body)
+    for text in (other, customer.account):
+        answer = visitor.paste(text)
+        assert answer.status_code == 409
+        assert "The vendor deleted a connection in this AWS account" in answer.text
+    assert world.admin("GET", path)["items"] == []
+    connects(mallory, path, world.role({"id": connection["tenant_id"]}))
+    connects(world.admin, path, other)
+    connects(mallory, path, customer.role(f"{kit['role_name']}-fourth", kit["trust_policy"]))
+
+
 # --- rotations ---
 
 

@@ -278,7 +278,12 @@ class Deputy(Watched):
         body = {"role_arn": role.arn} | (
             {"permission_set": permission_set} if permission_set else {}
         )
-        kept_out = self.model.is_buried(tenant, role) or self.model.is_closed(tenant, role.account)
+        model, account = self.model, role.account
+        kept_out = (
+            model.is_buried(tenant, role)
+            or model.is_closed(tenant, account)
+            or model.is_emptied(tenant, account)
+        )
         refused = there or tenant.status == SUSPENDED or (kept_out and whose == "owner")
         expect = 409 if refused else 201
         made = self.do(app, whose, tenant, "POST /connections", body, expect=expect)
@@ -358,7 +363,7 @@ class Deputy(Watched):
         request = f"DELETE /connections/{connection.id}"
         if self.do(app, whose, connection.tenant, request, expect=expect):
             connection.become(DELETED, self.mark)
-            connection.deleted_by_bound = whose == "owner"
+            connection.deleted_by_bound, connection.ended_at = whose == "owner", self.at
 
     @precondition(lambda self: any(it.awaiting for it in self.model.live()))
     @rule(app=app_, which=any_, whose=whose_)

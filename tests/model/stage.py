@@ -80,6 +80,9 @@ class Stage:
         self._sql = psycopg.connect(database, autocommit=True)
         self._seen_events = self._next_transaction()
 
+    def close(self):
+        self._sql.close()
+
     # What is asked of Deputy
 
     def ask(self, app, key, method, path, body=None):

@@ -151,6 +151,7 @@ class Connection:
     status: str = PENDING
     suspended_by_bound: bool | None = None
     deleted_by_bound: bool | None = None
+    ended_at: datetime | None = None  # of its deletion
     proven_at: datetime | None = None  # of the latest proof that counts for issuing
     passed_at: datetime | None = None  # of the latest proof, if it succeeded
     unique_id: str | None = None
@@ -195,6 +196,17 @@ class Model:
         """
         earlier = [it for it in self.connections if it.tenant is tenant and it.role is role]
         return bool(earlier) and earlier[-1].status == DELETED and not earlier[-1].deleted_by_bound
+
+    def is_emptied(self, tenant, account):
+        """Whether the vendor deleted a connection of the tenant's in the account, and has added
+        none there since.
+        """
+        own = [it for it in self.connections if it.tenant is tenant]
+        there = [it for it in own if it.role.account == account]
+        return any(
+            it.status == DELETED and not it.deleted_by_bound and there[-1].created_at <= it.ended_at
+            for it in there
+        )
 
     def is_closed(self, tenant, account):
         """Whether the vendor suspended a connection of the tenant's in the account, which keeps

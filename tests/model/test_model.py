@@ -7,7 +7,7 @@ whose steps are chosen, so that all that the model knows happens at least once.
 """
 
 from collections import Counter
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 
 import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
@@ -64,7 +64,8 @@ def stage(aws, canary_stack):
         )
         with without_sockets(aws):
             apps = create_app(config), create_app(config)
-        yield Stage(apps, aws, url.replace("+psycopg", ""), canary)
+        with closing(Stage(apps, aws, url.replace("+psycopg", ""), canary)) as made:
+            yield made
         for app in apps:
             app.extensions["deputy"].db.engine.dispose()
 
