@@ -233,6 +233,14 @@ class ProofConfig:
         """The vendor's own roles that proofs use: the canary and the stranger."""
         return self.canary_role_arn, self.stranger_role_arn
 
+    @property
+    def routine_calls(self) -> int:
+        """The calls to STS that a routine proof makes.
+
+        It makes one more as the stranger, whose refusal counts only beside a canary.
+        """
+        return 4 if self.stranger_role_arn and self.canary_role_arn else 3
+
 
 @dataclass(frozen=True, kw_only=True)
 class LimitConfig:

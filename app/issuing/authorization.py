@@ -38,7 +38,6 @@ from app.identity.scopes import Scope
 from app.identity.tenancy import ConnectionKey, owned, owned_at_counter
 from app.ids import Grant
 from app.limits.counting_in_memory import Rates
-from app.limits.request_costs import CALLS_PER_PROOF
 from app.proofs.verification import Verification
 from app.store.database import Database, Session
 from app.store.models import Connection, Trigger
@@ -240,7 +239,7 @@ class Authorization:
             connection = owned(db, principal, *connection_key)
         if not self._has_expired(connection):
             return
-        for _ in range(CALLS_PER_PROOF):
+        for _ in range(self._config.proofs.routine_calls):
             self._rates.acquire_session(tenant_id)
         try:
             connection = self._verification.verify(

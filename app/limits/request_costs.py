@@ -1,4 +1,4 @@
-"""The prices of requests, bodies and a list's rows, and how many calls to STS a proof counts as.
+"""The prices of requests, bodies and a list's rows.
 
 Prices are charged to the tenant's share (app/limits/tenant_share.py). A view's price is the CPU
 time in milliseconds of the route's costliest request, as `make bench ARGS="--only costly"` measures
@@ -10,7 +10,6 @@ MS_PER_ROW = 0.25  # price of a row in a list
 # empty objects takes about 1 ms more than one of a short body.
 _FREE_KIB = 4
 _MS_PER_KIB = 0.15  # ten thousand account ids, or as many escaped characters, take this time
-CALLS_PER_PROOF = 3  # calls to STS that one proof counts as, for the tenant's rate limit
 STOP = 0.0  # the view revokes, suspends or deletes
 ORDINARY = 7.0
 _PRICES = {

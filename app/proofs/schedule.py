@@ -106,19 +106,17 @@ class RoutineInterval:
 def proofs_a_second(config: ProofConfig) -> int:
     """Return the number of proofs per second that the STS budget allows.
 
-    A proof makes five calls to STS, or six if a stranger is configured. Few proofs make one more
-    call.
+    A full proof makes two calls more than a routine proof. Few proofs make one more call.
     """
-    return max(1, config.sts_budget // (6 if config.stranger_role_arn else 5))
+    return max(1, config.sts_budget // (config.routine_calls + 2))
 
 
 def routine_proofs_a_second(config: ProofConfig) -> float:
     """Return the number of routine proofs per second that their share of the STS budget allows.
 
-    A routine proof makes three calls to STS, or four if a stranger is configured. The added 0.3
-    allows for routine proofs that need a full proof.
+    The added 0.3 allows for routine proofs that need a full proof.
     """
-    return config.sts_budget * ROUTINE_SHARE / (4.3 if config.stranger_role_arn else 3.3)
+    return config.sts_budget * ROUTINE_SHARE / (config.routine_calls + 0.3)
 
 
 def first_after(pauses: tuple[int, ...], since: datetime, tried_at: datetime) -> datetime | None:

@@ -20,13 +20,13 @@ from app.store.keyset import Page, page, with_values
 from app.store.models import (
     ApiKey,
     Connection,
-    ConnectionStatus,
     EndpointStatus,
     ExternalIdRow,
     ExternalIdState,
     Tenant,
     TenantStatus,
     WebhookEndpoint,
+    deletion,
     folded,
     live_of,
 )
@@ -202,18 +202,14 @@ class Tenants:
             keys = db.execute(bound.values(revoked_at=deleted_at).returning(ApiKey.id)).all()
             tenant.status, tenant.deleted_at = TenantStatus.DELETED, deleted_at
             tombstones = update(Connection).where(live_of(tenant_id)).returning(Connection.id)
+            ended = deletion(deleted_at, bound=False)
             connections = db.execute(
-                tombstones.values(
-                    status=ConnectionStatus.DELETED,
-                    version=Connection.version + 1,
-                    deleted_at=deleted_at,
-                    due_at=None,
-                )
+                tombstones.values(version=Connection.version + 1, **ended)
             ).all()
-            db.execute(locked_endpoints(WebhookEndpoint.tenant_id == tenant_id))
-            endpoints = update(WebhookEndpoint).filter_by(tenant_id=tenant_id)
-            ended = {"status": EndpointStatus.DELETED, "secret": b"", "due_at": deleted_at}
-            db.execute(endpoints.values(old_secret=None, **ended))
+            own = WebhookEndpoint.tenant_id == tenant_id
+            not_ended = WebhookEndpoint.status != EndpointStatus.DELETED
+            for endpoint in db.scalars(locked_endpoints(own, not_ended)):
+                endpoint.end()
             external_ids = update(ExternalIdRow).where(
                 ExternalIdRow.tenant_id == tenant_id, ExternalIdRow.state != ExternalIdState.RETIRED
             )

@@ -138,7 +138,7 @@ class Endpoints:
                 endpoint.disabled_at = endpoint.disabled_because = None
                 _begin_again(endpoint)
             elif status != endpoint.status:
-                disable(endpoint, DisabledBecause.ASKED)
+                endpoint.disable(DisabledBecause.ASKED)
             change: EndpointChange = {"was": was, **_described(endpoint)}
             actions.ENDPOINT_CHANGED.record(db, principal.actor, change, endpoint.tenant_id)
             return endpoint, missed
@@ -149,9 +149,7 @@ class Endpoints:
         self.get(principal, endpoint_id)  # refuses an absent endpoint without the lock
         with self._db.write(principal) as db:
             endpoint = one_seen_by(db, principal, endpoint_id, lock=True)
-            disable(endpoint, DisabledBecause.ASKED)
-            endpoint.status = EndpointStatus.DELETED
-            endpoint.secret, endpoint.old_secret = b"", None
+            endpoint.end()
             actions.ENDPOINT_DELETED.record(
                 db, principal.actor, {"webhook_endpoint_id": str(endpoint.id)}, endpoint.tenant_id
             )
@@ -215,12 +213,6 @@ def _count_missed(db: Session, endpoint: WebhookEndpoint) -> int:
         some = query.limit(RECOVERED_AT_ONCE).subquery()
         missed += db.scalars(select(func.count()).select_from(some)).one()
     return min(missed, RECOVERED_AT_ONCE)
-
-
-def disable(endpoint: WebhookEndpoint, because: DisabledBecause) -> None:
-    """Stop sending events to the endpoint. A background worker fails its pending deliveries."""
-    endpoint.status, endpoint.due_at = EndpointStatus.DISABLED, now()
-    endpoint.disabled_at, endpoint.disabled_because = now(), because
 
 
 def _ensure_nobody_knows(db: Session, endpoint: WebhookEndpoint) -> None:

@@ -24,7 +24,6 @@ from app.store.models import (
 )
 from app.store.models.webhook import locked_endpoints
 from app.webhooks.claims import DeliveryClaim
-from app.webhooks.endpoints import disable
 
 # Seconds from one attempt to the next, by the specification of Standard Webhooks
 RETRIES = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, DAY)
@@ -182,7 +181,7 @@ def _says_when(outcome: Outcome) -> bool:
 
 def _disable(db: Session, endpoint: WebhookEndpoint, because: DisabledBecause) -> None:
     was = endpoint.status
-    disable(endpoint, because)
+    endpoint.disable(because)
     logger.warning("webhook_endpoint.disabled", endpoint_id=str(endpoint.id), because=because)
     actions.ENDPOINT_DISABLED.record(
         db,

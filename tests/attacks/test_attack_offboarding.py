@@ -38,6 +38,30 @@ def test_after_offboarding_nothing_is_issued(world, initech):
     assert event["details"] == {"was": "active", "status": "deleted"} | revoked
 
 
+def test_offboarding_deletes_connections_and_endpoints_as_their_own_deletions_do(
+    world, initech, by_hand
+):
+    tenant, customer, kit, _ = initech
+    refused = f"arn:aws:iam::{customer.account}:role/{kit['role_name']}-absent"
+    refusing = world.connect(tenant, refused, status="pending")
+    hook = {"url": "https://93.184.215.14/in", "types": ["*"], "tenant_id": tenant["id"]}
+    world.admin("POST", "/v1/webhook-endpoints", hook, expect=201)
+    assert by_hand.one("SELECT refuses FROM connections WHERE id = :id", id=refusing["id"])
+    world.admin("DELETE", f"/v1/tenants/{tenant['id']}", expect=204)
+    rows = by_hand.rows(
+        "SELECT status, refuses, deleted_by_bound, due_at, deleted_at IS NULL FROM connections"
+        " WHERE tenant_id = :id",
+        id=tenant["id"],
+    )
+    assert rows == [("deleted", False, False, None, False)] * 2
+    [ended] = by_hand.rows(
+        "SELECT status, disabled_because, disabled_at IS NULL, secret, old_secret"
+        " FROM webhook_endpoints WHERE tenant_id = :id",
+        id=tenant["id"],
+    )
+    assert ended == ("deleted", "asked", False, b"", None)
+
+
 def test_a_deleted_tenant_is_like_one_that_never_was_and_its_successor_inherits_nothing(
     world, initech
 ):

@@ -15,6 +15,7 @@ import time_machine
 from app import services as composition
 from app.clock import now
 from app.concurrency.places import waiting
+from app.config import ProofConfig
 from app.factory import create_app
 from app.store.models import Trigger
 from tests.conftest import make_config
@@ -102,14 +103,16 @@ def test_past_proof_max_age_one_routine_proof_comes_first_for_all_requests(scene
     )
 
 
-def test_the_calls_of_a_proof_for_issuing_count_for_the_tenant(scene, monkeypatch):
+@pytest.mark.parametrize("calls", [PROBES, PROBES + 1])
+def test_the_calls_of_a_proof_for_issuing_count_for_the_tenant(scene, monkeypatch, calls):
     admitted = []
+    monkeypatch.setattr(ProofConfig, "routine_calls", calls)
     monkeypatch.setattr(scene.services.rates, "acquire_session", admitted.append)
     scene.issue()
     admitted.clear()
     with expired():
         scene.issue()
-    assert admitted == [scene.ids[0]] * PROBES
+    assert admitted == [scene.ids[0]] * calls
 
 
 def test_a_proof_that_another_process_made_is_read_and_not_repeated(scene):

@@ -78,13 +78,16 @@ def test_the_interval_grows_with_the_connections_and_they_are_counted_once_a_min
 
 
 @pytest.mark.parametrize(
-    ("stranger", "most", "urgent"),
-    [(None, 54_000, 20), ("arn:aws:iam::444455556666:role/deputy-stranger", 41_000, 16)],
+    ("own_roles", "most", "urgent"),
+    [(["canary"], 54_000, 20), (["stranger"], 54_000, 20), (["canary", "stranger"], 41_000, 16)],
 )
-def test_half_of_a_budget_of_100_carries_as_many_an_hour_as_the_guide_says(stranger, most, urgent):
-    config = make_config(
-        NOWHERE, sts_budget=100, stranger_role_arn=stranger and RoleArn.parse(stranger)
-    )
+def test_half_of_a_budget_of_100_carries_as_many_an_hour_as_the_guide_says(own_roles, most, urgent):
+    """A stranger is asked only beside a canary."""
+    arns = {
+        f"{name}_role_arn": RoleArn.parse(f"arn:aws:iam::444455556666:role/deputy-{name}")
+        for name in own_roles
+    }
+    config = make_config(NOWHERE, **{"sts_budget": 100, "canary_role_arn": None} | arns)
     carried = [
         ProofInterval.for_connections(3600, number, routine_proofs_a_second(config.proofs)).seconds
         for number in (most, most + 1000)

@@ -23,6 +23,7 @@ from app.store.models.connection import (
     LIVE,
     URGENT,
     Connection,
+    deletion,
     live_of,
     live_ranges_of,
 )

@@ -1,6 +1,7 @@
 """The table of connections. A connection is a tenant's link to one IAM role."""
 
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
@@ -204,8 +205,8 @@ class Connection(TenantOwned, Suspendable, Role, RoleSets, ProofSchedule, Base):
 
     def delete(self, deleted_at: datetime, *, bound: bool) -> None:
         self._become(ConnectionStatus.DELETED)
-        self.deleted_at, self.deleted_by_bound = deleted_at, bound
-        self.due_at = None
+        for column, value in deletion(deleted_at, bound=bound).items():
+            setattr(self, column, value)
 
     def role_was_recreated(self) -> None:
         """Set the connection to pending, because a session showed that the role was recreated."""
@@ -281,6 +282,20 @@ class Connection(TenantOwned, Suspendable, Role, RoleSets, ProofSchedule, Base):
             self.version += 1
         self.status = status
         self.refuses = False
+
+
+def deletion(deleted_at: datetime, *, bound: bool) -> dict[str, Any]:
+    """Return the columns that a deletion sets, without the version, and their values.
+
+    `bound`: a key that is bound to the tenant deletes the connection.
+    """
+    return {
+        "status": ConnectionStatus.DELETED,
+        "refuses": False,
+        "deleted_at": deleted_at,
+        "deleted_by_bound": bound,
+        "due_at": None,
+    }
 
 
 # The statuses are listed so that the database can use an index by status. With "<> 'deleted'" it

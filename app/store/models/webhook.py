@@ -22,6 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
+from app.clock import now
 from app.store.models.base import Base, CreatedAt, Identified, Text16, Text64, Text200, index_where
 
 NOBODY = UUID(int=0)  # the subject of events that are about no tenant
@@ -94,6 +95,17 @@ class WebhookEndpoint(Identified, Base):
     last_success_at: Mapped[datetime | None]
     # Whether its last attempt took long. A new endpoint counts as slow until it answers.
     is_slow: Mapped[bool] = mapped_column(default=True)
+
+    def disable(self, because: DisabledBecause) -> None:
+        """Stop sending events to the endpoint. A background worker fails its pending deliveries."""
+        self.status, self.due_at = EndpointStatus.DISABLED, now()
+        self.disabled_at, self.disabled_because = now(), because
+
+    def end(self) -> None:
+        """Delete the endpoint and its secrets. The row stays until its deliveries have failed."""
+        self.disable(DisabledBecause.ASKED)
+        self.status = EndpointStatus.DELETED
+        self.secret, self.old_secret = b"", None
 
     def forget_failures(self) -> None:
         self.failures, self.failing_since, self.probe_at, self.refused = 0, None, None, None
