@@ -173,5 +173,5 @@ def test_a_whole_organization_is_connected_from_the_page(run, browser):
     page.bring_to_front()
     for account in ("444455556666", "444400000001", "444400000002"):
         expect(page.locator("#live")).to_contain_text(account, timeout=60_000)
-    expect(page.locator("#summary")).to_contain_text("3 accounts are connected", timeout=60_000)
+    expect(page.locator("#summary")).to_contain_text("3 roles are connected", timeout=60_000)
     assert "444400000003" not in page.content(), "of the unit that was taken out again"

@@ -9,7 +9,7 @@ from bs4 import BeautifulSoup
 from app.rotation.rotations import settle_all
 from tests.conftest import VENDOR_ACCOUNT
 from tests.rotation.conftest import accepting, import_rows
-from tests.support.cast import Customer, without_external_id
+from tests.support.cast import Customer, path_of, without_external_id
 from tests.support.rows import plan
 from tests.web.conftest import text_of, visit
 from tests.web.test_review import page_shows_all_of_the_json
@@ -309,3 +309,27 @@ def test_nobody_learns_whether_an_imported_id_is_another_tenants(new_tenant, ten
 
 def _path(connection):
     return f"/v1/tenants/{connection['tenant_id']}/connections/{connection['id']}"
+
+
+def test_an_imported_role_is_replaced_without_an_outage(tenant, deployed, tmp_path):
+    customer, trust = Customer(tenant.world.aws), accepting(tenant.trust, "an-older-value")
+    path = f"/v1/tenants/{tenant.made['id']}"
+    tenant.world.admin("PATCH", path, {"reference": tenant.made["id"]})
+    row = {
+        "reference": tenant.made["id"],
+        "name": "Acme",
+        "external_id": "an-older-value",
+        "role_arn": customer.role("deputy-older", trust),
+    }
+    import_rows(deployed, tmp_path / "c.csv", row)
+    tenant.after()
+    [old] = tenant.world.admin("GET", f"{path}/connections")["items"]
+    visitor = visit(tenant.world, tenant.made)
+    new = tenant.world.connect(tenant.made, customer.role(tenant.kit["role_name"], tenant.trust))
+    assert new["account_id"] == old["account_id"]
+    assert tenant.issue(old)
+    assert tenant.issue(new)
+    assert visitor.summary().startswith("All 2 roles are connected. A new External ID is to be")
+    tenant.world.admin("DELETE", path_of(old), expect=204)
+    assert tenant.issue(new)
+    assert visitor.summary() == "Connected. There is nothing left to do."

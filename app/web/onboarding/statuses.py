@@ -34,7 +34,7 @@ _AT_REST = {ConnectionStatus.ENDED, ConnectionStatus.SUSPENDED}  # the page show
 class _StatusTexts(NamedTuple):
     """The texts for a status, and where its connections begin in the list.
 
-    The texts are for a list, for the headline, and after a number of accounts.
+    The texts are for a list, for the headline, and after a number of roles.
     """
 
     listed: str
@@ -310,7 +310,7 @@ def headline(counts: Counts, shown: Sequence[Progress]) -> str:
     if total <= 1:  # the only connection was deleted a moment ago
         return "Waiting for your stack."
     if connected == total:
-        return f"All {total} accounts are connected."
+        return f"All {total} roles are connected."
     parts = [f"{count} {words}" for words, _, count, _ in counted(counts)]
     if connected:  # `counted` lists it first
         del parts[0]
