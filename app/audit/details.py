@@ -31,6 +31,9 @@ class TenantStatusChange(TypedDict):
 
 
 class TenantDeletion(TypedDict):
+    name: str
+    reference: str | None
+    external_id: str
     was: str
     status: str
     connections_deleted: int
@@ -234,8 +237,8 @@ _MEANINGS = {
     "api_keys_revoked": "How many API keys were revoked with the tenant.",
     "generation": "The generation that registration tokens must name from now on.",
     "external_id": (
-        "The External ID that is replaced, or the one that a connection was imported with or has"
-        " switched to."
+        "The External ID that is replaced, the one that a connection was imported with or has"
+        " switched to, or the one that a deleted tenant had."
     ),
     "next_external_id": "The External ID that replaces it.",
     "emergency": "Whether nothing is issued with the old External ID.",

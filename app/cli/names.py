@@ -17,7 +17,6 @@ import click
 
 from app.cli.commands import Lookup, operator, row_of, services, table
 from app.connections.listing import ConnectionFilter
-from app.errors import NotFoundError
 from app.ids import ACCOUNT_ID
 from app.store.keyset import Page, every
 from app.store.models import ApiKey, Connection, Tenant, folded
@@ -43,6 +42,16 @@ def tenant_called(text: str) -> UUID:
     if text and (near := _first(services.tenants.list, TenantFilter(name=text))):
         message += ["The names of these begin so:", *_listed(near, _TENANT_COLUMNS)]
     raise click.ClickException("\n".join(message))
+
+
+def live_or_deleted_tenant(text: str) -> Tenant:
+    """Return the tenant as `tenant_called` does, or else the deleted one with this text.
+
+    Raises ClickException unless exactly one tenant matches.
+    """
+    if not _tenants(text) and (deleted := _tenants(text, deleted=True)):
+        return _only("tenant", deleted, text, f"{_TENANT_COLUMNS} deleted_at")
+    return services.tenants.get(operator, tenant_called(text))
 
 
 def tenant_id_called(text: str) -> UUID:
@@ -116,15 +125,18 @@ def _as_id(text: str) -> UUID | None:
     return None
 
 
-def _tenants(text: str) -> list[Tenant]:
+def _tenants(text: str, *, deleted: bool = False) -> list[Tenant]:
     tenant_id = _as_id(text)
     if tenant_id is not None:
-        with suppress(NotFoundError):
-            return [services.tenants.get(operator, tenant_id)]
-    tenants = _first(services.tenants.list, TenantFilter(reference=text))
+        by_id = TenantFilter(tenant_id=tenant_id, deleted=deleted)
+        if tenants := _first(services.tenants.list, by_id):
+            return tenants
+    tenants = _first(services.tenants.list, TenantFilter(reference=text, deleted=deleted))
     if tenant_id is None:
         # The list has names that begin so, so a tenant of exactly this name may be on a later page
-        for tenant in every(services.tenants.list, operator, TenantFilter(name=text)):
+        for tenant in every(
+            services.tenants.list, operator, TenantFilter(name=text, deleted=deleted)
+        ):
             if tenant.name_folded == folded(text) and tenant.reference != text:
                 tenants.append(tenant)
     return tenants

@@ -6,8 +6,8 @@ from uuid import UUID
 
 import click
 
-from app.cli.commands import REASON, Noun, Row, confirm, operator, row_of, services, text
-from app.cli.names import TENANT, account
+from app.cli.commands import REASON, Lookup, Noun, Row, confirm, operator, row_of, services, text
+from app.cli.names import TENANT, account, live_or_deleted_tenant
 from app.store.keyset import every
 from app.store.models import Tenant, TenantStatus
 from app.tenants.tenants import TenantFilter
@@ -27,18 +27,29 @@ def _allowed(tenant: Tenant) -> Row:
 @noun.verb("--name acm", columns="id reference name status created_at")
 @click.option("--name", help="How the name begins; case does not matter.")
 @click.option("--status", type=click.Choice(["active", "suspended"]))
-def list_command(name: str | None, status: str | None) -> list[Row]:
+@click.option("--deleted", is_flag=True, help="List deleted tenants instead of live ones.")
+def list_command(name: str | None, status: str | None, *, deleted: bool) -> list[Row]:
     """List tenants, newest first."""
-    conditions = TenantFilter(name=name, statuses=(TenantStatus(status),) if status else ())
+    if deleted and status:
+        raise click.UsageError("Give either --status or --deleted.")
+    statuses = (TenantStatus(status),) if status else ()
+    conditions = TenantFilter(name=name, statuses=statuses, deleted=deleted)
     return [*map(_row, every(services.tenants.list, operator, conditions))]
 
 
 @noun.verb("customer-42")
-@TENANT
-def show(tenant_id: UUID) -> Row:
-    """Show a tenant, and its connections by status."""
-    tenant = services.tenants.get(operator, tenant_id)
-    connections = services.listing.summary(operator, tenant_id)
+@click.argument("tenant", metavar="TENANT", type=Lookup(live_or_deleted_tenant))
+def show(tenant: Tenant) -> Row:
+    """Show a tenant, and its connections by status.
+
+    A deleted tenant is found too, if no live one matches; it is shown with its External IDs.
+    """
+    if tenant.deleted_at:
+        external_ids = services.tenants.external_ids(tenant.id)
+        return row_of(tenant, "id reference name status created_at deleted_at") | {
+            "external_ids": external_ids
+        }
+    connections = services.listing.summary(operator, tenant.id)
     return _row(tenant) | _allowed(tenant) | {"connections": connections}
 
 

@@ -41,12 +41,15 @@ _REFERENCE_TAKEN = "Another tenant has this reference."
 class TenantFilter(NamedTuple):
     """The filter of a list of tenants. None and () match any tenant.
 
-    `name`: a prefix of the tenants' names. Case does not matter.
+    `name`: a prefix of the tenants' names. Case does not matter. `deleted`: deleted tenants instead
+    of live ones.
     """
 
+    tenant_id: UUID | None = None
     reference: str | None = None
     name: str | None = None
     statuses: tuple[TenantStatus, ...] = ()
+    deleted: bool = False
 
 
 def add_tenant(
@@ -108,9 +111,15 @@ class Tenants:
     def list(
         self, principal: Maker, criteria: TenantFilter, *, limit: int, after: UUID | None
     ) -> Page[Tenant]:
-        """Return live tenants, newest first. A bound key sees only its own tenant."""
-        live = select(Tenant).filter_by(deleted_at=None)
-        query = with_values(live, id=principal.tenant_scope, reference=criteria.reference)
+        """Return tenants, newest first. A bound key sees only its own tenant."""
+        deleted = Tenant.deleted_at.is_not(None)
+        query = with_values(
+            select(Tenant).where(deleted if criteria.deleted else ~deleted),
+            id=principal.tenant_scope,
+            reference=criteria.reference,
+        )
+        if criteria.tenant_id is not None:
+            query = query.where(Tenant.id == criteria.tenant_id)
         if criteria.name is not None:
             # A range instead of LIKE: no character has to be escaped, and any index can be used.
             first = folded(criteria.name)
@@ -122,6 +131,12 @@ class Tenants:
     def get(self, principal: Maker, tenant_id: UUID) -> Tenant:
         with self._db.read() as db:
             return load_accounts(db, tenant_of(db, principal, tenant_id))
+
+    def external_ids(self, tenant_id: UUID) -> Sequence[str]:
+        """Return all External IDs that a tenant, live or deleted, ever had, newest first."""
+        rows = select(ExternalIdRow.value).filter_by(tenant_id=tenant_id)
+        with self._db.read() as db:
+            return db.scalars(rows.order_by(ExternalIdRow.id.desc())).all()
 
     def change(self, principal: Maker, tenant_id: UUID, fields: dict[str, Any]) -> Tenant:
         """Change the given fields of a tenant: `name`, `reference` and `accounts`.
@@ -197,7 +212,7 @@ class Tenants:
         live = select(Tenant.id).filter_by(id=tenant_id, deleted_at=None)
         with self._db.write(Ending(principal, live)) as db:
             tenant = tenant_of(db, principal, tenant_id, lock=True)
-            was, deleted_at = tenant.status, now()
+            was, external_id, deleted_at = tenant.status, tenant.external_id, now()
             bound = update(ApiKey).filter_by(tenant_id=tenant_id, revoked_at=None)
             keys = db.execute(bound.values(revoked_at=deleted_at).returning(ApiKey.id)).all()
             tenant.status, tenant.deleted_at = TenantStatus.DELETED, deleted_at
@@ -218,6 +233,9 @@ class Tenants:
                 db,
                 principal.actor,
                 {
+                    "name": tenant.name,
+                    "reference": tenant.reference,
+                    "external_id": cast("str", external_id),  # a live tenant has one
                     "was": was,
                     "status": tenant.status,
                     "connections_deleted": len(connections),

@@ -35,7 +35,8 @@ def test_after_offboarding_nothing_is_issued(world, initech):
     assert len(world.calls_for(connection["role_arn"])) == calls
     event = world.audit(tenant_id=tenant["id"], action="tenant.deleted")[0]
     revoked = {"connections_deleted": 1, "api_keys_revoked": 1}
-    assert event["details"] == {"was": "active", "status": "deleted"} | revoked
+    who = {name: tenant[name] for name in ("name", "reference", "external_id")}
+    assert event["details"] == {**who, "was": "active", "status": "deleted", **revoked}
 
 
 def test_offboarding_deletes_connections_and_endpoints_as_their_own_deletions_do(

@@ -163,10 +163,32 @@ def test_a_tenant_is_deleted_only_after_a_question(cli, acme):
     assert re.search(r"^connections +1$", question, re.MULTILINE)
     assert cli(f"tenants show {acme['id']}")["status"] == "active"
     assert cli.text(f"tenants delete '{acme['reference']}' --yes") == f"Deleted: {acme['id']}\n"
-    assert cli.refused(f"tenants show {acme['id']}") == "Error: There is no such tenant.\n"
+    refused = cli.refused(f"tenants suspend {acme['id']} --reason x")
+    assert refused == "Error: There is no such tenant.\n"
     event, *_ = cli(f"audit search --tenant {acme['id']}")  # also once it is gone
     assert event["action"] == "tenant.deleted"
     assert event["details"]["connections_deleted"] == 1
+
+
+def test_a_deleted_tenant_is_listed_and_shown_until_another_has_its_name(cli, world, acme):
+    cli.text(f"tenants delete {acme['id']} --yes")
+    by_name = f"tenants list --name '{acme['name']}'"
+    assert cli(by_name) == []
+    assert [tenant["id"] for tenant in cli(f"{by_name} --deleted")] == [acme["id"]]
+    for text in (acme["id"], acme["reference"], acme["name"]):
+        shown = cli(f"tenants show '{text}'")
+        assert (shown["id"], shown["status"], bool(shown["deleted_at"])) == (
+            acme["id"],
+            "deleted",
+            True,
+        )
+        assert shown["external_ids"] == [acme["external_id"]]
+    again = {"name": acme["name"], "reference": acme["reference"]}
+    live = world.admin("POST", "/v1/tenants", again, expect=201)
+    for text in (live["id"], acme["reference"], acme["name"]):
+        assert cli(f"tenants show '{text}'")["id"] == live["id"]
+    assert cli(f"tenants show {acme['id']}")["status"] == "deleted"
+    cli.text(f"{by_name} --deleted --status active", fails=2)
 
 
 def test_the_accounts_of_a_tenant_are_shown_and_replaced(cli, world):
