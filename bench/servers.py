@@ -140,7 +140,11 @@ class InstantSts(Process):
 
 
 # Leaves out the user's own variables, such as AWS keys and DEPUTY_ settings.
-PLAIN = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
+PLAIN = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "LC_ALL": "C.UTF-8",
+    "DEPUTY_OPERATOR": "make bench",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -56,6 +57,8 @@ from tests.support.event_details import checking
 
 if TYPE_CHECKING:
     from sandbox.server import Sandbox
+
+os.environ["DEPUTY_OPERATOR"] = "tests"  # commands are given where there is no terminal
 
 OTHER_VENDOR_ACCOUNT = "999988887777"
 BROKER_TEMPLATE = Path(__file__).parent.parent / "cloudformation" / "broker.yaml"

@@ -9,7 +9,9 @@ import enum
 import functools
 import getpass
 import json
+import os
 import re
+import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -48,9 +50,44 @@ def loaded_services() -> Services:
 
 
 services = cast("Services", LocalProxy(loaded_services))
-operator = cast(
-    "OperatorPrincipal",
-    LocalProxy(lambda: OperatorPrincipal(f"{getpass.getuser()} (command line)")),
+
+
+def operator() -> OperatorPrincipal:
+    """Return the person who runs this command.
+
+    The name is the one of `--as`, which is a claim, or else the login user's. After sudo that is
+    the user who called it.
+    """
+    claimed = click.get_current_context().meta.get(_CLAIMED)
+    login = getpass.getuser()
+    caller = os.environ.get("SUDO_USER", login)  # noqa: TID251 - sudo's variable, not a setting
+    if claimed:
+        return OperatorPrincipal(f"{claimed} (command line, claimed by {caller})")
+    sudo = "" if caller == login else f", sudo to {login}"
+    return OperatorPrincipal(f"{caller} (command line{sudo})")
+
+
+def _claim(context: click.Context, param: click.Parameter, name: str | None) -> None:
+    """Keep the claimed name for `operator`, or demand one where nobody is at a terminal."""
+    if name is None and not sys.stdin.isatty():
+        raise click.UsageError(
+            "Say who you are, for the audit log: --as NAME, or DEPUTY_OPERATOR. Without a terminal"
+            " the login user may be anybody's."
+        )
+    if name is not None and (len(name) > _CLAIMED_MAX or not is_line(name)):
+        problem = f"must be one line of 1 to {_CLAIMED_MAX} printable characters."
+        raise click.BadParameter(problem, param=param)
+    context.meta[_CLAIMED] = name
+
+
+_CLAIMED, _CLAIMED_MAX = "deputy.operator", 80
+_AS = click.Option(
+    ["--as"],
+    envvar="DEPUTY_OPERATOR",
+    metavar="NAME",
+    expose_value=False,
+    callback=_claim,
+    help="Who you are, for the audit log (or DEPUTY_OPERATOR; default: the login user).",
 )
 
 
@@ -180,13 +217,14 @@ class Noun(AppGroup):
     """
 
     def verb(
-        self, example: str = "", *, columns: str = "", text: Text = lines
+        self, example: str = "", *, columns: str = "", text: Text = lines, changes: bool = False
     ) -> Callable[[Callable[..., Any]], click.Command]:
         """Return a decorator that makes a function a command.
 
         The command has the function's name without `_command` at the end. `example`: its arguments,
         for `--help`. `columns`: those of its table; JSON has the other fields too. `text`: formats
-        the function's result as lines, if the result is no such table.
+        the function's result as lines, if the result is no such table. `changes`: it writes an
+        event, so it takes the operator's name.
         """
         if columns:
             text = functools.partial(table, names=columns.split())
@@ -208,6 +246,8 @@ class Noun(AppGroup):
                     _ensure_in_order(options.get("since"), options.get("until"))
                     show(function(**options), text, as_json=as_json)
 
+            if changes:
+                run.params.append(_AS)
             run.epilog = example_of(self.name, run.name, example)
             return run
 

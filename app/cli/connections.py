@@ -62,7 +62,7 @@ def _selected(
     conditions = ConnectionFilter(
         tuple(map(ConnectionStatus, statuses)), account, tenant_id=tenant_id
     )
-    return every(services.listing.list, operator, conditions)
+    return every(services.listing.list, operator(), conditions)
 
 
 _COLUMNS = "id tenant account_id permission_set status why"
@@ -84,7 +84,9 @@ def show(connection: Connection) -> Row:
     return _whole(connection)
 
 
-@noun.verb("--tenant acme --status broken", columns="id tenant account_id status verdict why")
+@noun.verb(
+    "--tenant acme --status broken", columns="id tenant account_id status verdict why", changes=True
+)
 @click.argument("connection", required=False, type=_ONE_CONNECTION)
 @_TENANT
 @_STATUS
@@ -98,12 +100,12 @@ def verify(
     """
     if bool(connection) == bool(tenant_id or statuses):
         raise click.UsageError("Give either a connection, or --tenant or --status.")
-    verification = services.verification
+    verification, who = services.verification, operator()
 
     def prove(selected: Connection) -> Row:
         try:
             proven = verification.verify(
-                operator, selected.tenant_id, selected.id, trigger=Trigger.REQUESTED
+                who, selected.tenant_id, selected.id, trigger=Trigger.REQUESTED
             )
         except AppError as error:
             if connection:
@@ -146,37 +148,37 @@ def describe_findings(rows: list[Row], status: str, observation: str, to_do: str
             yield f"    → {row[to_do]}"
 
 
-@noun.verb("acme", text=_describe_diagnosis)
+@noun.verb("acme", text=_describe_diagnosis, changes=True)
 @_CONNECTION
 def diagnose(connection: Connection) -> Row:
     """Show why a connection is not verified or its calls fail.
 
     For each problem it says who can repair it, and how. It changes nothing.
     """
-    return asdict(services.diagnoses.diagnose(operator, connection.tenant_id, connection.id))
+    return asdict(services.diagnoses.diagnose(operator(), connection.tenant_id, connection.id))
 
 
-@noun.verb("123456789012 --reason 'strange calls in CloudTrail'")
+@noun.verb("123456789012 --reason 'strange calls in CloudTrail'", changes=True)
 @_CONNECTION
 @REASON
 def suspend(connection: Connection, reason: str) -> Row:
     """Stop issuing for a connection at once."""
     return _row(
-        services.connections.suspend(operator, connection.tenant_id, connection.id, reason=reason)
+        services.connections.suspend(operator(), connection.tenant_id, connection.id, reason=reason)
     )
 
 
-@noun.verb("123456789012 --reason explained")
+@noun.verb("123456789012 --reason explained", changes=True)
 @_CONNECTION
 @REASON
 def resume(connection: Connection, reason: str) -> Row:
     """Resume a suspended connection, and prove it once."""
     return _whole(
-        services.connections.resume(operator, connection.tenant_id, connection.id, reason=reason)
+        services.connections.resume(operator(), connection.tenant_id, connection.id, reason=reason)
     )
 
 
-@noun.verb("123456789012 --permission-set bucket-sync")
+@noun.verb("123456789012 --permission-set bucket-sync", changes=True)
 @_CONNECTION
 @click.option(
     "--permission-set", help="Approve this set without asking; fail if it does not await approval."
@@ -192,6 +194,6 @@ def approve(connection: Connection, permission_set: str | None) -> Row:
         names = "tenant.name tenant_id role_arn permission_set wanted_permission_set"
         confirm(row_of(connection, names), f"Approve {to_approve}?")
     approved = services.approvals.approve(
-        operator, connection.tenant_id, connection.id, permission_set=to_approve
+        operator(), connection.tenant_id, connection.id, permission_set=to_approve
     )
     return {**_whole(approved), "approved": approved.approved_set}

@@ -32,7 +32,7 @@ def _text(rows: Sequence[Row]) -> Iterator[str]:
         yield cell(f"{line}  {row['reference']}  {detail}").rstrip()
 
 
-@noun.verb("customers.csv --dry-run", text=_text)
+@noun.verb("customers.csv --dry-run", text=_text, changes=True)
 @click.argument("file")
 @click.option("--dry-run", is_flag=True, help="Report what would be done, and change nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -93,7 +93,7 @@ def _reports(
     with _opened(path) as file:
         for rows in customers_in(file):
             report = services.imports.add(
-                operator, rows, summary, accounts_known=accounts_known, dry_run=dry_run
+                operator(), rows, summary, accounts_known=accounts_known, dry_run=dry_run
             )
             if report.needs_link and not dry_run:
                 links.add(rows[0], *report.needs_link)
@@ -136,7 +136,7 @@ class _LinksFile:
     def add(self, row: ImportRow, tenant_id: UUID, permission_set: str) -> None:
         """Create a link, and append it. Revoke it if it can't be written."""
         with os.fdopen(self._open(), "a", encoding="utf-8", newline="") as file:
-            link, url = services.links.create(operator, tenant_id, permission_set=permission_set)
+            link, url = services.links.create(operator(), tenant_id, permission_set=permission_set)
             writer = csv.writer(file)
             try:
                 if not os.fstat(file.fileno()).st_size:
@@ -146,7 +146,7 @@ class _LinksFile:
                 file.flush()
                 os.fsync(file.fileno())
             except OSError as error:
-                services.links.revoke(operator, tenant_id, link.id)
+                services.links.revoke(operator(), tenant_id, link.id)
                 raise click.ClickException(f"{self.path}: {error.strerror}.") from error
         self.count += 1
 

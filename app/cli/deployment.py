@@ -81,13 +81,13 @@ def _describe_restore(row: Row) -> Iterator[str]:
     )
 
 
-@ROOT.verb(text=_describe_restore)
+@ROOT.verb(text=_describe_restore, changes=True)
 def after_restore() -> Row:
     """Tell all processes that the database is an older copy. Run it after each restore.
 
     Safe to repeat.
     """
-    return {"reaches": record_restore(services.db, operator.actor)}
+    return {"reaches": record_restore(services.db, operator().actor)}
 
 
 @ROOT.command("doctor", epilog=example_of("doctor --json"))

@@ -46,7 +46,7 @@ def generate() -> str:
     return generate_key()
 
 
-@noun.verb()
+@noun.verb(changes=True)
 def bootstrap() -> str:
     """Install DEPUTY_BOOTSTRAP_KEY (or …_FILE).
 
@@ -58,13 +58,13 @@ def bootstrap() -> str:
             "DEPUTY_BOOTSTRAP_KEY is not set. Make a key with: flask --app wsgi keys generate"
         )
     try:
-        new = services.api_keys.install_key(operator, key, name="bootstrap admin")
+        new = services.api_keys.install_key(operator(), key, name="bootstrap admin")
     except ValueError as error:
         raise click.ClickException(f"DEPUTY_BOOTSTRAP_KEY: {error}") from error
     return "The bootstrap key is installed." if new else "The bootstrap key is already installed."
 
 
-@noun.verb("--name worker --scope credentials:issue --tenant acme --days 90")
+@noun.verb("--name worker --scope credentials:issue --tenant acme --days 90", changes=True)
 @click.option("--name", required=True, type=text, help="Who or what will use it.")
 @click.option(
     "--scope",
@@ -104,7 +104,7 @@ def create(
     tenants:write too.
     """
     key, secret = services.api_keys.create_key(
-        operator,
+        operator(),
         scopes=frozenset(scope for name in scopes for scope in _SCOPES[name]),
         may_give=frozenset(map(Scope, may_give)),
         expires_at=now() + timedelta(days=days) if days else None,
@@ -142,7 +142,7 @@ def show(key: ApiKey) -> Row:
     return _row(key) | {"made": row_of(family, "keys links endpoints registrations")}
 
 
-@noun.verb("worker --grace 3600")
+@noun.verb("worker --grace 3600", changes=True)
 @_KEY
 @click.option(
     "--grace",
@@ -157,11 +157,13 @@ def replace(key: ApiKey, grace: int) -> Row:
     The successor has the same name, scopes, tenant and permission sets. It inherits the keys and
     links that the old key made, which go on working.
     """
-    successor, family, secret = services.api_keys.replace_key(operator, key.id, grace_seconds=grace)
+    successor, family, secret = services.api_keys.replace_key(
+        operator(), key.id, grace_seconds=grace
+    )
     return _show_once(successor, secret) | {"inherited": row_of(family, "keys links")}
 
 
-@noun.verb("dpk_0123456789abcdef")
+@noun.verb("dpk_0123456789abcdef", changes=True)
 @_KEY
 @click.option("--yes", is_flag=True, help="Do not ask, even if the key has made others.")
 @click.option(
@@ -192,7 +194,7 @@ def revoke(key: ApiKey, *, yes: bool, void_registrations: bool) -> str:
         click.echo("\n".join(_describe_family(family)), err=True)
         if not yes:
             ask("Revoke all of these?")
-    services.api_keys.revoke_key(operator, key.id)
+    services.api_keys.revoke_key(operator(), key.id)
     return f"Revoked. {_void_registrations(key)}" if void_registrations else "Revoked."
 
 
@@ -215,6 +217,6 @@ def _void_registrations(key: ApiKey) -> str:
     voided = 0
     for tenant_id in services.api_keys.readable_registrations(key):
         with suppress(NotFoundError):  # deleted meanwhile
-            services.tenants.void_registrations(operator, tenant_id)
+            services.tenants.void_registrations(operator(), tenant_id)
             voided += 1
     return f"The registration tokens of {voided} tenant{'' if voided == 1 else 's'} are void."

@@ -51,7 +51,7 @@ def live_or_deleted_tenant(text: str) -> Tenant:
     """
     if not _tenants(text) and (deleted := _tenants(text, deleted=True)):
         return _only("tenant", deleted, text, f"{_TENANT_COLUMNS} deleted_at")
-    return services.tenants.get(operator, tenant_called(text))
+    return services.tenants.get(operator(), tenant_called(text))
 
 
 def tenant_id_called(text: str) -> UUID:
@@ -135,7 +135,7 @@ def _tenants(text: str, *, deleted: bool = False) -> list[Tenant]:
     if tenant_id is None:
         # The list has names that begin so, so a tenant of exactly this name may be on a later page
         for tenant in every(
-            services.tenants.list, operator, TenantFilter(name=text, deleted=deleted)
+            services.tenants.list, operator(), TenantFilter(name=text, deleted=deleted)
         ):
             if tenant.name_folded == folded(text) and tenant.reference != text:
                 tenants.append(tenant)
@@ -143,7 +143,7 @@ def _tenants(text: str, *, deleted: bool = False) -> list[Tenant]:
 
 
 def _first(fetch: Callable[..., Page[Thing]], criteria: Any) -> list[Thing]:
-    return fetch(operator, criteria, limit=_MOST, after=None).items
+    return fetch(operator(), criteria, limit=_MOST, after=None).items
 
 
 def _listed(things: list[Thing], columns: str) -> Iterator[str]:

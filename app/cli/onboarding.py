@@ -22,11 +22,11 @@ def list_command(tenant_id: UUID) -> list[Row]:
     """List a tenant's onboarding links, without their URLs."""
     return [
         row_of(link, "id permission_set region created_at opened_at expires_at revoked_at")
-        for link in every(services.links.list, operator, tenant_id)
+        for link in every(services.links.list, operator(), tenant_id)
     ]
 
 
-@links.verb("acme --days 7")
+@links.verb("acme --days 7", changes=True)
 @TENANT
 @click.option("--permission-set", help="The permission set that the page asks for.")
 @click.option("--region", help="The region that the page offers first.")
@@ -37,11 +37,11 @@ def create(tenant_id: UUID, days: int, **options: Any) -> Row:
 
     The URL alone opens the page: give it only to the customer's administrator.
     """
-    link, url = services.links.create(operator, tenant_id, expires_in=days * DAY, **options)
+    link, url = services.links.create(operator(), tenant_id, expires_in=days * DAY, **options)
     return {"id": link.id, "url": url, "expires_at": link.expires_at}
 
 
-@links.verb("acme 019c1f6e-8a00-7c3b-9d41-5f0e7a2b6c18")
+@links.verb("acme 019c1f6e-8a00-7c3b-9d41-5f0e7a2b6c18", changes=True)
 @TENANT
 @click.argument("link_id", type=click.UUID)
 def revoke(tenant_id: UUID, link_id: UUID) -> str:
@@ -49,11 +49,11 @@ def revoke(tenant_id: UUID, link_id: UUID) -> str:
 
     That also voids the registration token on its page.
     """
-    services.links.revoke(operator, tenant_id, link_id)
+    services.links.revoke(operator(), tenant_id, link_id)
     return "Revoked."
 
 
-@registrations.verb("acme")
+@registrations.verb("acme", changes=True)
 @TENANT
 def void(tenant_id: UUID) -> str:
     """Void a tenant's registration tokens.
@@ -69,7 +69,7 @@ def void(tenant_id: UUID) -> str:
 
     If an onboarding link leaked, revoke the link instead: that also voids the token on its page.
     """
-    services.tenants.void_registrations(operator, tenant_id)
+    services.tenants.void_registrations(operator(), tenant_id)
     return (
         "The registration tokens that this tenant was given so far are void. Show the customer the"
         " kit again: stacks that are created with an old token fail.\nConnections stay. Existing"

@@ -17,13 +17,13 @@ noun = Noun("rotation", help="Rotations of External IDs. TENANT is an id, a refe
 @TENANT
 def show(tenant_id: UUID) -> Row:
     """Show a tenant's latest rotation, even if it has ended."""
-    rotation = services.rotations.get(operator, tenant_id)
+    rotation = services.rotations.get(operator(), tenant_id)
     if rotation is None:
         raise NotFoundError
     return asdict(rotation)
 
 
-@noun.verb("acme --reason 'the External ID was published'")
+@noun.verb("acme --reason 'the External ID was published'", changes=True)
 @TENANT
 @REASON
 @click.option("--emergency", is_flag=True, help="Stop issuing with the old External ID at once.")
@@ -32,23 +32,23 @@ def open_command(tenant_id: UUID, **options: Any) -> Row:
 
     With --emergency, a rotation that is open already becomes an emergency.
     """
-    rotation, _ = services.rotations.start(operator, tenant_id, **options)
+    rotation, _ = services.rotations.start(operator(), tenant_id, **options)
     return asdict(rotation)
 
 
-@noun.verb("acme")
+@noun.verb("acme", changes=True)
 @TENANT
 def complete(tenant_id: UUID) -> Row:
     """Make the next External ID current.
 
     Fails until every verified connection has switched to it.
     """
-    return asdict(services.rotations.complete(operator, tenant_id))
+    return asdict(services.rotations.complete(operator(), tenant_id))
 
 
-@noun.verb("acme")
+@noun.verb("acme", changes=True)
 @TENANT
 def abandon(tenant_id: UUID) -> str:
     """Abandon a rotation. Fails once a connection has switched."""
-    services.rotations.abandon(operator, tenant_id)
+    services.rotations.abandon(operator(), tenant_id)
     return "Abandoned. The External ID stays as it was."

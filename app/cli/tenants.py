@@ -34,7 +34,7 @@ def list_command(name: str | None, status: str | None, *, deleted: bool) -> list
         raise click.UsageError("Give either --status or --deleted.")
     statuses = (TenantStatus(status),) if status else ()
     conditions = TenantFilter(name=name, statuses=statuses, deleted=deleted)
-    return [*map(_row, every(services.tenants.list, operator, conditions))]
+    return [*map(_row, every(services.tenants.list, operator(), conditions))]
 
 
 @noun.verb("customer-42")
@@ -49,11 +49,11 @@ def show(tenant: Tenant) -> Row:
         return row_of(tenant, "id reference name status created_at deleted_at") | {
             "external_ids": external_ids
         }
-    connections = services.listing.summary(operator, tenant.id)
+    connections = services.listing.summary(operator(), tenant.id)
     return _row(tenant) | _allowed(tenant) | {"connections": connections}
 
 
-@noun.verb("--name 'Acme Ltd' --reference customer-42")
+@noun.verb("--name 'Acme Ltd' --reference customer-42", changes=True)
 @click.option("--name", required=True, type=text, help="The customer's name.")
 @click.option("--reference", type=text, help="Your own id for it; unique.")
 @click.option(
@@ -68,11 +68,11 @@ def create(accounts: tuple[str, ...], **description: Any) -> Row:
 
     Then make its onboarding link: links create.
     """
-    tenant = services.tenants.create(operator, accounts=accounts or None, **description)
+    tenant = services.tenants.create(operator(), accounts=accounts or None, **description)
     return _row(tenant) | _allowed(tenant)
 
 
-@noun.verb("acme --reason 'asked by the customer, ticket 123'")
+@noun.verb("acme --reason 'asked by the customer, ticket 123'", changes=True)
 @TENANT
 @REASON
 def suspend(tenant_id: UUID, reason: str) -> Row:
@@ -81,18 +81,18 @@ def suspend(tenant_id: UUID, reason: str) -> Row:
     From now on no credentials are issued for it, and none of its roles is proven. Its sessions work
     until they expire: `audit alive` lists them.
     """
-    return _row(services.tenants.suspend(operator, tenant_id, reason=reason))
+    return _row(services.tenants.suspend(operator(), tenant_id, reason=reason))
 
 
-@noun.verb("acme --reason 'ticket 123 closed'")
+@noun.verb("acme --reason 'ticket 123 closed'", changes=True)
 @TENANT
 @REASON
 def resume(tenant_id: UUID, reason: str) -> Row:
     """Resume a suspended tenant."""
-    return _row(services.tenants.resume(operator, tenant_id, reason=reason))
+    return _row(services.tenants.resume(operator(), tenant_id, reason=reason))
 
 
-@noun.verb("acme --only 123456789012 --only 210987654321")
+@noun.verb("acme --only 123456789012 --only 210987654321", changes=True)
 @TENANT
 @click.option("--only", multiple=True, type=account, help="Allow this account; repeat for several.")
 @click.option("--any", "any_account", is_flag=True, help="Allow every account.")
@@ -101,11 +101,11 @@ def accounts(tenant_id: UUID, only: tuple[str, ...], *, any_account: bool) -> Ro
     if only and any_account:
         raise click.UsageError("Give either --only or --any.")
     if only or any_account:
-        services.tenants.change(operator, tenant_id, {"accounts": only or None})
-    return {"tenant_id": tenant_id} | _allowed(services.tenants.get(operator, tenant_id))
+        services.tenants.change(operator(), tenant_id, {"accounts": only or None})
+    return {"tenant_id": tenant_id} | _allowed(services.tenants.get(operator(), tenant_id))
 
 
-@noun.verb("acme")
+@noun.verb("acme", changes=True)
 @TENANT
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def delete(tenant_id: UUID, *, yes: bool) -> str:
@@ -116,9 +116,9 @@ def delete(tenant_id: UUID, *, yes: bool) -> str:
     stop a customer for a while, suspend it.
     """
     if not yes:
-        tenant = services.tenants.get(operator, tenant_id)
+        tenant = services.tenants.get(operator(), tenant_id)
         about = row_of(tenant, "id reference name")
-        about["connections"] = sum(services.listing.summary(operator, tenant_id).values())
+        about["connections"] = sum(services.listing.summary(operator(), tenant_id).values())
         confirm(about, "Delete this tenant? It can't be undone.")
-    services.tenants.delete(operator, tenant_id)
+    services.tenants.delete(operator(), tenant_id)
     return f"Deleted: {tenant_id}"

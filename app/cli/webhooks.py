@@ -26,10 +26,10 @@ _row = partial(
 @noun.verb(columns="id status disabled_because last_success_at failing_since tenant_id url")
 def list_command() -> list[Row]:
     """List the webhook endpoints."""
-    return [*map(_row, every(services.endpoints.list, operator))]
+    return [*map(_row, every(services.endpoints.list, operator()))]
 
 
-@noun.verb("https://app.example.com/webhooks/deputy --type connection.verified")
+@noun.verb("https://app.example.com/webhooks/deputy --type connection.verified", changes=True)
 @click.argument("url")
 @click.option(
     "--type",
@@ -44,16 +44,16 @@ def list_command() -> list[Row]:
 def add(url: str, types: tuple[str, ...], **options: Any) -> Row:
     """Add a webhook endpoint and print its secret, once."""
     chosen = sorted({*types}) or ["*"]
-    endpoint, secret = services.endpoints.create(operator, url=url, types=chosen, **options)
+    endpoint, secret = services.endpoints.create(operator(), url=url, types=chosen, **options)
     click.echo("The secret is shown this once. Deputy keeps it sealed.", err=True)
     return {"id": endpoint.id, "secret": secret}
 
 
-@noun.verb(_EXAMPLE)
+@noun.verb(_EXAMPLE, changes=True)
 @_ENDPOINT
 def test(endpoint_id: UUID) -> str:
     """Send an example event to an endpoint. `webhooks deliveries` shows the outcome."""
-    return f"The event {services.redelivery.test(operator, endpoint_id)} is on its way."
+    return f"The event {services.redelivery.test(operator(), endpoint_id)} is on its way."
 
 
 @noun.verb(
@@ -68,7 +68,7 @@ def deliveries(endpoint_id: UUID, limit: int) -> list[Row]:
     shows all of these.
     """
     rows = []
-    for delivery in islice(every(services.redelivery.deliveries, operator, endpoint_id), limit):
+    for delivery in islice(every(services.redelivery.deliveries, operator(), endpoint_id), limit):
         last: Row = {"at": None, "status_code": None, "ms": None, "error": None}
         last["attempted"] = len(delivery.attempts)
         if delivery.attempts:
@@ -79,27 +79,29 @@ def deliveries(endpoint_id: UUID, limit: int) -> list[Row]:
     return rows
 
 
-@noun.verb(f"{_EXAMPLE} --since 12h")
+@noun.verb(f"{_EXAMPLE} --since 12h", changes=True)
 @_ENDPOINT
 @click.option("--since", required=True, type=time, help=TIME_HELP)
 @click.option("--until", type=time, help="As --since; not included (default: now).")
 def recover(endpoint_id: UUID, since: datetime, until: datetime | None) -> str:
     """Send an endpoint the events of a period that it did not get."""
-    number = services.redelivery.recover(operator, endpoint_id, since=since, until=until or now())
+    number = services.redelivery.recover(operator(), endpoint_id, since=since, until=until or now())
     return f"Events that will be sent: {number}."
 
 
-@noun.verb(_EXAMPLE)
+@noun.verb(_EXAMPLE, changes=True)
 @_ENDPOINT
 def enable(endpoint_id: UUID) -> str:
     """Enable an endpoint. `webhooks recover` then sends what it did not get."""
-    _, missed = services.endpoints.change(operator, endpoint_id, {"status": EndpointStatus.ENABLED})
+    _, missed = services.endpoints.change(
+        operator(), endpoint_id, {"status": EndpointStatus.ENABLED}
+    )
     return f"Enabled. Events that it did not get: {missed}."
 
 
-@noun.verb(_EXAMPLE)
+@noun.verb(_EXAMPLE, changes=True)
 @_ENDPOINT
 def disable(endpoint_id: UUID) -> str:
     """Disable an endpoint: it gets no events until it is enabled."""
-    services.endpoints.change(operator, endpoint_id, {"status": EndpointStatus.DISABLED})
+    services.endpoints.change(operator(), endpoint_id, {"status": EndpointStatus.DISABLED})
     return "Disabled."

@@ -9,13 +9,14 @@ from urllib.parse import urlsplit
 
 from app.settings.valid_values import looks_random
 
-# Variables that `make run` or deputy-client reads, and that may be in the same environment.
+# Variables that commands, `make run` or deputy-client read. They may be in the same environment.
 _OTHERS = {
     "DEPUTY_DATA_DIR",
     "DEPUTY_URL",
     "DEPUTY_API_KEY",
     "DEPUTY_CA_BUNDLE",
     "DEPUTY_FAIL_CLOSED",
+    "DEPUTY_OPERATOR",
 }
 # Variables that Kubernetes sets in every container if a Service is named "deputy".
 _KUBERNETES = re.compile(

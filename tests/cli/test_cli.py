@@ -6,9 +6,12 @@ import getpass
 import io
 import logging
 import re
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 import click
 import pytest
@@ -59,9 +62,105 @@ def events_of(cli, key_id):
         if event["details"]["api_key_id"] == key_id
     ]
     for event in events:
-        assert event["actor"] == {"operator": f"{getpass.getuser()} (command line)"}
+        assert event["actor"] == {
+            "operator": f"tests (command line, claimed by {getpass.getuser()})"
+        }
         assert event["outcome"] == "ok"
     return events
+
+
+# --- who the operator is ---
+
+
+READING = {
+    "audit issued", "audit search", "audit tail", "audit who", "audit alive", "audit archive",
+    "connections list", "connections show", "doctor", "keys generate", "keys list", "keys show",
+    "links list", "migrate", "rotation show", "templates check", "templates publish",
+    "tenants list", "tenants show", "version", "webhooks deliveries", "webhooks list", "worker",
+}  # fmt: skip
+
+
+def test_every_command_that_writes_an_event_takes_the_operators_name():
+    takes = {words for words, verb in every_verb() if any("--as" in p.opts for p in verb.params)}
+    assert takes == {*dict(every_verb())} - READING
+
+
+class Someone(NamedTuple):
+    claim: tuple[str, ...] = ()
+    at_terminal: bool = True
+    variables: Mapping[str, str] = MappingProxyType({})
+
+
+OF_RUTH = MappingProxyType({"SUDO_USER": "ruth"})
+
+
+@pytest.mark.parametrize(
+    ("someone", "name"),
+    [
+        (Someone(), "{login} (command line)"),
+        (Someone(variables=OF_RUTH), "ruth (command line, sudo to {login})"),
+        (Someone(("--as", "ed")), "ed (command line, claimed by {login})"),
+        (Someone(("--as", "ed"), variables=OF_RUTH), "ed (command line, claimed by ruth)"),
+        (Someone(("--as", "ed"), at_terminal=False), "ed (command line, claimed by {login})"),
+        (
+            Someone(at_terminal=False, variables={"DEPUTY_OPERATOR": "jo"}),
+            "jo (command line, claimed by {login})",
+        ),
+        (
+            Someone(("--as", "ed"), variables={"DEPUTY_OPERATOR": "jo"}),
+            "ed (command line, claimed by {login})",
+        ),
+    ],
+)
+def test_an_event_names_the_operator_and_how_the_name_is_known(people, someone, name):
+    suspended = people.suspend(someone)
+    assert suspended.exit_code == 0, suspended.output
+    login = getpass.getuser()
+    assert people.suspensions()[0]["actor"] == {"operator": name.format(login=login)}
+
+
+@pytest.mark.parametrize(
+    "someone",
+    [
+        Someone(at_terminal=False),
+        Someone(at_terminal=False, variables=OF_RUTH),
+        Someone(("--as", "")),
+        Someone(("--as", "a\nb")),
+        Someone(("--as", "a" * 81)),
+    ],
+)
+def test_a_change_by_nobody_is_refused(people, someone):
+    refused = people.suspend(someone)
+    assert refused.exit_code == 2, refused.output
+    assert "--as" in refused.output
+    assert people.suspensions() == []
+
+
+class People:
+    def __init__(self, cli, tenant_id, monkeypatch):
+        self._cli, self._tenant_id, self._patch = cli, tenant_id, monkeypatch
+
+    def suspend(self, someone):
+        self._patch.delenv("DEPUTY_OPERATOR")
+        self._patch.delenv("SUDO_USER", raising=False)
+        for variable, value in someone.variables.items():
+            self._patch.setenv(variable, value)
+        terminal = lambda _: someone.at_terminal  # noqa: E731
+        self._patch.setattr("click.testing._NamedTextIOWrapper.isatty", terminal)
+        return self._cli.raw(f"tenants suspend {self._tenant_id} --reason x", *someone.claim)
+
+    def suspensions(self):
+        return self._cli(f"audit search --tenant {self._tenant_id} --action tenant.suspended")
+
+
+@pytest.fixture
+def people(cli, acme, monkeypatch) -> People:
+    return People(cli, acme["id"], monkeypatch)
+
+
+def test_a_command_that_only_reads_asks_nobody_for_a_name(cli, acme, monkeypatch):
+    monkeypatch.delenv("DEPUTY_OPERATOR")
+    assert cli(f"tenants show {acme['id']}")["id"] == acme["id"]
 
 
 # --- help ---

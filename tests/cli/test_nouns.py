@@ -136,7 +136,7 @@ def test_everything_of_a_customer_is_stopped_by_one_command_and_resumed(cli, wor
     worker("POST", acme["path"], expect=409)
     assert "suspended already" in cli.refused(f"{suspend} again")
     [event] = cli(f"audit search --tenant {acme['reference']} --action tenant.suspended")
-    assert event["actor"] == {"operator": f"{getpass.getuser()} (command line)"}
+    assert event["actor"] == {"operator": f"tests (command line, claimed by {getpass.getuser()})"}
     assert event["details"] == {"was": "active", "status": "suspended", "reason": "ticket 123"}
     cli(f"tenants resume {acme['reference']} --reason closed")
     worker("POST", acme["path"])

@@ -60,8 +60,8 @@ def make_secrets(folder):
 
 
 def walk(composed, name, publisher):
-    """Give the guide's commands, in their order. Return what the operator's printed, by their
-    last word.
+    """Give the guide's commands, in their order. Return what the operator's printed, by the
+    command.
     """
     printed = {}
     for line in commands(name).splitlines():
@@ -70,7 +70,7 @@ def walk(composed, name, publisher):
                 assert "customer-role" in composed.run("publish", env=publisher)
             case ["compose", "run", "--rm", "operator", *words]:
                 ends = (0, 1, 2) if words[-1] == "doctor" else (0,)
-                printed[words[-1]] = composed.run("operator", *words, ends=ends)
+                printed[words[3]] = composed.run("operator", *words, ends=ends)
             case ["compose", "up", "--build", "--detach"]:
                 composed.up()
             case ["compose()" | "echo", *_]:
@@ -124,7 +124,7 @@ def test_the_guides_commands_launch_one_machine_and_a_later_release(
             folder / "deploy", {"deputy": image, "deputy-publish": publish_image}, settings
         ) as composed:
             printed = walk(composed, "one machine", publisher)
-            site = Site(composed, certificate, printed["all"].split()[-1])
+            site = Site(composed, certificate, printed["keys"].split()[-1])
             assert_the_services_started_in_order(composed)
             fine = re.findall(r"^ok +(rights|aws)\b", printed["doctor"], re.MULTILINE)
             assert fine == ["rights", "aws"]

@@ -339,8 +339,8 @@ def guide(name):
 
 def step_of(words):
     match words:
-        case ["task", _, *command]:
-            return command[-1]
+        case ["task", _, "flask", "--app", "wsgi", *command]:
+            return "bootstrap" if command[:2] == ["keys", "bootstrap"] else command[-1]
         case ["psql", *_]:
             return "roles"
         case ["publish"]:

@@ -75,7 +75,8 @@ def test_the_product_refuses_anybody_else_and_every_block_of_the_page_runs(examp
         done = subprocess.run(
             ["sh", "-eu", "-c", block],
             cwd=ROOT,
-            env={"PATH": os.environ["PATH"], "HOME": str(example.data)},
+            env={name: os.environ[name] for name in ("PATH", "DEPUTY_OPERATOR")}
+            | {"HOME": str(example.data)},
             capture_output=True,
             text=True,
             timeout=120,
