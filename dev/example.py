@@ -14,14 +14,13 @@ from dev.run_settings import Settings, StackError
 from dev.stack import CLIENT, ROOT, Stack, ensure_free, running
 
 EXAMPLE = ROOT / "examples" / "vendor"
-# What the product's API key may do, and nothing else
-SCOPES = [
-    "tenants:read",
-    "tenants:write",
-    "connections:read",
-    "connections:write",
-    "credentials:issue",
-]
+# What the product's two API keys may do, and nothing else
+SIGN_UP = {
+    "name": "sign-up",
+    "scopes": ["tenants:create", "keys:delegate"],
+    "may_give": ["credentials:issue"],
+}
+OFFBOARDING = {"name": "offboarding", "scopes": ["tenants:write"]}
 
 
 class ExampleStack(Stack):
@@ -42,17 +41,20 @@ class ExampleStack(Stack):
         return self._given["DEPUTY_RETURN_URLS"].split(",")[0].rstrip("/")
 
     def start_product(self) -> None:
-        """Create an API key and a webhook endpoint, and start the product with only these."""
+        """Create the API keys and a webhook endpoint, and start the product with only these."""
         url = self.product_url
         port = str(urlsplit(url).port)
-        key = self._post("/v1/api-keys", {"name": "the product", "scopes": SCOPES})["key"]
+        sign_up, offboarding = (
+            self._post("/v1/api-keys", key)["key"] for key in (SIGN_UP, OFFBOARDING)
+        )
         endpoint = {"url": f"{url}/webhooks/deputy", "types": ["*"]}
         secret = self._post("/v1/webhook-endpoints", endpoint)["secret"]
         environment = {
             "PATH": os.environ.get("PATH", ""),
             "PYTHONPATH": CLIENT,
             "DEPUTY_URL": self.settings.url,
-            "DEPUTY_API_KEY": key,
+            "DEPUTY_API_KEY": sign_up,
+            "OFFBOARDING_KEY": offboarding,
             "WEBHOOK_SECRET": secret,
             "PRODUCT_URL": url,
             "AWS_ENDPOINT_URL": self.settings.sandbox_url,

@@ -211,6 +211,7 @@ bp = Blueprint("connections", "Links to IAM roles, and their proofs.", noun="con
 
 _ALL = "/v1/tenants/<uuid:tenant_id>/connections"
 _ONE = f"{_ALL}/<uuid:connection_id>"
+_READ = "connections:read tenants:create"
 _ConnectionPage = page_of(ConnectionOut)
 
 
@@ -260,14 +261,14 @@ def create_connection(body: JsonObject, tenant_id: UUID) -> Connection:
         raise
 
 
-@bp.operation("GET", _ALL, "connections:read", _ConnectionPage, takes=ConnectionQuery)
+@bp.operation("GET", _ALL, _READ, _ConnectionPage, takes=ConnectionQuery)
 def list_connections(query: JsonObject, tenant_id: UUID) -> JsonObject:
     """List a tenant's connections, newest first."""
     connection_filter = ConnectionFilter(tenant_id=tenant_id, **filters_of(query))
     return paged(query, services.listing.list, principal(), connection_filter)
 
 
-@bp.operation("GET", f"{_ALL}/summary", "connections:read", ConnectionSummary)
+@bp.operation("GET", f"{_ALL}/summary", _READ, ConnectionSummary)
 def summarize_connections(tenant_id: UUID) -> JsonObject:
     """Count a tenant's connections by status."""
     counts = services.listing.summary(principal(), tenant_id)
@@ -281,7 +282,7 @@ def list_all_connections(query: JsonObject) -> JsonObject:
     return paged(query, services.listing.list, principal(), ConnectionFilter(**filters_of(query)))
 
 
-@bp.operation("GET", _ONE, "connections:read", ConnectionOut)
+@bp.operation("GET", _ONE, _READ, ConnectionOut)
 def get_connection(tenant_id: UUID, connection_id: UUID) -> Connection:
     """Read a connection."""
     return services.connections.get(principal(), tenant_id, connection_id)

@@ -119,7 +119,7 @@ bp = Blueprint("onboarding", "What a customer needs to create the role.", noun="
 @bp.operation(
     "GET",
     "/v1/tenants/<uuid:tenant_id>/onboarding",
-    "connections:read",
+    "connections:read tenants:create",
     OnboardingKitOut,
     takes=KitQuery,
 )
@@ -221,11 +221,10 @@ _ABOUT = "URLs of the onboarding page, for customers' administrators."
 links = Blueprint("onboarding_links", _ABOUT, noun="onboarding_link")
 
 _ALL = "/v1/tenants/<uuid:tenant_id>/onboarding-links"
+_LINKS = "connections:write tenants:create"
 
 
-@links.operation(
-    "POST", _ALL, "connections:write", CreatedOnboardingLink, takes=NewOnboardingLink, status=201
-)
+@links.operation("POST", _ALL, _LINKS, CreatedOnboardingLink, takes=NewOnboardingLink, status=201)
 def create_onboarding_link(body: JsonObject, tenant_id: UUID) -> JsonObject:
     """Create an onboarding link; only this answer shows its URL.
 
@@ -237,19 +236,19 @@ def create_onboarding_link(body: JsonObject, tenant_id: UUID) -> JsonObject:
     return {"id": link.id, "url": url, "expires_at": link.expires_at}
 
 
-@links.operation("GET", _ALL, "connections:write", page_of(OnboardingLinkOut), takes=PageQuery)
+@links.operation("GET", _ALL, _LINKS, page_of(OnboardingLinkOut), takes=PageQuery)
 def list_onboarding_links(query: JsonObject, tenant_id: UUID) -> JsonObject:
     """List a tenant's onboarding links, newest first, without their URLs."""
     return paged(query, services.links.list, principal(), tenant_id)
 
 
-@links.operation("GET", f"{_ALL}/<uuid:link_id>", "connections:write", OnboardingLinkDetails)
+@links.operation("GET", f"{_ALL}/<uuid:link_id>", _LINKS, OnboardingLinkDetails)
 def get_onboarding_link(tenant_id: UUID, link_id: UUID) -> Any:
     """Read an onboarding link: its status, and what was connected through it."""
     return services.links.get(principal(), tenant_id, link_id)
 
 
-@links.operation("DELETE", f"{_ALL}/<uuid:link_id>", "connections:write", status=204)
+@links.operation("DELETE", f"{_ALL}/<uuid:link_id>", _LINKS, status=204)
 def revoke_onboarding_link(tenant_id: UUID, link_id: UUID) -> None:
     """Revoke an onboarding link: from this answer on, its page is gone."""
     services.links.revoke(principal(), tenant_id, link_id)

@@ -102,7 +102,13 @@ def _as_it_is(effect: Effect) -> Tenant:
 
 
 @bp.operation(
-    "POST", "/v1/tenants", "tenants:write", TenantOut, takes=NewTenant, status=201, again=_as_it_is
+    "POST",
+    "/v1/tenants",
+    "tenants:write tenants:create",
+    TenantOut,
+    takes=NewTenant,
+    status=201,
+    again=_as_it_is,
 )
 def create_tenant(body: JsonObject) -> Tenant:
     """Create a tenant, with an External ID of its own."""
@@ -115,7 +121,7 @@ def list_tenants(query: JsonObject) -> JsonObject:
     return paged(query, services.tenants.list, principal(), TenantFilter(**filters_of(query)))
 
 
-@bp.operation("GET", _ONE, "tenants:read", TenantOut)
+@bp.operation("GET", _ONE, "tenants:read tenants:create", TenantOut)
 def get_tenant(tenant_id: UUID) -> Tenant:
     """Read a tenant."""
     return services.tenants.get(principal(), tenant_id)

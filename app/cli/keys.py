@@ -101,7 +101,7 @@ def create(
 
     `all` is every scope but keys:delegate. For 24 hours after it has made a tenant, a key with
     keys:delegate can make keys for that tenant, with the scopes of --may-give. It needs
-    tenants:write too.
+    tenants:create too.
     """
     key, secret = services.api_keys.create_key(
         operator(),

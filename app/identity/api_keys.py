@@ -44,7 +44,7 @@ from app.settings.setting_types import Limit
 from app.settings.valid_values import DAY, WEEK
 from app.store.database import Database, Lock, Session, until_committed
 from app.store.keyset import Page, page, with_values
-from app.store.models import ApiKey
+from app.store.models import ApiKey, Tenant
 
 GRACE_SECONDS = DAY  # how long a replaced key stays valid by default
 GRACE_SECONDS_MAX = WEEK
@@ -216,6 +216,12 @@ class ApiKeys:
         """Return all keys with these column values, oldest first. A value of None means any."""
         with self._db.read() as db:
             return list(db.scalars(with_values(select(ApiKey), **values).order_by(ApiKey.id)))
+
+    def ensure_created(self, principal: ApiKeyPrincipal, tenant_id: UUID) -> None:
+        """Raise NotFoundError unless this key, or one that it succeeded, created the tenant."""
+        own = select(Tenant.id).filter_by(id=tenant_id, deleted_at=None)
+        with self._db.read() as db:
+            one_or_not_found(db, own.where(family_revocation.created_tenants(principal.key_id)))
 
     def family_of(self, key: ApiKey) -> FamilySummary:
         """Return a summary of the family that would be revoked with this key."""

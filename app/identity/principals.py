@@ -161,10 +161,15 @@ class ApiKeyPrincipal(Principal):
         if has_expired(self.expires_at):
             raise UnauthenticatedError(BAD_KEY)
 
-    def require(self, *scopes: Scope) -> None:
-        """Raise ForbiddenError unless the key has one of these scopes. Call it before lookups."""
-        if self.scopes.isdisjoint(scopes):
+    def require(self, *scopes: Scope) -> frozenset[Scope]:
+        """Return those of the scopes that the key has. Call it before lookups.
+
+        Raises ForbiddenError if there is none.
+        """
+        granted = self.scopes.intersection(scopes)
+        if not granted:
             raise ForbiddenError(f"This API key lacks the scope {' or '.join(scopes)}.")
+        return granted
 
 
 _of_key = operator.attrgetter(*ApiKeyPrincipal.__match_args__[:-2])

@@ -20,6 +20,7 @@ class Scope(enum.StrEnum):
     WEBHOOKS_WRITE = "webhooks:write"
     KEYS_WRITE = "keys:write"
     KEYS_DELEGATE = "keys:delegate"
+    TENANTS_CREATE = "tenants:create"
 
 
 MAKES_KEYS = frozenset({Scope.KEYS_WRITE, Scope.KEYS_DELEGATE})

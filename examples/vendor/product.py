@@ -15,7 +15,11 @@ from deputy_client.webhooks import VerificationError, verify
 from flask import Flask, abort, redirect, render_template, request, session, url_for
 from flask.typing import ResponseReturnValue
 
-DEPUTY_URL, API_KEY = os.environ["DEPUTY_URL"], os.environ["DEPUTY_API_KEY"]
+DEPUTY_URL = os.environ["DEPUTY_URL"]
+# Signs customers up, and makes each one's worker key. It can't end a tenant, or reach older ones.
+SIGN_UP_KEY = os.environ["DEPUTY_API_KEY"]
+# Deletes any tenant, so a real product keeps it in another program
+OFFBOARDING_KEY = os.environ["OFFBOARDING_KEY"]
 WEBHOOK_SECRET = os.environ["WEBHOOK_SECRET"]
 PRODUCT_URL = os.environ["PRODUCT_URL"]
 
@@ -28,9 +32,11 @@ customers: dict[str, dict[str, Any]] = {}
 handled: set[str] = set()  # ids of webhooks: each may come more than once
 
 
-def deputy(method: str, path: str, body: Any = None, *, once: str = "") -> Any:
+def deputy(
+    method: str, path: str, body: Any = None, *, key: str = SIGN_UP_KEY, once: str = ""
+) -> Any:
     """Send a request to Deputy. `once`: an idempotency key, for safe retries."""
-    headers = {"Authorization": f"Bearer {API_KEY}"} | ({"Idempotency-Key": once} if once else {})
+    headers = {"Authorization": f"Bearer {key}"} | ({"Idempotency-Key": once} if once else {})
     url = f"{DEPUTY_URL}/v1{path}"
     answer = requests.request(method, url, json=body, headers=headers, timeout=30)
     if method != "DELETE" or answer.status_code != 404:  # 404: it is deleted already
@@ -67,7 +73,7 @@ def about() -> str:
     return page(message="Deputy's page links here, as VENDOR_URL, SUPPORT_URL and PRIVACY_URL say.")
 
 
-# A customer signs up: it becomes a tenant, with an External ID of its own.
+# A customer signs up: it becomes a tenant, with an External ID and a worker key of its own.
 
 
 @app.post("/sign-up")
@@ -75,7 +81,9 @@ def sign_up() -> ResponseReturnValue:
     reference, name = session.get("reference"), request.form["name"].strip()[:200]
     if reference and name and reference not in customers:
         tenant = deputy("POST", "/tenants", {"name": name, "reference": reference}, once=reference)
-        customers[reference] = {"name": name, "tenant": tenant, "connections": {}}
+        worker = {"name": name, "scopes": ["credentials:issue"], "tenant_id": tenant["id"]}
+        key = deputy("POST", "/api-keys", worker)["key"]
+        customers[reference] = {"name": name, "tenant": tenant, "key": key, "connections": {}}
     return redirect(url_for("home"), 303)
 
 
@@ -124,8 +132,8 @@ def job() -> ResponseReturnValue:
     customer, buckets = signed_up(), {}
     for connection_id, connection in customer["connections"].items():
         try:
-            tenant_id = customer["tenant"]["id"]
-            aws = deputy_client.session(tenant_id, connection_id, region_name="us-east-1")
+            tenant_id, key = customer["tenant"]["id"], customer["key"]
+            aws = deputy_client.session(tenant_id, connection_id, key=key, region_name="us-east-1")
             names = [bucket["Name"] for bucket in aws.client("s3").list_buckets()["Buckets"]]
         except (deputy_client.DeputyError, ClientError, BotoCoreError) as error:
             app.logger.warning("no access to %s: %s", connection["account_id"], error)
@@ -140,6 +148,6 @@ def job() -> ResponseReturnValue:
 @app.post("/leave")
 def leave() -> ResponseReturnValue:
     customer = signed_up()
-    deputy("DELETE", f"/tenants/{customer['tenant']['id']}")
+    deputy("DELETE", f"/tenants/{customer['tenant']['id']}", key=OFFBOARDING_KEY)
     del customers[session.pop("reference")]
     return page(message=f"{customer['name']} has left. You can delete the stack in AWS now.")

@@ -11,7 +11,7 @@ import time_machine
 from tests.support.cast import path_of
 
 KEYS = "/v1/api-keys"
-SCOPES = ["tenants:write", "keys:delegate"]
+SCOPES = ["tenants:create", "keys:delegate"]
 SIGN_UP = {"name": "sign-up", "scopes": SCOPES, "may_give": ["credentials:issue"]}
 WORKER = {"name": "a worker", "scopes": ["credentials:issue"]}
 
@@ -94,11 +94,11 @@ def test_who_may_give_is_bound_to_no_tenant_and_gives_no_key_that_makes_keys(wor
     others = "without keys:write and keys:delegate"
     for field, change, words in (
         ("may_give", {"may_give": None}, others),
-        ("may_give", {"may_give": []}, "between 1 and 9"),
+        ("may_give", {"may_give": []}, "between 1 and 10"),
         ("may_give", {"may_give": ["keys:write"]}, others),
         ("may_give", {"may_give": ["credentials:issue", "keys:delegate"]}, others),
         ("may_give.0", {"may_give": ["*"]}, "Must be one of"),
-        ("may_give", {"scopes": ["tenants:write"]}, ""),
+        ("may_give", {"scopes": ["tenants:create"]}, ""),
         ("scopes", {"scopes": [*SCOPES, "keys:write"]}, "leave one of them out"),
         ("tenant_id", {"tenant_id": world.tenant()["id"]}, "leave it out"),
     ):
@@ -109,12 +109,12 @@ def test_who_may_give_is_bound_to_no_tenant_and_gives_no_key_that_makes_keys(wor
 
 
 def test_what_a_key_may_give_counts_as_scopes_of_its_own(world, sign_up):
-    weak = world.key("keys:write", "tenants:write", "audit:read")
+    weak = world.key("keys:write", "tenants:create", "audit:read")
     weak.refused("POST", KEYS, SIGN_UP, expect=403, code="forbidden")
     assert sign_up.shown["id"] not in str(weak("GET", f"{KEYS}?limit=200"))
     for method, what in (("GET", ""), ("POST", "/replace"), ("DELETE", "")):
         weak.refused(method, sign_up.path + what, expect=404, code="not_found")
-    strong = world.key("keys:write", "tenants:write", "credentials:issue")
+    strong = world.key("keys:write", "tenants:create", "credentials:issue")
     strong("POST", KEYS, SIGN_UP, expect=201)
     strong("POST", f"{sign_up.path}/replace", expect=201)
     strong("DELETE", sign_up.path, expect=204)
@@ -164,7 +164,7 @@ def test_the_24_hours_are_over_when_the_wait_for_a_lock_took_so_long(world, sign
 
 
 def test_revoking_the_maker_of_a_delegating_key_revokes_both_and_what_they_made(world):
-    scopes = ["tenants:write", "keys:write", "credentials:issue"]
+    scopes = ["tenants:create", "keys:write", "credentials:issue"]
     maker = world.admin("POST", KEYS, {"name": "maker", "scopes": scopes}, expect=201)
     sign_up = SignUp(world, world.admin.with_key(maker["key"])("POST", KEYS, SIGN_UP, expect=201))
     tenant = sign_up.tenant()

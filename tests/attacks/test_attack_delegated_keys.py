@@ -6,6 +6,7 @@ from app.identity.scopes import Scope
 from app.limits import limits
 from tests.api.test_delegated_keys import KEYS, WORKER, SignUp
 from tests.attacks.evidence import absent, case, problem, refusal, untouched
+from tests.attacks.routes import ROUTES
 from tests.conftest import OPERATOR
 
 
@@ -67,6 +68,62 @@ def test_a_tenant_that_a_delegating_key_did_not_make_is_like_none_at_all(scene, 
     assert stolen.listed() == []
 
 
+_LINKS = "/v1/tenants/{tenant_id}/onboarding-links"
+SIGNS_UP = {
+    "POST /v1/tenants": 201,
+    "GET /v1/tenants/{tenant_id}": 200,
+    "GET /v1/tenants/{tenant_id}/onboarding": 200,
+    f"POST {_LINKS}": 201,
+    f"GET {_LINKS}": 200,
+    f"GET {_LINKS}/{{link_id}}": 200,
+    f"DELETE {_LINKS}/{{link_id}}": 204,
+    "GET /v1/tenants/{tenant_id}/connections": 200,
+    "GET /v1/tenants/{tenant_id}/connections/summary": 200,
+    "GET /v1/tenants/{tenant_id}/connections/{connection_id}": 200,
+}
+
+
+def test_in_no_route_does_a_sign_up_key_do_more_than_sign_up(scene, stolen):
+    """It reaches its own tenants alone, and what keys:delegate opens shows it no other's."""
+    tenant = stolen.tenant()
+    connection = scene.world.connection(tenant)
+    link = stolen.api("POST", _LINKS.format(tenant_id=tenant["id"]), {}, expect=201)
+    own = {"tenant_id": tenant["id"], "connection_id": connection["id"], "link_id": link["id"]}
+    ours = {"tenant_id": scene.acme["id"], "connection_id": scene.ours["id"]}
+    nowhere = {"tenant_id": absent(), "connection_id": absent()}
+    with untouched(scene.world, scene.ours):
+        for route in ROUTES:
+            with case(str(route)):
+                answer = route.send(stolen.api, route.at(**own))
+                if opens := SIGNS_UP.get(str(route)):
+                    assert answer.status_code == opens, answer.text
+                    if "{tenant_id}" in route.path:
+                        foreign = route.send(stolen.api, route.at(**ours))
+                        nothing = route.send(stolen.api, route.at(**nowhere))
+                        same = problem(nothing, 404, "not_found")
+                        assert problem(foreign, 404, "not_found") == same
+                elif not route.path.startswith(KEYS) or route.path.endswith("/replace"):
+                    problem(answer, 403, "forbidden")
+    assert stolen.listed() == []
+
+
+def test_a_successor_reaches_what_its_predecessor_created_and_not_the_reverse(stolen):
+    before, successor = stolen.tenant(), stolen.replace()
+    after = successor.tenant()
+    for tenant in (before, after):
+        successor.api("GET", f"/v1/tenants/{tenant['id']}")
+    stolen.api("GET", f"/v1/tenants/{before['id']}")
+    stolen.api.refused("GET", f"/v1/tenants/{after['id']}", expect=404, code="not_found")
+
+
+def test_a_scope_for_all_tenants_is_not_narrowed_by_tenants_create(scene):
+    reader = scene.world.key("tenants:create", "tenants:read")
+    assert reader("GET", f"/v1/tenants/{scene.acme['id']}")["id"] == scene.acme["id"]
+    reader.refused(
+        "GET", f"/v1/tenants/{scene.acme['id']}/onboarding", expect=404, code="not_found"
+    )
+
+
 def test_a_full_tenant_of_others_is_like_none_at_all(scene, stolen, monkeypatch):
     services = scene.world.services
     monkeypatch.setattr(services.api_keys, "_limit", limits.KEYS._replace(most=0))
@@ -88,8 +145,11 @@ def test_a_stronger_key_of_its_own_tenant_is_like_none_at_all(scene, stolen):
 
 def test_who_made_a_tenant_and_when_is_not_chosen(scene, stolen):
     for field, value in (("made_by", stolen.shown["id"]), ("created_at", "2099-01-01T00:00:00Z")):
-        for method, path in (("POST", "/v1/tenants"), ("PATCH", f"/v1/tenants/{scene.acme['id']}")):
-            response = stolen.api.raw(method, path, {"name": scene.acme["name"], field: value})
+        body = {"name": scene.acme["name"], field: value}
+        for response in (
+            stolen.api.raw("POST", "/v1/tenants", body),
+            scene.world.admin.raw("PATCH", f"/v1/tenants/{scene.acme['id']}", body),
+        ):
             assert field in problem(response, 422, "validation_failed")["errors"]
 
 

@@ -26,7 +26,7 @@ from tests.model.watching import NARROW, Watched
 _ACCOUNTS = ("411111111111", "422222222222")
 _ROUTINE = {"scheduled", "issuing", "rotation"}
 _ISSUE = frozenset({"credentials:issue"})
-SIGN_UP = frozenset({"tenants:write", "keys:delegate"})
+SIGN_UP = frozenset({"tenants:create", "keys:delegate"})
 REASON = {"reason": "the model"}
 _WORKERS = 0.6  # of those who ask after a step
 _A_TURN = timedelta(hours=1.3)  # of routine proofs, at most

@@ -33,15 +33,18 @@ def requires(view: View, scopes: list[Scope], guard: Guard | None) -> View:
     """Return the view for API keys with one of these scopes.
 
     `guard`: authenticates the key; the view runs in its `with` block. With None, the key is read
-    from the database, and the request counts against its tenant's share. Raises
-    UnauthenticatedError, then ForbiddenError.
+    from the database, and the request counts against its tenant's share. A key that only
+    tenants:create lets in reaches the tenants that it created. Raises UnauthenticatedError, then
+    ForbiddenError, then NotFoundError.
     """
     guarding = guard or partial(_in_tenant_share, price_of(view.__name__))
 
     @wraps(view)
     def guarded(*args: Any, **kwargs: Any) -> Any:
         with guarding() as g.principal:
-            g.principal.require(*scopes)
+            granted = g.principal.require(*scopes)
+            if granted == {Scope.TENANTS_CREATE} and "tenant_id" in kwargs:
+                services.api_keys.ensure_created(g.principal, kwargs["tenant_id"])
             return view(*args, **kwargs)
 
     return guarded
