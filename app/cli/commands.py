@@ -61,10 +61,10 @@ def operator() -> OperatorPrincipal:
     claimed = click.get_current_context().meta.get(_CLAIMED)
     login = getpass.getuser()
     caller = os.environ.get("SUDO_USER", login)  # noqa: TID251 - sudo's variable, not a setting
-    if claimed:
-        return OperatorPrincipal(f"{claimed} (command line, claimed by {caller})")
-    sudo = "" if caller == login else f", sudo to {login}"
-    return OperatorPrincipal(f"{caller} (command line{sudo})")
+    source = f", claimed by {caller}" if claimed else ""
+    if not source and caller != login:
+        source = f", sudo to {login}"
+    return OperatorPrincipal(f"{claimed or caller} (command line{source})")
 
 
 def _claim(context: click.Context, param: click.Parameter, name: str | None) -> None:

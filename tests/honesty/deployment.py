@@ -200,7 +200,7 @@ class Deployment:
         done = subprocess.run(
             [sys.executable, "-m", "flask", "--app", "wsgi", *words],
             cwd=self.root,
-            env=self._env | environment,
+            env=self._env | {"DEPUTY_OPERATOR": "tests"} | environment,
             capture_output=True,
             text=True,
             check=False,
