@@ -26,7 +26,7 @@ help:
 	@echo "make soak    the longer cases of some tests: many requests of each kind, many accounts at once"
 	@echo "make faults  what users see while one thing after the other fails; about six minutes (docs/reliability.md)"
 	@echo "make mutants changes the code that decides, 400 times: tests must fail each time (docs/reliability.md)"
-	@echo "make check   format, lint, types, architecture, migrations, CloudFormation, policies"
+	@echo "make check   format, lint, types, architecture, CloudFormation, policies"
 	@echo "make aws-check VENDOR=<profile> CUSTOMER=<profile> [CANARY=<profile>]"
 	@echo "             the whole story once on real AWS, in accounts of yours; asks first, and cleans up at its end"
 	@echo "make format  format with ruff, apply its fixes, and write tables of docs/settings.md and docs/api.md"
@@ -73,7 +73,6 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m dev.check_migrations
 	$(BIN)/cfn-lint cloudformation/*.yaml deploy/fargate.yaml
 	$(BIN)/python -m dev.check_policies
 

@@ -30,11 +30,6 @@ DRIFT = Histogram("deputy_drift_exposed_seconds", _EXPOSED, ["status"], buckets=
 # The series must exist with 0: Prometheus sees no increase if a series begins with its first count
 DRIFT.labels("broken")
 DRIFT.labels("insecure")
-_HELD = (
-    "Time for which a transaction held the lock for writing to SQLite; without those of the audit"
-    " log's batch."
-)
-WRITE_LOCK_SECONDS = Histogram("deputy_write_lock_seconds", _HELD, buckets=_QUICK)
 POOL_WAIT = Histogram(
     "deputy_pool_wait_seconds", "Time to get a connection to the database.", buckets=_QUICK
 )

@@ -53,15 +53,12 @@ class Counted(Contender):
 
 
 def measure(stage: Stage) -> None:
-    own, sqlite = (
-        _deputy(stage, "on PostgreSQL", stage.on_postgres),
-        _deputy(stage, "on SQLite", stage.on_sqlite),
-    )
+    own = _deputy(stage, "at this commit", stage.on_postgres)
     other = Counted(stage, "metadataproxy cold", stage.peer(cold=True), lambda: [peer.QUESTION])
     before = []
     if stage.against:
         before.append(_deputy(stage, f"at {stage.against}", stage.at_other_commit))
-    everybody = (own, *before, other, sqlite)
+    everybody = (own, *before, other)
     for contender in everybody:
         contender.run(stage.wrk, _WARM_UP)
     facts = compare(stage, "cold", everybody)

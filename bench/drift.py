@@ -29,7 +29,7 @@ _PLACE = 1 + _CALL
 def measure(stage: Stage) -> None:
     stage.say(f"drift: {_CONNECTIONS:,} connections on a simulated clock")
     config = Config.of(
-        database_url="sqlite://",
+        database_url="",
         secret_keys=(),
         broker=Broker.parse(_BROKER),
         vendor_name="Acme",

@@ -21,7 +21,7 @@ from bench.client import BenchError
 from bench.goals import FLEET, ROUTINE
 from bench.servers import Deputy, Process, run_python
 from bench.stage import Stage
-from dev.stack import free_port
+from dev.ports import free_port
 
 _CALLS = (100, 500)  # calls a second for routine proofs, which get half of the STS budget
 _ROLES = 20_000  # registered in the STS; more than are proven during the measurement

@@ -61,9 +61,8 @@ class Goal:
         return Level(sum(figure <= step for step in steps))
 
 
-HOT = Goal(1, "hot issue / bare Flask, requests a second, PostgreSQL", ((0.8, 0.95, 1.05),))
+HOT = Goal(1, "hot issue / bare Flask, requests a second", ((0.8, 0.95, 1.05),))
 HOT_P99 = Goal(2, "its p99 / bare Flask's p99", ((1.5, 1.0, 0.2),))
-HOT_SQLITE = Goal(3, "hot issue / bare Flask, SQLite with synchronous=FULL", ((0.55, 0.7, 0.8),))
 HOT_PEER = Goal(4, "hot issue / metadataproxy hot", ((0.9, 1.1, 1.2),))
 COLD = Goal(5, "cold issue (one STS call each) / metadataproxy cold", ((1.0, 1.2, 2.0),))
 HONESTY = Goal(6, "served after a revoke · answered without an audit row", ((0, 0, 0), (0, 0, 0)))
@@ -103,11 +102,7 @@ PATIENCE = Goal(
     ((2, 1.9, 1.85), (2, 1.9, 1.85)),
     unit=" s",
 )
-RETENTION = Goal(
-    20,
-    "hot issue beside housekeeping / alone: PostgreSQL · SQLite",
-    ((0.9, 0.95, 1), (0.9, 0.95, 1)),
-)
+RETENTION = Goal(20, "hot issue beside housekeeping / alone", ((0.9, 0.95, 1),))
 COSTLY = Goal(
     21,
     "hot issue beside another tenant's costliest requests, or 64 connections that ask for"
@@ -121,12 +116,7 @@ CPU = Goal(
     ((50, 20, 10), (100, 50, 20), (50, 20, 5)),
     unit=" ms",
 )
-STOPS = Goal(
-    23,
-    "longest stop beside 60 writers of what is stopped: PostgreSQL · SQLite",
-    ((2, 0.5, 0.2), (2, 0.5, 0.2)),
-    unit=" s",
-)
+STOPS = Goal(23, "longest stop beside 60 writers of what is stopped", ((2, 0.5, 0.2),), unit=" s")
 WEBHOOKS = Goal(
     24,
     "deliveries of one background worker / a loop of `requests.post` · p99 until the first attempt,"
@@ -136,7 +126,6 @@ WEBHOOKS = Goal(
 GOALS = (
     HOT,
     HOT_P99,
-    HOT_SQLITE,
     HOT_PEER,
     COLD,
     HONESTY,

@@ -12,7 +12,6 @@ import http.client
 import itertools
 import os
 import signal
-import sqlite3
 import threading
 import time
 from collections import Counter
@@ -117,28 +116,25 @@ class Late:
 
 
 def measure(stage: Stage) -> None:
-    late = asked = unrecorded = answered = 0
+    late, asked, server = 0, 0, stage.on_postgres.server
     facts: dict[str, Any] = {}
-    for name, populated in (("PostgreSQL", stage.on_postgres), ("SQLite", stage.on_sqlite)):
-        stage.say(f"honesty on {name}: revoking under load, {stage.scale.revokes} times each way")
-        for kind, requests in revokes(populated.server, stage.sts, stage.scale.revokes).items():
-            facts[f"{name}: began after {kind}"] = (
-                f"{requests.served} served of {requests.asked} {dict(requests.statuses)}"
-            )
-            late, asked = late + requests.served, asked + requests.asked
-        stage.say(
-            f"honesty on {name}: killing every web process under load, {stage.scale.kills} times"
+    stage.say(f"honesty: revoking under load, {stage.scale.revokes} times each way")
+    for kind, requests in revokes(server, stage.sts, stage.scale.revokes).items():
+        facts[f"began after {kind}"] = (
+            f"{requests.served} served of {requests.asked} {dict(requests.statuses)}"
         )
-        shot = kills(populated.server, populated.places[:64], stage.scale.kills)
-        facts[f"{name}: without an audit row"] = (
-            f"{shot.unrecorded} of {shot.answered} answers, {shot.killed} web processes killed,"
-            f" {shot.cut} requests cut"
-        )
-        unrecorded, answered = unrecorded + shot.unrecorded, answered + shot.answered
-    values = {"late": late, "began_after": asked, "unrecorded": unrecorded, "answered": answered}
+        late, asked = late + requests.served, asked + requests.asked
+    stage.say(f"honesty: killing every web process under load, {stage.scale.kills} times")
+    shot = kills(server, stage.on_postgres.places[:64], stage.scale.kills)
+    facts["without an audit row"] = (
+        f"{shot.unrecorded} of {shot.answered} answers, {shot.killed} web processes killed,"
+        f" {shot.cut} requests cut"
+    )
+    values = {"late": late, "began_after": asked}
+    values |= {"unrecorded": shot.unrecorded, "answered": shot.answered}
     stage.findings.facts["honesty"] = facts
-    text = f"{late} of {asked:,} · {unrecorded} of {answered:,}"
-    stage.findings.results.append(HONESTY.judge(text, late, unrecorded, values=values))
+    text = f"{late} of {asked:,} · {shot.unrecorded} of {shot.answered:,}"
+    stage.findings.results.append(HONESTY.judge(text, late, shot.unrecorded, values=values))
 
 
 def revokes(deputy: Deputy, sts: InstantSts, times: int) -> dict[str, Late]:
@@ -228,17 +224,11 @@ def kills(deputy: Deputy, places: Sequence[KeyedConnection], times: int) -> Kill
 
 def recorded(database_url: str) -> set[tuple[str, str | None]]:
     """Return (request id, access key id) of every issuance in the database's audit log."""
-    if database_url.startswith("sqlite"):
-        with contextlib.closing(sqlite3.connect(database_url.removeprefix("sqlite:///"))) as file:
-            rows = file.execute(
-                _ISSUED.format(key="json_extract(details, '$.access_key_id')")
-            ).fetchall()
-    else:
-        with psycopg.connect(database_url.replace("+psycopg", "")) as server:
-            rows = server.execute(
-                _ISSUED.format(key="details->>'access_key_id'").encode()
-            ).fetchall()
-    return set(rows)
+    with psycopg.connect(database_url.replace("+psycopg", "")) as server:
+        return set(server.execute(_ISSUED).fetchall())
 
 
-_ISSUED = "SELECT request_id, {key} FROM audit_events WHERE action = 'credentials.issued'"
+_ISSUED = (
+    "SELECT request_id, details->>'access_key_id' FROM audit_events"
+    " WHERE action = 'credentials.issued'"
+)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench import peer
-from bench.goals import AGAINST, HOT, HOT_P99, HOT_PEER, HOT_SQLITE, Result, shown
+from bench.goals import AGAINST, HOT, HOT_P99, HOT_PEER, Result, shown
 from bench.rounds import Contender, Round, facts_of, interleave, ratio
 from bench.stage import Populated, Stage
 
@@ -13,26 +13,23 @@ _WARM_ROUNDS = 6
 
 
 def measure(stage: Stage) -> None:
-    deputy = contender("Deputy on PostgreSQL", stage.on_postgres)
-    sqlite = contender("Deputy on SQLite", stage.on_sqlite)
+    deputy = contender("Deputy", stage.on_postgres)
     bare = Contender("bare Flask", stage.bare, stage.on_postgres.hot)
     other = Contender("metadataproxy hot", stage.peer(cold=False), lambda: [peer.QUESTION])
-    everybody = (bare, deputy, sqlite, other)
-    warm(stage, deputy, sqlite)
+    everybody = (bare, deputy, other)
+    warm(stage, deputy)
     for baseline in (bare, other):
         baseline.run(stage.wrk, 1)
     calls = stage.sts.calls()["AssumeRole"]
     stage.findings.facts["hot"] = compare(stage, "hot", everybody) | {
         "STS calls in these rounds": stage.sts.calls()["AssumeRole"] - calls,
-        "CPU a request, on PostgreSQL / bare Flask": ratio(
-            deputy, bare, lambda figures: figures.cpu_us
-        ),
+        "CPU a request / bare Flask": ratio(deputy, bare, lambda figures: figures.cpu_us),
         "the same, with PostgreSQL's own": ratio(
             deputy, bare, lambda figures: figures.cpu_us + figures.database_cpu_us
         ),
         "the same, at the best round of each": _best(deputy) / _best(bare),
     }
-    stage.findings.results += _results(bare, deputy, sqlite, other)
+    stage.findings.results += _results(bare, deputy, other)
     if stage.against:
         _compare_commits(stage)
 
@@ -88,13 +85,10 @@ def _rate(figures: Round) -> float:
     return figures.per_second
 
 
-def _results(
-    bare: Contender, deputy: Contender, sqlite: Contender, other: Contender
-) -> list[Result]:
+def _results(bare: Contender, deputy: Contender, other: Contender) -> list[Result]:
     measured = (
         (HOT, ratio(deputy, bare, _rate)),
         (HOT_P99, ratio(deputy, bare, lambda figures: figures.p99_us)),
-        (HOT_SQLITE, ratio(sqlite, bare, _rate)),
         (HOT_PEER, ratio(deputy, other, _rate)),
     )
     return [

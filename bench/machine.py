@@ -3,13 +3,12 @@
 import importlib.metadata
 import os
 import platform
-import sqlite3
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
-from bench.servers import HOME, Workers
+from bench.servers import Workers
 
 _PACKAGES = ("flask", "gunicorn", "gevent", "sqlalchemy", "psycopg", "boto3", "cryptography")
 
@@ -27,10 +26,9 @@ def facts(postgres_url: str, postgres_folder: Path, workers: Workers) -> dict[st
         "kernel": platform.release(),
         "python": platform.python_version(),
         "postgresql": dict(shown),
-        "sqlite": sqlite3.sqlite_version,
         "packages": {name: _version(name) for name in _PACKAGES},
         "workers": f"{workers.workers} of {workers.worker_class}",
-        "file_systems": {"postgresql": file_system(postgres_folder), "sqlite": file_system(HOME)},
+        "file_system": file_system(postgres_folder),
     }
 
 

@@ -14,12 +14,9 @@ database have one half of the cores. The victim's client and the attack have the
 """
 
 import contextlib
-import http.client
-import re
 import statistics
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -40,7 +37,6 @@ _CONNECTIONS = 16  # the victim's
 _WARM_SECONDS, _ALONE_SECONDS, _BESIDE_SECONDS = 4, 6, 12
 _LISTED = 200
 _ATTACKERS = {"list": 4, "page": 4, "verify": 4, "credentials": 64, "refused": 64}  # connections
-_HELD = re.compile(r'^deputy_write_lock_seconds_bucket\{le="([^"]+)"\} (\S+)$', re.MULTILINE)
 _WORST = round(3 / TENTH)  # tenths of a second
 _SETTINGS = {
     "GUNICORN_CMD_ARGS": "--workers 2",
@@ -86,9 +82,8 @@ def costly(stage: Stage) -> None:
 
 def _judge(stage: Stage, goal: Goal, kinds: Sequence[str]) -> None:
     results = {}
-    for name, populated in (("PostgreSQL", stage.on_postgres), ("SQLite", stage.on_sqlite)):
-        for kind in kinds:
-            results[f"{kind}, {name}"] = _beside(stage, populated, name, kind)
+    for kind in kinds:
+        results[kind] = _beside(stage, stage.on_postgres, kind)
     stage.findings.facts[f"hot beside another tenant's {' and '.join(kinds)}"] = results
 
     def column(name: str) -> list[float]:
@@ -100,17 +95,15 @@ def _judge(stage: Stage, goal: Goal, kinds: Sequence[str]) -> None:
     stage.findings.results.append(goal.judge(text, *figures, values=results))
 
 
-def _beside(stage: Stage, populated: Populated, name: str, kind: str) -> dict[str, float]:
+def _beside(stage: Stage, populated: Populated, kind: str) -> dict[str, float]:
     """Return the worst figures of several rounds."""
     halves, rounds = Halves(), max(1, stage.scale.rounds // 3)
-    stage.say(
-        f"{kind} on {name}: {rounds} rounds alone, and beside the attack from its first second"
-    )
-    warm(stage, contender(name, populated))
+    stage.say(f"{kind}: {rounds} rounds alone, and beside the attack from its first second")
+    warm(stage, contender("Deputy", populated))
     with populated.server.twin("deputy-half", _SETTINGS) as deputy:
         try:
             _time(stage, deputy, populated, halves, None)  # caches most sessions
-            before, refused = _held(deputy), 0
+            refused = 0
             rates, medians, worst, worst_alone, longest = [], [], [], [], []
             for _ in range(rounds):
                 alone = _time(stage, deputy, populated, halves, None)
@@ -123,8 +116,6 @@ def _beside(stage: Stage, populated: Populated, name: str, kind: str) -> dict[st
                 worst_alone.append(_worst(alone) / rate)
                 longest.append(beside.longest)
                 refused += beside.refused
-            held = _held(deputy)
-            held.subtract(before)
         finally:
             halves.free(stage)
     return {
@@ -134,28 +125,7 @@ def _beside(stage: Stage, populated: Populated, name: str, kind: str) -> dict[st
         "worst 3 s alone": min(worst_alone),  # how much the machine itself varies
         "longest wait": max(longest),
         "refused": refused,
-        "p99 of holding SQLite's lock": _p99(held),
     }
-
-
-def _held(deputy: Deputy) -> Counter[float]:
-    """Return the cumulative histogram of the seconds for which transactions held SQLite's lock.
-
-    The transactions of the audit log's batch are not counted.
-    """
-    host, _, port = deputy.environment["DEPUTY_METRICS_BIND"].rpartition(":")
-    with contextlib.closing(http.client.HTTPConnection(host, int(port))) as metrics:
-        metrics.request("GET", "/metrics")
-        text = metrics.getresponse().read().decode()
-    return Counter({float(most): round(float(count)) for most, count in _HELD.findall(text)})
-
-
-def _p99(held: Counter[float]) -> float:
-    """Return the upper bound of the histogram bucket of the 99th percentile."""
-    for bound, count in sorted(held.items()):
-        if count >= 0.99 * max(held.values()):
-            return bound
-    return 0.0
 
 
 def _time(

@@ -21,8 +21,9 @@ from bench.client import BenchError, Client
 from bench.goals import ORGANIZATION, Result
 from bench.servers import PLAIN
 from bench.stage import Stage
+from dev.ports import free_port
 from dev.run_settings import Settings, StackError
-from dev.stack import Stack, free_port
+from dev.stack import Stack
 
 _STS_BUDGET = 100  # calls a second: the setting's default
 _PATIENCE = 600  # seconds until an account that has not registered counts as lost

@@ -1,8 +1,7 @@
 """Row 20: issuing while housekeeping removes old audit events, compared with issuing alone.
 
-On PostgreSQL a separate process detaches a month twice a second, as a background worker does once a
-month. On SQLite it deletes rows continuously, as a worker does for 15 seconds every 15 minutes.
-Both share the cores with issuing.
+A separate process detaches a month twice a second, as a background worker does once a month, and
+shares the cores with issuing.
 """
 
 import contextlib
@@ -38,40 +37,32 @@ _MONTHS = [
     first_id_at(datetime(1990 + number // 12, number % 12 + 1, 1, tzinfo=UTC))
     for number in range(25)
 ]
-_A_MONTH, _ROWS = 200, 20_000
-_OLD_ROWS = f"SELECT count(*) FROM audit_events WHERE id < '{_MONTHS[-1].hex}'"  # noqa: S608
-_INTO = (
-    "INSERT INTO audit_events (id, at, action, outcome, actor_kind, actor_name, tenant_id, details)"
-)
-_ON_POSTGRESQL = f"""{_INTO}
+_A_MONTH = 200
+_FILL = f"""INSERT INTO audit_events
+    (id, at, action, outcome, actor_kind, actor_name, tenant_id, details)
     SELECT (left(:first, 24) || lpad(to_hex(n), 12, '0'))::uuid, '1990-01-01Z',
     'credentials.issued', 'ok', 'api_key', 'bench', gen_random_uuid(), '{{}}'
     FROM generate_series(1, {_A_MONTH}) n"""  # noqa: S608
-_ON_SQLITE = f"""WITH RECURSIVE numbers(n) AS
-        (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {_ROWS})
-    {_INTO} SELECT printf('%032x', :done + n), '1990-01-01 00:00:00.000000',
-    'credentials.issued', 'ok', 'api_key', 'bench', lower(hex(randomblob(16))), '{{}}'
-    FROM numbers"""  # noqa: S608
 
 
 @dataclass
 class Beside(Contender):
-    """Hot rounds beside housekeeping. `gone` is the number of months or rows removed in each."""
+    """Hot rounds beside housekeeping. `gone` is the number of months removed in each."""
 
     server: Deputy
     gone: list[float] = field(default_factory=list)
 
     def run(self, wrk: Wrk, seconds: int) -> Round:
         with contextlib.closing(_Log(self.server.database_url)) as log, log.tidied():
-            before = log.old()
+            before = log.attached()
             figures = super().run(wrk, seconds)
-            self.gone.append(before - log.old())
+            self.gone.append(before - log.attached())
         if self.gone[-1] <= 0:
             raise BenchError(f"{self.name}: housekeeping took nothing out of the log")
         return figures
 
     def facts(self) -> dict[str, Any]:
-        return super().facts() | {"months or rows gone a round": Spread.of(self.gone)}
+        return super().facts() | {"months gone a round": Spread.of(self.gone)}
 
 
 class _Log:
@@ -79,18 +70,13 @@ class _Log:
 
     def __init__(self, url: str) -> None:
         self._url, self._db = url, Database(url)
-        self._by_month = self._db.engine.dialect.name == "postgresql"
-        if not self._by_month:
-            with self._db.write(SYSTEM) as db:
-                db.execute(text(_ON_SQLITE), {"done": time.monotonic_ns()})
-            return
         for first, end in itertools.pairwise(_MONTHS):
             with self._db.write(SYSTEM) as db:
                 name = f"audit_events_{time_of(first):%Y_%m}"
                 db.execute(text(f"DROP TABLE IF EXISTS {name}"))
                 values = f"FOR VALUES FROM ('{first}') TO ('{end}')"
                 db.execute(text(f"CREATE TABLE {name} PARTITION OF audit_events {values}"))
-                db.execute(text(_ON_POSTGRESQL), {"first": str(first)})
+                db.execute(text(_FILL), {"first": str(first)})
 
     @contextlib.contextmanager
     def tidied(self) -> Iterator[None]:
@@ -108,51 +94,36 @@ class _Log:
         finally:
             end_process(worker)
 
-    def old(self) -> float:
-        """Return the number of attached months on PostgreSQL, or of old rows on SQLite."""
+    def attached(self) -> int:
+        """Return the number of attached months."""
         with self._db.read() as db:
-            if self._by_month:
-                return len(months.partitions(db).attached)
-            return float(db.scalar(text(_OLD_ROWS)) or 0)
+            return len(months.partitions(db).attached)
 
     def close(self) -> None:
         self._db.engine.dispose()
 
 
 def measure(stage: Stage) -> None:
-    scale, pairs = stage.scale, []
-    for name, populated in (("PostgreSQL", stage.on_postgres), ("SQLite", stage.on_sqlite)):
-        alone = contender(f"alone on {name}", populated)
-        beside = Beside(
-            f"beside housekeeping on {name}",
-            populated.server,
-            populated.hot,
-            database=populated.database,
-        )
-        warm(stage, alone)
-        pairs.append((alone, beside))
+    scale, hot = stage.scale, stage.on_postgres
+    alone = contender("alone", hot)
+    beside = Beside("beside housekeeping", hot.server, hot.hot, database=hot.database)
+    warm(stage, alone)
     stage.say(
-        f"retention: {scale.rounds} rounds of {scale.seconds} s alone and beside housekeeping, on"
-        " each database"
+        f"retention: {scale.rounds} rounds of {scale.seconds} s alone and beside housekeeping"
     )
-    contenders = [*itertools.chain(*pairs)]
-    interleave(stage.wrk, contenders, rounds=scale.rounds, seconds=scale.seconds)
-    ratios = [ratio(beside, alone, lambda figures: figures.per_second) for alone, beside in pairs]
-    measured = " · ".join(map(shown, ratios))
-    stage.findings.results.append(
-        RETENTION.judge(measured, *(spread.median for spread in ratios), values={"ratios": ratios})
-    )
-    stage.findings.facts["hot beside housekeeping"] = facts_of(contenders)
+    interleave(stage.wrk, (alone, beside), rounds=scale.rounds, seconds=scale.seconds)
+    rate = ratio(beside, alone, lambda figures: figures.per_second)
+    stage.findings.results.append(RETENTION.judge(shown(rate), rate.median, values={"ratio": rate}))
+    stage.findings.facts["hot beside housekeeping"] = facts_of((alone, beside))
 
 
 def _tidy_without_end(url: str) -> None:
     db = Database(url)
     print("begun", flush=True)
-    if db.engine.dialect.name == "postgresql":
-        for end in _MONTHS[1:]:
-            began = time.monotonic()
-            months.make_and_detach(db, time_of(end))
-            time.sleep(max(0.0, began + _EVERY - time.monotonic()))
+    for end in _MONTHS[1:]:
+        began = time.monotonic()
+        months.make_and_detach(db, time_of(end))
+        time.sleep(max(0.0, began + _EVERY - time.monotonic()))
     while True:
         tidy(db, _DAYS, Event())
 

@@ -15,7 +15,8 @@ from typing import Any, Self
 from bench import cpu
 from bench.client import BenchError, Client
 from bench.instant_sts import ACCOUNT, BROKER_ARN, BROKER_KEY
-from dev.stack import ROOT, end_process, end_with_parent, free_port
+from dev.ports import free_port
+from dev.stack import ROOT, end_process, end_with_parent
 
 # Files kept between runs: the peer's environment, a fetched wrk, logs, the last result.
 HOME = ROOT / ".bench"

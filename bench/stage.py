@@ -141,12 +141,6 @@ class Stage:
         return Populated(server, self._onboard(server, self.scale.tenants), self.postmaster)
 
     @cached_property
-    def on_sqlite(self) -> Populated:
-        url = f"sqlite:///{self.folder / 'deputy.sqlite3'}"
-        server = self.start(Deputy.on("deputy-sqlite", url, self.sts))
-        return Populated(server, self._onboard(server, self.scale.tenants // 2), None)
-
-    @cached_property
     def at_other_commit(self) -> Populated:
         """Deputy at the commit `against`, with its own database and as many connections."""
         self.say(f"Deputy at {self.against}: building")

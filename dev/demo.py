@@ -24,8 +24,9 @@ import requests
 from botocore.config import Config
 from botocore.exceptions import ClientError, WaiterError
 
+from dev.ports import free_port
 from dev.run_settings import Settings, StackError, ensure_fresh_shell
-from dev.stack import Stack, free_port, running
+from dev.stack import Stack, running
 
 ACME = "444455556666"
 GLOBEX = "777788889999"

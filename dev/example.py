@@ -10,8 +10,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from dev import run
+from dev.ports import ensure_free
 from dev.run_settings import Settings, StackError
-from dev.stack import CLIENT, ROOT, Stack, ensure_free, running
+from dev.stack import CLIENT, ROOT, Stack, running
 
 EXAMPLE = ROOT / "examples" / "vendor"
 # What the product's two API keys may do, and nothing else

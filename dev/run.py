@@ -75,14 +75,10 @@ def serve(stack: Stack, stop: threading.Event, parent: int) -> int:
 
 def summary(stack: Stack) -> str:
     settings, link = stack.settings, ""
-    state = "fresh: database and sandbox both start empty, and both start fresh at the next run"
+    state = "fresh: database and sandbox both start empty at each run"
     if not stack.embedded:
         state = (
             "the database is yours and persists; the sandbox's AWS is in memory and starts fresh"
-        )
-    elif stack.fresh_from:
-        state = (
-            "fresh: the sandbox's AWS is in memory, so the last run's database was removed with it"
         )
     if stack.onboarding_url:
         link = f"""
@@ -98,6 +94,7 @@ Deputy is ready.
   sandbox      {settings.sandbox_url}          (the AWS that it talks to)
   console      {settings.sandbox_url}/console/ (where launch links open)
   admin key    {stack.admin_key}
+  database     {stack.database}
   logs         {stack.log("web")}, {stack.log("worker").name}, {stack.log("sandbox").name}
   settings     {stack.environment_file}          (source it before: .venv/bin/flask --app wsgi …)
   state        {state}

@@ -1,19 +1,17 @@
 """Deputy and its sandbox on one machine: starts the processes, waits for them, and stops them.
 
-The sandbox keeps AWS in memory, so it starts fresh each time. The embedded database then starts
-fresh too. Otherwise it would hold connections to roles that no longer exist. A database of your own
-(DEPUTY_DATABASE_URL) is never changed.
+The sandbox keeps AWS in memory, so it starts fresh each time. PostgreSQL then starts fresh too.
+Otherwise it would hold connections to roles that no longer exist. A database of your own
+(DEPUTY_DATABASE_URL) is never emptied.
 """
 
 import contextlib
 import ctypes
-import errno
 import fcntl
 import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +21,8 @@ from typing import IO, Any, Self
 
 import requests
 
+from dev.ports import ensure_free, free_port
+from dev.postgres import Postgres
 from dev.run_settings import Settings, StackError, broker, exports, setting, vendor_arguments
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,7 +55,7 @@ class Stack:
             or f"dpk_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
         )
         self.embedded = setting(env, "DEPUTY_DATABASE_URL") is None
-        self.fresh_from = False
+        self._postgres: Postgres | None = None
         self._given = env
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._lock: IO[str] | None = None
@@ -77,9 +77,10 @@ class Stack:
         ensure_free(self.settings.sandbox_port, "SANDBOX_PORT=… make run")
         self._take_data_dir()
         if self.embedded:
-            for old in self.settings.data.glob("deputy.sqlite3*"):
-                old.unlink()
-                self.fresh_from = True
+            try:
+                self._postgres = Postgres.in_folder(self.settings.data)
+            except RuntimeError as error:
+                raise StackError(str(error)) from error
         self._commands("templates check", "migrate", "keys bootstrap")
 
     def start_sandbox(self) -> None:
@@ -174,6 +175,13 @@ class Stack:
         self._spawn("worker", "-m", "flask", "--app", "wsgi", "worker")
 
     @property
+    def database(self) -> str:
+        """Return the URL of the database, as psql takes it."""
+        if self._postgres is None:
+            return "yours (DEPUTY_DATABASE_URL)"
+        return self._postgres.url().replace("+psycopg", "")
+
+    @property
     def environment_file(self) -> Path:
         """The file to source before `flask --app wsgi …`. It exists while the service runs."""
         return self.settings.data / "env"
@@ -189,10 +197,13 @@ class Stack:
         return None
 
     def stop(self) -> None:
-        """Stop the processes, the last one first: SIGTERM, then SIGKILL."""
+        """Stop the processes, the last one first: SIGTERM, then SIGKILL. Then stop PostgreSQL."""
         for child in reversed(self._children.values()):
             end_process(child)
         self._children.clear()
+        if self._postgres is not None:
+            self._postgres.stop()
+            self._postgres = None
         if self._lock is not None:
             self._remove_notes()
             self._lock.close()
@@ -217,7 +228,7 @@ class Stack:
         # The data folder is a setting of `make run`; the service has no such setting.
         given.pop("DEPUTY_DATA_DIR", None)
         deputy = {
-            "DEPUTY_DATABASE_URL": f"sqlite:///{settings.data / 'deputy.sqlite3'}",
+            **({"DEPUTY_DATABASE_URL": self._postgres.url()} if self._postgres else {}),
             "DEPUTY_SECRET_KEYS": self._secret_key(),
             "DEPUTY_BROKER_PRINCIPAL_ARN": f"arn:aws:iam::{VENDOR_ACCOUNT}:role/DeputyBroker",
             "DEPUTY_VENDOR_NAME": "Example Vendor",
@@ -343,25 +354,6 @@ def _answers(url: str) -> bool:
         return requests.get(url, timeout=2).ok
     except requests.RequestException:
         return False
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def ensure_free(port: int, other: str) -> None:
-    """Raise StackError for a taken port. `other`: how to choose another one."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            reason = f"can't be used ({error.strerror})"
-            if error.errno == errno.EADDRINUSE:
-                reason = "is taken"
-            raise StackError(f"Port {port} {reason}; choose another: {other}") from error
 
 
 def end_with_parent() -> None:

@@ -377,7 +377,6 @@ WRITERS = """
 app/audit/months.py _step
 app/audit/restore.py record_restore  # the operator
 app/background/housekeeping.py _delete_old
-app/background/housekeeping.py _set_retention
 app/health/heartbeats.py beat
 app/health/heartbeats.py end
 app/idempotency/attempts.py _take_over  # the principal writes only afterwards

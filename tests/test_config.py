@@ -123,9 +123,8 @@ def test_every_bad_variable_is_told_at_once(read):
     assert sorted(problems(read, **dict.fromkeys(GOOD))) == sorted(GOOD)
 
 
-# A database in memory is gone with its process
 BAD = yaml.safe_load(r"""
-DEPUTY_DATABASE_URL: ["", "mysql://x", "sqlite://", "sqlite:///", "sqlite:///:memory:",
+DEPUTY_DATABASE_URL: ["", "mysql://x", "sqlite:///deputy.sqlite3",
   "postgresql://u@h/d", "postgresql+psycopg://u:p@h:port/d",
   "postgresql+psycopg://u:p@h/d?sslmod=require"]
 DEPUTY_CACHE_URL: ["redis://h:port/0", "rediss://h?ssl_cert_req=none", "redis://h?socket_timeout=x",

@@ -16,7 +16,7 @@ from sqlalchemy import text
 from app.http.error_statuses import PROBLEMS
 from app.store.database import Database
 from app.store.models import ConnectionStatus, Trigger, Verdict
-from dev.stack import free_port
+from dev.ports import free_port
 from tests.support.cast import Customer, path_of, without_external_id
 from tests.support.metrics import Counted
 

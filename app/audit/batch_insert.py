@@ -3,9 +3,8 @@
 An event may rely on entries in the process's memory. The event then has the revocation counter at
 which the entries were read, and the ids of their rows. The statement that stores the event compares
 this counter with the present one. A revocation increments the counter in its own transaction. So an
-event that relies on a revoked row is not stored, and its credentials are not issued. On PostgreSQL
-the statement does not see a revocation that commits while it runs. The requests of its events began
-before that.
+event that relies on a revoked row is not stored, and its credentials are not issued. The statement
+does not see a revocation that commits while it runs. The requests of its events began before that.
 
 If the counters differ, the revocation log shows which rows were revoked. Events that rely on other
 rows are still valid.
@@ -18,12 +17,12 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import psycopg
 from sqlalchemy import event
 from sqlalchemy.dialects import postgresql
 
 from app.audit import Event
 from app.clock import now
-from app.concurrency.gevent import off_hub
 from app.errors import StoreUnavailableError
 from app.store.database import LONGEST, Database, as_json
 from app.store.models import AuditEvent
@@ -35,6 +34,14 @@ PATIENCE = 1.5  # seconds that a request waits for the insertion
 _WAITED_TOO_LONG = timedelta(seconds=LONGEST - 5)
 _ROUNDS = 5  # attempts if the revocation counter changes; after them, the requests read all again
 _IDLE_SECONDS = 1.0  # a connection that was idle for longer is tested before it is used
+# Errors after which a later batch may succeed. A standby raises InternalError, and a missing right
+# ProgrammingError.
+_PASSING = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.InternalError,
+    psycopg.ProgrammingError,
+)
 
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 _COLUMNS = AuditEvent.__table__.columns
@@ -43,7 +50,7 @@ _TYPED = ", ".join(f"{column.name} {column.type.compile(_DIALECT)}" for column i
 # json_to_recordset takes all rows as one parameter, so one prepared statement serves every batch.
 # Details are passed as a text inside this JSON: PostgreSQL refuses an escaped NUL in JSON that it
 # parses.
-_POSTGRESQL = f"""
+_INSERT = f"""
 WITH now AS (SELECT revocation_counter FROM configuration WHERE id = 1),
 added AS (
     INSERT INTO audit_events ({_NAMES})
@@ -54,17 +61,9 @@ added AS (
     RETURNING id)
 SELECT revocation_counter, (SELECT count(*) FROM added) FROM now
 """  # noqa: S608  the names are the model's
-# One statement stores all rows, because after each statement the thread has to wait for the
-# interpreter lock, which the hub's thread holds.
-_SQLITE = f"""
-INSERT INTO audit_events ({_NAMES})
-SELECT {", ".join(f"json_extract(value, '$.{name}')" for name in _NAMES.split(", "))}
-FROM json_each(?)
-"""  # noqa: S608
-
 _CHANGES = (
-    "SELECT revocation_counter, row_id FROM revoked_rows WHERE revocation_counter > {0} AND"
-    " revocation_counter <= {0} LIMIT {0}"
+    "SELECT revocation_counter, row_id FROM revoked_rows WHERE revocation_counter > %s AND"
+    " revocation_counter <= %s LIMIT %s"
 )
 
 
@@ -78,17 +77,6 @@ class AuditBatch:
     def __init__(self, db: Database) -> None:
         self.history = RevocationLog()
         self._db = db
-        self._on_sqlite = db.engine.dialect.name == "sqlite"
-        # Psycopg is not imported by this module, because SQLite does not need it
-        dbapi = db.engine.dialect.loaded_dbapi
-        # Errors after which a later batch may succeed. A standby makes psycopg raise InternalError,
-        # and a missing right ProgrammingError. A closed connection makes sqlite3 raise that.
-        self._passing = (
-            dbapi.OperationalError,
-            dbapi.InterfaceError,
-            dbapi.InternalError,
-            dbapi.ProgrammingError,
-        )
         self._connection: Any = None
         self._used_at = 0.0
         event.listen(db.engine, "engine_disposed", lambda _: self._disconnect())
@@ -99,12 +87,11 @@ class AuditBatch:
         The stored events are durable. Raises StoreUnavailableError, and the driver's own error if
         the database can't store the data.
         """
-        insert = self._insert_on_sqlite if self._on_sqlite else self._insert_on_postgresql
         try:
-            lost = insert(events)
+            lost = self._insert(events)
         except BaseException as error:
             self._disconnect()  # the connection may have an open transaction
-            if isinstance(error, self._passing):
+            if isinstance(error, _PASSING):
                 raise StoreUnavailableError(_UNREACHABLE) from error
             raise
         return frozenset(event.id for event in lost)
@@ -121,9 +108,8 @@ class AuditBatch:
         on was revoked until then.
         """
         if counter != self.history.counter:
-            query = _CHANGES.format("?" if self._on_sqlite else "%s")
             rows = self._connection.execute(
-                query, (self.history.counter, counter, MOST_REVOKED_ROWS)
+                _CHANGES, (self.history.counter, counter, MOST_REVOKED_ROWS)
             )
             changes = [(revoked_at, UUID(str(row_id))) for revoked_at, row_id in rows]
             self.history = self.history.advanced_to(counter, changes)
@@ -136,9 +122,9 @@ class AuditBatch:
                 lost.append(each)
         return valid, lost
 
-    def _insert_on_postgresql(self, events: Sequence[Event]) -> list[Event]:
+    def _insert(self, events: Sequence[Event]) -> list[Event]:
         """Store the events that are valid, and return the others."""
-        self._connect_to_postgresql()
+        self._connect()
         lost: list[Event] = []
         for _ in range(_ROUNDS):
             _ensure_fresh(events)
@@ -148,7 +134,7 @@ class AuditBatch:
                 for event in events
             ]
             # The statement stores events whose `valid_at_counter` is None or the present counter.
-            counter, added = self._cursor.execute(_POSTGRESQL, [as_json(rows)]).fetchone()
+            counter, added = self._cursor.execute(_INSERT, [as_json(rows)]).fetchone()
             self._used_at = time.monotonic()
             left = [event for event in events if event.valid_at_counter not in {None, counter}]
             if added != len(events) - len(left):
@@ -160,7 +146,7 @@ class AuditBatch:
                 break
         return [*lost, *events]
 
-    def _connect_to_postgresql(self) -> None:
+    def _connect(self) -> None:
         """Open a connection, unless there is one that works.
 
         While it was idle, the server may have restarted, or a firewall may have dropped it.
@@ -168,7 +154,7 @@ class AuditBatch:
         if self._connection is not None and time.monotonic() - self._used_at > _IDLE_SECONDS:
             try:
                 self._cursor.execute("SELECT 1")
-            except self._passing:
+            except _PASSING:
                 self._disconnect()
         if self._connection is None:
             self._connection = self._db.dedicated()
@@ -177,26 +163,6 @@ class AuditBatch:
             # A server that hangs must not delay the next batch for longer than requests wait
             self._connection.execute(f"SET statement_timeout = '{PATIENCE * 1000:.0f}ms'")
             self._cursor: Any = self._connection.cursor()
-
-    def _insert_on_sqlite(self, events: Sequence[Event]) -> list[Event]:
-        """Store the events that are valid, and return the others."""
-        if self._connection is None:
-            self._connection = self._db.dedicated()
-        # The rows are built before the write lock is taken, because other transactions wait for it
-        rows = {event.id: _sqlite_row(event) for event in events}
-
-        def insert() -> list[Event]:
-            # The age is checked only now, because the wait for the write lock may have been long
-            _ensure_fresh(events)
-            (counter,) = self._connection.execute(
-                "SELECT revocation_counter FROM configuration WHERE id = 1"
-            ).fetchone()
-            valid, lost = self._split(events, counter)
-            self._connection.execute(_SQLITE, [as_json([rows[event.id] for event in valid])])
-            return lost
-
-        lost: list[Event] = off_hub(self._connection.run_batch, insert)
-        return lost
 
 
 def _ensure_fresh(events: Sequence[Event]) -> None:
@@ -207,14 +173,3 @@ def _ensure_fresh(events: Sequence[Event]) -> None:
     too_old = now() - _WAITED_TOO_LONG
     if any(event.at < too_old for event in events):
         raise StoreUnavailableError(_UNREACHABLE)
-
-
-def _sqlite_row(event: Event) -> dict[str, Any]:
-    """Return the event's row as SQLAlchemy would store it: UUIDs as hex, times without a zone."""
-    return event.row() | {
-        "id": event.id.hex,
-        "at": event.at.replace(tzinfo=None).isoformat(" ", "microseconds"),
-        "tenant_id": event.tenant_id and event.tenant_id.hex,
-        "connection_id": event.connection_id and event.connection_id.hex,
-        "details": as_json(event.details),
-    }

@@ -108,12 +108,11 @@ class AuditLog:
             # The index by action omits issuances, so a tenant's refusals would all be read
             unindexed.append(AuditEvent.action.in_(event_filter.actions))
             event_filter = event_filter._replace(actions=())
-        with self._db.read(long=True) as db:
-            # Before any table is read: on SQLite the first read fixes what all others see
+        with self._db.read() as db:
             low, high = _ids(db, event_filter, after, oldest_first=oldest_first)
             if _is_in_vain(db, event_filter):
                 return Page([], None)
-            query, either = _matching(db, event_filter, oldest_first=oldest_first)
+            query, either = _matching(event_filter, oldest_first=oldest_first)
             query = query.where(AuditEvent.id < high)
             last = None
             if unindexed:
@@ -144,7 +143,7 @@ _OWNERS: tuple[Any, ...] = (
 
 
 def _matching(
-    db: Session, event_filter: EventFilter, *, oldest_first: bool
+    event_filter: EventFilter, *, oldest_first: bool
 ) -> tuple[Select[AuditEvent], list[ColumnElement[bool]]]:
     """Select the events in one range of an index. `EventFilter.unindexed` narrows it further.
 
@@ -159,7 +158,7 @@ def _matching(
             query = query.where((column == value).is_(True))
         else:
             order = column.asc() if oldest_first else column.desc()
-            query, in_order = query.where(_is_first(db, column, value)).order_by(order), True
+            query, in_order = query.where(_is_first(column, value)).order_by(order), True
     if event_filter.since is not None:
         query = query.where(AuditEvent.at >= event_filter.since)
     if event_filter.until is not None:
@@ -196,8 +195,7 @@ def _ids(
 ) -> tuple[UUID, UUID]:
     """Return the ids between which the events of the next page lie. Both ids are exclusive.
 
-    There is no index by time, but an id begins with the time, and every index ends with the id. A
-    query always has both limits, because SQLite chooses the index by the number of conditions.
+    There is no index by time, but an id begins with the time, and every index ends with the id.
     """
     low, high = UUID(int=0), UUID(int=2**128 - 1)
     if event_filter.since is not None:
@@ -212,17 +210,15 @@ def _ids(
     return max(after or low, low), min(high, settled)
 
 
-def _is_first(db: Session, column: Any, value: Any) -> Any:
+def _is_first(column: Any, value: Any) -> Any:
     """Return the condition that the column has this value, for a query sorted by column and id.
 
-    On PostgreSQL it is `column = ANY(ARRAY[value])`. For `column = value` the planner knows that
+    It is `column = ANY(ARRAY[value])`. For `column = value` the planner knows that
     the column is constant. If the owner has many events, it may then scan the index of the ids
     alone, which reads all newer events of other owners first. With the array the planner does not
     know that the column is constant, and uses the index by column and id.
     """
-    if db.get_bind().dialect.name == "postgresql":
-        value = func.any(literal([value], ARRAY(column.type)))
-    return column == value
+    return column == func.any(literal([value], ARRAY(column.type)))
 
 
 def _is_in_vain(db: Session, event_filter: EventFilter) -> bool:

@@ -1,4 +1,4 @@
-"""The audit log's monthly partitions on PostgreSQL.
+"""The audit log's monthly partitions.
 
 A partition contains the events whose ids are from one month (UTC); an id begins with the time.
 Partitions are created in advance. A partition is detached when all of its events are old enough.
@@ -42,7 +42,7 @@ class Months(NamedTuple):
 
 
 def partitions(db: Session) -> Months:
-    """Return the partitions and the detached tables of a PostgreSQL database."""
+    """Return the partitions and the detached tables."""
     attached, detached = db.execute(text(_TABLES)).one()
     next_month = _name(_next(_month(database_now(db))))
     return Months(attached, detached, next_is_made=next_month in attached)
@@ -72,13 +72,19 @@ def _step(database: Database, limit: datetime | None) -> bool:
         db.execute(text("SET LOCAL lock_timeout = '100ms'"))
         if not db.scalar(text(_ALONE)):
             return False  # another background worker is doing it
-        months = partitions(db)
-        if _make_next(db, months):
+        if make_next(db):
             return True
-        return limit is not None and _detach_oldest(db, months, limit)
+        return limit is not None and _detach_oldest(db, partitions(db), limit)
 
 
-def _make_next(db: Session, months: Months) -> bool:
+def make_default(db: Session) -> None:
+    """Create the default partition."""
+    _attach(db, _DEFAULT, "DEFAULT")
+
+
+def make_next(db: Session) -> bool:
+    """Create one missing partition of this month and the next ones; return False if none is."""
+    months = partitions(db)
     month = _month(database_now(db))
     for _ in range(1 + _AHEAD):
         name, following = _name(month), _next(month)
@@ -106,7 +112,7 @@ def _detach_oldest(db: Session, months: Months, limit: datetime) -> bool:
     while name in months.detached:
         name += "_1"
     db.execute(text(f"ALTER TABLE {_DEFAULT} RENAME TO {name}"))
-    _attach(db, _DEFAULT, "DEFAULT")
+    make_default(db)
     return True
 
 

@@ -46,7 +46,7 @@ def _read(services: Services) -> list[GaugeMetricFamily]:
         Connection.status == ConnectionStatus.VERIFIED,
         Connection.tenant.has(Tenant.status == TenantStatus.ACTIVE),  # others are not proven
     )
-    with services.db.read(long=True) as db:
+    with services.db.read() as db:
         verified, past_half, oldest = db.execute(proof_ages).one()
     queue = services.proof_queue
     due = GaugeMetricFamily("deputy_due", "Connections that are due for a proof.", labels=["lane"])

@@ -9,7 +9,7 @@ from datetime import timedelta
 from threading import Event
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, select, true, update
+from sqlalchemy import ColumnElement, delete, select, true
 
 from app.audit import months
 from app.audit.log import ID_AND_TIME
@@ -20,9 +20,7 @@ from app.onboarding.registration_store import REGISTRATIONS_KEPT
 from app.rotation import rotations as rotation
 from app.store.database import SYSTEM, Database, database_now
 from app.store.models import (
-    AuditEvent,
     BackgroundWorker,
-    Configuration,
     IdempotentRequest,
     Registration,
     WebhookDelivery,
@@ -39,15 +37,14 @@ _WEBHOOKS_AND_REQUESTS: tuple[tuple[Any, timedelta, Any], ...] = (
     (IdempotentRequest, attempts.KEPT, true()),
 )
 _SECONDS = 15.0  # most seconds for the rows of one table in one run
-_TOGETHER = 200  # rows in one transaction: on SQLite all other writers wait for it
-_PAUSE = 19  # a pause lasts 19 times as long as the transaction: others get 95 % of the time
+_TOGETHER = 1000  # rows in one transaction
 
 
 def tidy(database: Database, audit_days: int, end: Event) -> None:
     """Delete and detach old rows and partitions for a bounded time.
 
     `audit_days`: days for which audit events are kept; 0: all are kept. `end`: set when the
-    background worker stops, which ends a pause. Raises StoreUnavailableError.
+    background worker stops, after which no batch begins. Raises StoreUnavailableError.
 
     Any number of background workers may call it at once.
     """
@@ -71,37 +68,16 @@ def tidy(database: Database, audit_days: int, end: Event) -> None:
         _delete_old(database, end, table, *is_old, is_over)
     retention.delete_ended(database)
     limit = read_at - timedelta(days=audit_days) - ID_AND_TIME
-    if database.engine.dialect.name == "postgresql":
-        months.make_and_detach(database, limit if audit_days else None)
-        return
-    _set_retention(database, audit_days)
-    if audit_days:
-        _delete_old(
-            database, end, AuditEvent, AuditEvent.id < first_id_at(limit), AuditEvent.at < limit
-        )
-
-
-def _set_retention(database: Database, days: int) -> None:
-    """Tell SQLite's triggers for how long events are kept, if that has changed."""
-    with database.read() as db:
-        if db.scalar(select(Configuration.audit_kept_days)) == days:
-            return  # without taking SQLite's only write lock
-    with database.write(SYSTEM) as db:
-        db.execute(update(Configuration).values(audit_kept_days=days))
+    months.make_and_detach(database, limit if audit_days else None)
 
 
 def _delete_old(database: Database, end: Event, table: Any, *is_old: ColumnElement[bool]) -> None:
     """Delete the rows for which all conditions are true, in batches."""
     old = select(table.id).where(*is_old)
-    with database.read() as db:
-        if db.scalar(old.limit(1)) is None:
-            return  # without taking SQLite's only write lock
     batch = old.order_by(table.id).limit(_TOGETHER).with_for_update(skip_locked=True)
     deletion = delete(table).where(table.id.in_(batch), *is_old).returning(table.id)
     until = time.monotonic() + _SECONDS
-    while (began := time.monotonic()) < until:
+    while time.monotonic() < until and not end.is_set():
         with database.write(SYSTEM) as db:
-            deleted = len(db.execute(deletion).all())
-        over = time.monotonic()
-        if deleted < _TOGETHER or end.wait(min((over - began) * _PAUSE, until - over)):
-            return
+            if len(db.execute(deletion).all()) < _TOGETHER:
+                return

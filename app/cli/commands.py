@@ -37,7 +37,7 @@ Row = dict[str, Any]
 Text = Callable[[Any], Iterable[str]]
 
 _NOT_TEXT = re.compile("[\0\ud800-\udfff]")  # NUL, and bytes that are not UTF-8
-_NO_TABLE = re.compile("no such table|relation .* does not exist")  # SQLite's words, PostgreSQL's
+_NO_TABLE = re.compile("relation .* does not exist")
 _ONE_OF = {"webhooks": "webhook endpoint"}  # if it is not the noun without its `s`
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 

@@ -26,14 +26,7 @@ from app.cli.connections import describe_findings
 from app.health.checks import HealthCheck, HealthFinding, Status, failed, ok
 from app.proofs.proof_queue import ProofQueue
 from app.store.database import store_errors
-from app.store.migrations import (
-    KNOWN,
-    TableInUseError,
-    UnfitDatabaseError,
-    ensure_fit,
-    revision,
-    upgrade,
-)
+from app.store.migrations import REVISION, UnfitDatabaseError, ensure_fit, revision, upgrade
 
 
 @ROOT.verb(text=lambda row: [f"Deputy {row['version']}, database schema {row['schema']}"])
@@ -43,7 +36,7 @@ def version() -> Row:
     It reads neither the settings nor the database. `doctor` compares the database's schema with
     this one.
     """
-    return {"version": VERSION, "schema": KNOWN[-1]}
+    return {"version": VERSION, "schema": REVISION}
 
 
 def _describe_migration(row: Row) -> Iterator[str]:
@@ -53,24 +46,16 @@ def _describe_migration(row: Row) -> Iterator[str]:
 
 @ROOT.verb(text=_describe_migration)
 def migrate() -> Row:
-    """Migrate the database to this release's schema. Safe to repeat."""
+    """Make this release's schema in an empty database. Safe to repeat."""
     db = services.db
     with store_errors():
         before = revision(db)
         try:
             ensure_fit(db, before)
-            upgrade(db, partial(click.echo, _WAITS, err=True))
+            upgrade(db)
         except UnfitDatabaseError as error:
             raise click.ClickException(str(error)) from error
-        except TableInUseError as error:
-            raise click.ClickException(
-                "A table is still in use, perhaps by a backup. Run migrate again when that has"
-                " ended."
-            ) from error
         return {"before": before, "after": revision(db)}
-
-
-_WAITS = "A table is in use by another transaction, such as a backup; trying again …"
 
 
 def _describe_restore(row: Row) -> Iterator[str]:

@@ -41,9 +41,6 @@ class Threads:
         return future.result()
 
 
-off_hub = Threads(10).run  # for a file lock or an fsync
-
-
 def spawn(work: Callable[..., Result], *args: Any) -> "Future[Result]":
     """Start work that continues even if the request that started it stops waiting."""
     future: Future[Result] = Future()

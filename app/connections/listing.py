@@ -62,11 +62,9 @@ class Listing:
         Raises NotFoundError for another tenant, and ForbiddenError for a bound key if no tenant is
         given.
         """
-        takes_long = (
-            criteria.update_available is not None or criteria.external_id_origin is not None
-        )
+        unindexed = criteria.update_available is not None or criteria.external_id_origin is not None
         # An account and a connection have indexes of their own
-        in_parts = not (criteria.account_id or criteria.connection_id or takes_long)
+        in_parts = not (criteria.account_id or criteria.connection_id or unindexed)
         either = []
         if criteria.tenant_id is None and (in_parts or criteria.statuses):
             either = [Connection.status == status for status in criteria.statuses or LIVE]
@@ -91,7 +89,7 @@ class Listing:
             imported = Connection.external_id_id.in_(select(ExternalIdRow.id).where(IMPORTED))
             is_wanted = criteria.external_id_origin is ExternalIdOrigin.IMPORTED
             query = query.where(imported if is_wanted else ~imported)
-        with self._db.read(long=takes_long) as db:
+        with self._db.read() as db:
             if criteria.tenant_id is None:
                 principal.require_vendor()
             else:
@@ -148,7 +146,7 @@ class Listing:
             Connection.stack_set.is_not(None),
         )
         query = select(Connection).where(live_of(tenant_id), other)
-        with self._db.read(long=True) as db:
+        with self._db.read() as db:
             tenant_of(db, principal, tenant_id)
             return sorted(db.scalars(query.limit(limit)), key=attrgetter("role_arn"))
 
@@ -162,6 +160,6 @@ class Listing:
             .where(live_of(tenant_id))
             .group_by(Connection.status)
         )
-        with self._db.read(long=True) as db:
+        with self._db.read() as db:
             tenant_of(db, principal, tenant_id)
             return dict(db.execute(counts).all())

@@ -27,7 +27,7 @@ from app.errors import StoreUnavailableError
 from app.health import heartbeats
 from app.log import logger
 from app.store.database import Database, database_now
-from app.store.migrations import KNOWN, revision
+from app.store.migrations import REVISION, revision
 
 _PATIENCE = 1.0  # seconds that readiness waits for a check that the process does not need
 _PATIENCE_FOR_NEEDED = 4.0  # for all needed checks together; load balancers wait five seconds
@@ -209,18 +209,15 @@ def _database(database: Database) -> HealthFinding:
 
 def _migrations(database: Database) -> HealthFinding:
     current = revision(database)
-    if current == KNOWN[-1]:
+    if current == REVISION:
         return ok(f"The schema is at {current}.")
-    if current not in {None, *KNOWN}:
-        # This happens during the rollout of a newer release. Each release also works with the next
-        # release's schema (CONTRIBUTING.md, Add a migration).
-        return warning(
-            "The database's schema is a newer release's; replace this process by one of that"
-            " release.",
-            "Start the newer release's processes.",
+    if current is not None:
+        return failed(
+            f"The database's schema, {current}, belongs to another release.",
+            "Run that release, or begin with an empty database: before 1.0 there is no upgrade.",
         )
     return failed(
-        "The database's schema is not this release's; run: flask --app wsgi migrate",
+        "The database has no schema yet; run: flask --app wsgi migrate",
         "Run: flask --app wsgi migrate",
     )
 

@@ -92,7 +92,7 @@ def _session_duration(config: Config) -> HealthFinding:
 
 
 def _may_assume(config: Config, database: Database) -> HealthFinding:
-    with database.read(long=True) as db:
+    with database.read() as db:
         in_use = (
             Connection.status.not_in(_LETS_NOBODY_IN),
             Connection.tenant.has(Tenant.status == TenantStatus.ACTIVE),
@@ -160,8 +160,6 @@ ORDER BY relname
 
 def _rights(database: Database) -> HealthFinding:
     """Check that a database role that does not own the tables may read and write them."""
-    if database.engine.dialect.name != "postgresql":
-        return ok("SQLite has no roles.")
     with database.read() as db:
         closed = db.scalars(text(_NO_RIGHTS)).all()
     if closed:
@@ -178,17 +176,17 @@ def _audit_log(config: Config, database: Database) -> HealthFinding:
     The retention is DEPUTY_AUDIT_RETENTION_DAYS.
     """
     days = config.database.audit_retention_days
-    with database.read(long=True) as db:
+    with database.read() as db:
         oldest = db.scalar(select(AuditEvent.at).order_by(AuditEvent.id).limit(1))
-        parts = months.partitions(db) if database.engine.dialect.name == "postgresql" else None
-    if parts and not parts.next_is_made:
+        parts = months.partitions(db)
+    if not parts.next_is_made:
         return warning("The audit log has no partition for the next month.", _HOUSEKEEPING)
     if days and oldest and oldest < now() - timedelta(days=days) - _BEHIND:
         return warning(
             f"The oldest event is of {oldest:%Y-%m-%d}, and events are kept for {days} days.",
             _HOUSEKEEPING,
         )
-    if parts and parts.detached:
+    if parts.detached:
         return warning(
             f"{len(parts.detached)} tables are detached from the audit log:"
             f" {', '.join(parts.detached[:5])}.",

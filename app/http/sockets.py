@@ -18,7 +18,6 @@ the endpoint for plain requests from the loaded application.
 
 import resource
 import socket
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -48,10 +47,6 @@ _UNTAKEN = 128 * 1024
 # Bytes to read after the answer, because a client may read it only after sending its whole request
 _DROPPED = 2 * 1024 * 1024
 _STEP = 64 * 1024
-# Seconds after which the hub's thread yields the interpreter to another thread. With Python's
-# default of 5 ms, a thread that holds SQLite's write lock would wait that long after each
-# statement.
-_SWITCH_SECONDS = 0.0005
 # Most chunks of a body, and for each of them more its least size in bytes. A chunk costs some
 # microseconds, even with one byte.
 _PIECES, _PIECE_BYTES = 256, 256
@@ -118,7 +113,6 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
-        sys.setswitchinterval(_SWITCH_SECONDS)
         self._app: Any = self.wsgi  # type: ignore[has-type]  # gunicorn sets it there
         self.body_seconds: float = self._app.extensions["deputy"].config.service.body_seconds
         self.keepalive_seconds: float = self.cfg.keepalive

@@ -113,11 +113,10 @@ class Attempt:
         event.listen(db, "before_commit", self._note_effect)
 
     def _add(self, db: Session) -> None:
-        if db.get_bind().dialect.name == "postgresql":
-            # An INSERT would wait for the transaction of another attempt
-            number = int.from_bytes(self._digest[:8], "big", signed=True)
-            if not db.scalar(_TRY_LOCK, {"number": number}):
-                raise IdempotencyKeyInUseError
+        # An INSERT would wait for the transaction of another attempt
+        number = int.from_bytes(self._digest[:8], "big", signed=True)
+        if not db.scalar(_TRY_LOCK, {"number": number}):
+            raise IdempotencyKeyInUseError
         expired = *self.row[:2], IdempotentRequest.created_at <= now() - KEPT
         db.execute(delete(IdempotentRequest).where(*expired), execution_options=_BLIND)
         for limit, counted in self._counted():
@@ -211,8 +210,6 @@ class IdempotencyKeys:
             IdempotentRequest.owner == row.owner,
             IdempotentRequest.leased_until <= now(),
         )
-        if row.leased_until > now():  # refuse without waiting for the write lock
-            raise IdempotencyKeyInUseError
         values = {"owner": owner, "leased_until": now() + _LEASE}
         with self._db.write(SYSTEM) as db:
             now_taken = taken.values(values).returning(IdempotentRequest.has_effect, *_EFFECT)

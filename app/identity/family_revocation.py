@@ -92,8 +92,7 @@ def _search_by_index(db: Session) -> None:
     After thousands of keys were added, PostgreSQL's statistics are out of date for a while. It
     would then read the whole table once for each of these keys.
     """
-    if db.get_bind().dialect.name == "postgresql":
-        db.execute(text("SET LOCAL enable_seqscan = off"))
+    db.execute(text("SET LOCAL enable_seqscan = off"))
 
 
 def _count(db: Session, query: Select[Any]) -> int:

@@ -21,7 +21,7 @@ COLUMNS = ("reference", "name", "external_id", "role_arn", "permission_set")
 _NEEDED = {"reference", "name", "role_arn"}  # the other columns may be left out
 ROWS_MAX = 100_000
 # All are imported in one transaction, which has to end within 15 seconds. Each row takes eleven
-# statements, and on SQLite other writers wait meanwhile.
+# statements.
 CUSTOMER_ROWS_MAX = 300
 _LINE_MAX = 16 * 1024  # bytes
 

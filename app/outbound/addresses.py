@@ -21,7 +21,7 @@ from app.settings.valid_values import Network
 MAX_URL_LENGTH = 2048
 HTTPS_PORT = 443
 # Somebody else chose these names, and their DNS servers may be slow. Separate threads resolve them,
-# so that look-ups of AWS's names and waits for SQLite's lock are not delayed.
+# so that look-ups of AWS's names are not delayed.
 _RESOLVERS = Threads(16)
 DNS_SECONDS = 5.0  # timeout for callers of `resolve`
 # IANA's registry of special-purpose IPv4 addresses, multicast, and 168.63.129.16. The last looks

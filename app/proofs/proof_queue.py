@@ -126,7 +126,7 @@ class ProofQueue:
     def backlog(self) -> dict[str, int]:
         """Return the number of due connections in each queue."""
         numbers = {}
-        with self._db.read(long=True) as db:
+        with self._db.read() as db:
             for name, queue in _QUEUES.items():
                 due = _due(queue).order_by(None).with_only_columns(func.count())
                 numbers[name] = db.scalar(due) or 0

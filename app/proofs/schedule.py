@@ -86,7 +86,7 @@ class RoutineInterval:
 
     def _count(self) -> None:
         routine = select(func.count()).where(IN_ROUTINE, Connection.due_at.is_not(None))
-        with self._db.read(long=True) as db:
+        with self._db.read() as db:
             connections = db.scalar(routine) or 0
         before = self._interval
         interval = ProofInterval.for_connections(

@@ -128,7 +128,7 @@ class Rotations:
 
         Raises NotFoundError for an absent tenant.
         """
-        with self._db.read(long=True) as db:
+        with self._db.read() as db:
             tenant_of(db, principal, tenant_id)
             rotation = latest(db, tenant_id)
             if rotation is None or not rotation.is_open:
@@ -262,7 +262,7 @@ def settle_all(database: Database) -> None:
     ID may retire.
     """
     rotating = select(ExternalIdRow.tenant_id).where(ROTATING)
-    with database.read(long=True) as db:
+    with database.read() as db:
         tenant_ids = {*db.scalars(rotating), *db.scalars(_unpaired_imports())}
     for tenant_id in tenant_ids:
         worker = SystemPrincipal(WORKER, tenant_id)

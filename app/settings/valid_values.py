@@ -138,18 +138,20 @@ def identifies_vendor(form: str) -> bool:
 
 
 def database_url(text: str) -> str:
-    """Accept `sqlite:///…` or `postgresql+psycopg://…`."""
-    if not text.startswith(("sqlite:///", "postgresql+psycopg://")):
-        raise ValueError("must start with sqlite:/// or postgresql+psycopg://")
+    """Accept `postgresql+psycopg://…`."""
+    if text.startswith("sqlite:"):
+        raise ValueError(
+            "must name a PostgreSQL: Deputy no longer runs on SQLite. Create a database and a role"
+            " as docs/install.md says, and give postgresql+psycopg://role:password@host/database."
+        )
+    if not text.startswith("postgresql+psycopg://"):
+        raise ValueError("must start with postgresql+psycopg://")
     try:
         url = make_url(text)
-        if not text.startswith("sqlite"):
-            make_conninfo(**url.get_dialect()().create_connect_args(url)[1])
+        make_conninfo(**url.get_dialect()().create_connect_args(url)[1])
     except (ArgumentError, ValueError, ProgrammingError):
         # The error must not show the URL, which contains a password
         raise ValueError(_UNREADABLE) from None
-    if text.startswith("sqlite") and url.database in {None, "", ":memory:"}:
-        raise ValueError("must name a file: each process would have a database of its own.")
     return text
 
 

@@ -1,38 +1,29 @@
-"""The database: engine, transactions, their locks, and a column type.
+"""The database, a PostgreSQL: its engine, transactions and locks.
 
 `Database.read()` opens a session for queries. `Database.write(writer)` opens one short transaction.
 Issuing stores its audit events over a separate connection (app/audit/batch_insert.py).
-
-On SQLite every writing transaction starts with BEGIN IMMEDIATE, and waits for a file lock off the
-gevent hub. Without IMMEDIATE, a transaction that reads first fails at its first write if another
-process has written in between.
 
 No transaction may contain a network call. The tests enforce that.
 """
 
 import enum
 import functools
-import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from datetime import UTC, datetime
+from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, ParamSpec, Protocol
 from uuid import UUID
 
 import orjson
 from sqlalchemy import (
-    Connection,
     DateTime,
-    Dialect,
     Engine,
     ExceptionContext,
     QueuePool,
     create_engine,
     event,
     func,
-    make_url,
     select,
     text,
 )
@@ -43,12 +34,10 @@ from sqlalchemy.exc import (
     TimeoutError as PoolTimeoutError,
 )
 from sqlalchemy.orm import Session
-from sqlalchemy.types import TypeDecorator
 
 from app import metrics
 from app.concurrency.gevent import Result
 from app.errors import ConflictError, StoreUnavailableError
-from app.store.sqlite import SqliteConnection, WriteLock
 
 P = ParamSpec("P")
 
@@ -69,14 +58,14 @@ _DURABLE = (
     " current_setting('synchronous_commit') = 'off'"
 )
 # A database may have other defaults. After a lock, the next statement must see what was committed
-# meanwhile, and psycopg reads no other notation of times.
-_EXPECTED = "SET default_transaction_isolation = 'read committed'; SET datestyle = 'ISO'"
+# meanwhile; psycopg reads no other notation of times; and times are in UTC.
+_EXPECTED = (
+    "SET default_transaction_isolation = 'read committed'; SET datestyle = 'ISO';"
+    " SET timezone = 'UTC'"
+)
 # Maximum duration of a transaction in seconds, and so the maximum age of an audit event when it is
 # stored. The feed shows only older events (FEED_SECONDS in app/audit/log.py).
 LONGEST = 15
-# Maximum of concurrent long reads on SQLite. Each occupies a thread and a connection, which writers
-# need too.
-_LONG_READS = 4
 _STATEMENT_SECONDS = 10  # timeout of a statement, which may wait for a lock or read many rows
 # Timeouts after which the database counts as unavailable: seconds for connect_timeout, milliseconds
 # for tcp_user_timeout. AWS SDKs wait two seconds for container credentials.
@@ -97,46 +86,23 @@ _ROWS = 2**31  # a lock's number is a signed integer of four bytes
 
 
 def database_now(db: Session) -> datetime:
-    """Return the time of the database's clock, which is the same for all processes.
-
-    On SQLite it is the machine's clock.
-    """
-    clock = func.clock_timestamp(type_=UtcDateTime)
-    if db.get_bind().dialect.name == "sqlite":
-        clock = func.strftime("%Y-%m-%d %H:%M:%f", "now", type_=UtcDateTime)
-    return db.scalars(select(clock)).one()
+    """Return the time of the database's clock, which is the same for all processes."""
+    return db.scalars(select(func.clock_timestamp(type_=DateTime(timezone=True)))).one()
 
 
 def as_json(value: Any) -> str:
-    """Return the JSON text of a value, as every database stores it in a JSON column."""
+    """Return the JSON text of a value, as it is stored in a JSON column."""
     return orjson.dumps(value).decode()
 
 
-class UtcDateTime(TypeDecorator[datetime]):
-    """A column type for aware datetimes in UTC, on every database.
-
-    Without it, SQLite drops the time zone, and PostgreSQL returns times in the connection's zone.
-    """
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
-        return value and value.astimezone(UTC)  # SQLite stores it without the zone
-
-    def process_result_value(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
-        return value and value.replace(tzinfo=value.tzinfo or UTC).astimezone(UTC)
-
-
 class Lock(enum.IntEnum):
-    """Fair locks on PostgreSQL, granted in the order in which transactions requested them.
+    """Fair locks, granted in the order in which transactions requested them.
 
     PostgreSQL's row locks are not fair. A request for a shared lock overtakes a transaction that
     waits for an exclusive one. When several transactions wait to update a row, any of them may be
     next. So a client that writes without a pause could delay a revocation without limit.
 
-    These locks are advisory locks, which PostgreSQL releases at the end of the transaction. On
-    SQLite the methods do nothing, because SQLite has one writer at a time.
+    These locks are advisory locks, which PostgreSQL releases at the end of the transaction.
 
     Every transaction takes them in the order of these members and then of the locks' numbers, and
     each before the rows that it protects. Take a lock in one statement, and read what it protects
@@ -163,14 +129,13 @@ class Lock(enum.IntEnum):
 
     def _take(self, db: Session, function: str, subjects: tuple[UUID, ...]) -> None:
         """Take the locks. Their second numbers are the random last bits of the subjects' ids."""
-        if db.get_bind().dialect.name == "postgresql":
-            most = _PRINCIPALS if self is Lock.PRINCIPAL else _ROWS
-            numbers = sorted({subject.int % most for subject in subjects}) or [0]
-            query = text(
-                f"SELECT {function}({self.value}, number)"  # noqa: S608  constants
-                " FROM unnest(CAST(:numbers AS integer[])) AS number"
-            )
-            db.execute(query, {"numbers": numbers})
+        most = _PRINCIPALS if self is Lock.PRINCIPAL else _ROWS
+        numbers = sorted({subject.int % most for subject in subjects}) or [0]
+        query = text(
+            f"SELECT {function}({self.value}, number)"  # noqa: S608  constants
+            " FROM unnest(CAST(:numbers AS integer[])) AS number"
+        )
+        db.execute(query, {"numbers": numbers})
 
 
 def until_committed(stop: Callable[P, Result]) -> Callable[P, Result]:
@@ -218,25 +183,12 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        # On PostgreSQL the number of concurrent long reads is not limited
-        self._long_reads: AbstractContextManager[Any] = nullcontext()
-        if url.startswith("sqlite"):
-            self._long_reads = threading.BoundedSemaphore(_LONG_READS)
-            self.engine = _sqlite(url)
-        else:
-            self.engine = _postgresql(url)
+        self.engine = _engine(url)
 
     @contextmanager
-    def read(self, *, long: bool = False) -> Iterator[Session]:
-        """Open a session for queries, and roll back its changes.
-
-        `long`: True for queries that may read many rows. On SQLite such queries run off the gevent
-        hub, so they do not delay the process's other requests. Raises StoreUnavailableError.
-        """
-        place = self._long_reads if long else nullcontext()
-        with place, store_errors(), Session(self.engine, expire_on_commit=False) as session:
-            if long:
-                session.connection(execution_options={"deputy_takes_long": True})
+    def read(self) -> Iterator[Session]:
+        """Open a session for queries, and roll back its changes. Raises StoreUnavailableError."""
+        with store_errors(), Session(self.engine, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
@@ -252,12 +204,10 @@ class Database:
             Session(self.engine, expire_on_commit=False) as session,
             session.begin(),
         ):
-            # This begins the transaction. On SQLite it waits for the write lock.
-            session.connection(execution_options={"deputy_writes": True})
             began = time.monotonic()
             writer.reauthorize(session)
             yield session
-            # SQLite, and PostgreSQL before version 17, can't limit the duration of a transaction.
+            # PostgreSQL before version 17 can't limit the duration of a transaction.
             if time.monotonic() - began > LONGEST:
                 raise StoreUnavailableError(_UNREACHABLE)
 
@@ -267,8 +217,6 @@ class Database:
         If so, replace the pool's connections, as the database's name may lead elsewhere by now.
         Raises StoreUnavailableError.
         """
-        if self.engine.dialect.name == "sqlite":
-            return False
         with self.read() as db:
             if db.scalar(text("SHOW transaction_read_only")) == "off":
                 return False
@@ -300,7 +248,7 @@ def store_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (OperationalError, InterfaceError, PoolTimeoutError, sqlite3.OperationalError) as error:
+    except (OperationalError, InterfaceError, PoolTimeoutError) as error:
         if sqlstate(error) in _COLLISIONS:
             raise ConflictError(_COLLIDED) from error
         raise StoreUnavailableError(_UNREACHABLE) from error
@@ -332,14 +280,14 @@ _OPTIONS: Any = {
     "poolclass": _TimedPool,
     # These 32 connections are more than the 24 requests with unbound keys that a process works on
     # at once (app/limits/tenant_share.py). With fewer, a revocation would have to wait for one of
-    # these requests, on SQLite for seconds.
+    # these requests.
     "pool_size": 16,
     "max_overflow": 16,
     "pool_timeout": 1.5,
 }
 
 
-def _postgresql(url: str) -> Engine:
+def _engine(url: str) -> Engine:
     engine = create_engine(url, pool_pre_ping=True, connect_args=_POSTGRESQL_OPTIONS, **_OPTIONS)
 
     @event.listens_for(engine, "connect")
@@ -355,26 +303,5 @@ def _postgresql(url: str) -> Engine:
         """Replace the pool's connections. A standby answers `pool_pre_ping`, so they would stay."""
         if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
             context.is_disconnect = True
-
-    return engine
-
-
-def _sqlite(url: str) -> Engine:
-    settings = {
-        "factory": functools.partial(SqliteConnection, WriteLock(make_url(url).database or "")),
-        "isolation_level": None,  # `_begin` sends BEGIN
-        "check_same_thread": False,
-    }
-    engine = create_engine(url, connect_args=settings, **_OPTIONS)
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        options = connection.get_execution_options()
-        dbapi: Any = connection.connection.dbapi_connection
-        dbapi.takes_long = options.get("deputy_takes_long", False)
-        if options.get("deputy_writes"):
-            dbapi.begin_writing()
-        else:
-            dbapi.execute("BEGIN")
 
     return engine

@@ -1,8 +1,7 @@
 """The history of a connection: how many of its proofs and approvals are kept.
 
 A connection that is added again after its deletion takes the place of the old one. This deletes all
-rows of the old one in one transaction, for which all other writers on SQLite wait. So their number
-is bounded.
+rows of the old one in one transaction, so their number is bounded.
 """
 
 from uuid import UUID

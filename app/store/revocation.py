@@ -5,7 +5,7 @@ counts the revocations. `revoked_rows` has the ids of the rows that the last tho
 changed. The triggers write both in the transaction of the change, so no code and no manual SQL
 statement can leave it out. An added row, or a proof that confirms a connection, revokes nothing.
 
-The migrations contain the triggers that this module generates. `make check` compares the two.
+The migration creates the triggers that this module generates.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -97,46 +97,33 @@ END $$
 """  # noqa: S608  constants
 
 
-def triggers(dialect: str) -> Iterator[str]:
-    """Yield the statements that create the triggers. `dialect`: `postgresql` or `sqlite`."""
+def triggers() -> Iterator[str]:
+    """Yield the statements that create the triggers.
+
+    They run at the commit. Every transaction therefore locks the single row of `configuration` last
+    and briefly, so this lock can't take part in a deadlock.
+    """
     conditions: dict[tuple[str, str], list[str]] = {}
     for table, columns, condition in UPDATES:
-        changed = " OR ".join(_is_changed(column, dialect) for column in columns.split())
+        changed = " OR ".join(map(_is_changed, columns.split()))
         conditions.setdefault((table, "UPDATE"), []).append(f"({condition} AND ({changed}))")
     conditions |= {(table, "DELETE"): [condition] for table, condition in DELETIONS.items()}
     for (table, event), each in conditions.items():
-        yield _trigger(dialect, table, event, " OR ".join(each))
-    if dialect == "postgresql":
-        for table in DELETIONS:
-            yield (
-                f"CREATE TRIGGER {table}_truncate_revokes AFTER TRUNCATE ON {table} EXECUTE"
-                " FUNCTION deputy_revoke()"
-            )
+        yield (
+            f"CREATE CONSTRAINT TRIGGER {table}_{event.lower()}_revokes AFTER {event} ON {table}"
+            f" DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ({' OR '.join(each)}) EXECUTE"
+            " FUNCTION deputy_revoke()"
+        )
+    for table in DELETIONS:
+        yield (
+            f"CREATE TRIGGER {table}_truncate_revokes AFTER TRUNCATE ON {table} EXECUTE"
+            " FUNCTION deputy_revoke()"
+        )
 
 
-def _is_changed(column: str, dialect: str) -> str:
-    if dialect == "sqlite":
-        return f"OLD.{column} IS NOT NEW.{column}"
+def _is_changed(column: str) -> str:
     text = "::text" if column == "permission_sets" else ""  # PostgreSQL can't compare JSON
     return f"OLD.{column}{text} IS DISTINCT FROM NEW.{column}{text}"
-
-
-def _trigger(dialect: str, table: str, event: str, condition: str) -> str:
-    """Return the statement that creates one trigger.
-
-    On PostgreSQL the trigger runs at the commit. Every transaction therefore locks the single row
-    of `configuration` last and briefly, so this lock can't take part in a deadlock.
-    """
-    name = f"{table}_{event.lower()}_revokes"
-    if dialect == "sqlite":
-        return (
-            f"CREATE TRIGGER {name} AFTER {event} ON {table} WHEN {condition}"
-            f" BEGIN {_COUNT}; {_NAME_ROW}; {_FORGET_OLD}; END"
-        )
-    return (
-        f"CREATE CONSTRAINT TRIGGER {name} AFTER {event} ON {table} DEFERRABLE INITIALLY DEFERRED"
-        f" FOR EACH ROW WHEN ({condition}) EXECUTE FUNCTION deputy_revoke()"
-    )
 
 
 class RevocationLog(NamedTuple):

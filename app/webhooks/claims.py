@@ -35,7 +35,7 @@ _TO_TENANT = 8  # to the endpoints of one tenant
 _TO_TENANTS = 16  # to the endpoints of all tenants; the other threads are for the vendor's
 _SHARED = 12  # a part of those 16; the rest is for tenants without an attempt in flight
 _UNSURE = 8  # to new, slow or failing endpoints; tenants' and the vendor's count separately
-# Maximum of each kind in one transaction, because other writers wait for it on SQLite
+# Maximum of each kind in one transaction
 _ENDPOINTS = 12
 _FAILED_AT_ONCE = 200  # deliveries of a disabled endpoint in one transaction
 _BLIND: Any = {"synchronize_session": False}

@@ -39,7 +39,7 @@ class Deliveries:
 
         If it raises StoreUnavailableError, no outcome is stored, or this is unknown.
         """
-        with self._db.read() as db:  # without taking SQLite's only write lock
+        with self._db.read() as db:
             fresh = db.scalar(events.NEW.with_only_columns(WebhookEvent.id).limit(1))
             due = select(WebhookEndpoint.id).where(WebhookEndpoint.due_at <= now()).limit(1)
             is_due = free > 0 and db.scalar(due) is not None

@@ -98,5 +98,5 @@ def _is_old(endpoint: WebhookEndpoint, secrets: Secrets) -> bool:
 
 def _live(database: Database) -> list[WebhookEndpoint]:
     live = WebhookEndpoint.status != EndpointStatus.DELETED
-    with database.read(long=True) as db:
+    with database.read() as db:
         return list(db.scalars(select(WebhookEndpoint).where(live)))

@@ -115,7 +115,7 @@ class Endpoints:
         ConflictError for an endpoint that may not be enabled.
         """
         missed = 0
-        with self._db.read(long=True) as db:
+        with self._db.read() as db:
             before = one_seen_by(db, principal, endpoint_id)
             if before.disabled_at and fields.get("status") == EndpointStatus.ENABLED:
                 missed = _count_missed(db, before)

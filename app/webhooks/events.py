@@ -30,7 +30,7 @@ from app.store.models.webhook import NOBODY, locked_endpoints
 
 BODY_BYTES = 20_000  # maximum of a body; a test compares the largest details with it
 TEST_TYPE = "webhook_endpoint.test"
-# Maximums of one transaction, because other writers wait for it on SQLite
+# Maximums of one transaction
 _EVENTS = 50
 _DELIVERIES = 500
 

@@ -35,7 +35,7 @@ from app.webhooks.events import (
     missed_by,
 )
 
-_TOGETHER = 200  # deliveries in one transaction, because other writers wait for it on SQLite
+_TOGETHER = 200  # deliveries in one transaction
 _BLIND: Any = {"synchronize_session": False}
 
 
@@ -51,7 +51,7 @@ class Redelivery:
         """Return an endpoint's deliveries with their types, newest first. Raises NotFoundError."""
         with_type = joinedload(WebhookDelivery.event).load_only(WebhookEvent.type)
         query = select(WebhookDelivery).options(with_type).filter_by(endpoint_id=endpoint_id)
-        with self._db.read(long=True) as db:
+        with self._db.read() as db:
             one_seen_by(db, principal, endpoint_id)
             return page(db, query, WebhookDelivery.id, limit=limit, after=after)
 
@@ -99,7 +99,7 @@ class Redelivery:
             raise ValidationFailedError(until="Must be later than since.")
         with self._db.write(principal) as db:  # before the search, which costs most
             _to_repeat(db, principal, endpoint_id, limits.RECOVERIES)
-        with self._db.read(long=True) as db:
+        with self._db.read() as db:
             missed = missed_by(one_seen_by(db, principal, endpoint_id), since, until)
             events = db.execute(missed.limit(RECOVERED_AT_ONCE + 1)).all()
         if len(events) > RECOVERED_AT_ONCE:

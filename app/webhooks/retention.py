@@ -31,9 +31,6 @@ def delete_ended(database: Database) -> None:
     """Delete the rows of deleted endpoints that have no deliveries any more."""
     has_deliveries = exists().where(WebhookDelivery.endpoint_id == WebhookEndpoint.id)
     ended = WebhookEndpoint.status == EndpointStatus.DELETED, ~has_deliveries
-    with database.read() as db:
-        if db.scalar(select(WebhookEndpoint.id).where(*ended).limit(1)) is None:
-            return  # without taking SQLite's only write lock
     with database.write(SYSTEM) as db:
         db.execute(
             delete(WebhookEndpoint).where(*ended), execution_options={"synchronize_session": False}

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dev.aws_check.accounts import Account
+from dev.ports import free_port
 from dev.run_settings import Settings
-from dev.stack import Stack, end_process, free_port
+from dev.stack import Stack, end_process
 
 # The operator's variables that Deputy's processes need to run and to reach AWS
 _KEPT = (

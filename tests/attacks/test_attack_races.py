@@ -144,7 +144,7 @@ def test_an_issuance_that_cannot_be_recorded_is_dropped(world, case, monkeypatch
 
     for _ in range(2):
         with monkeypatch.context() as patch:
-            patch.setattr("app.audit.batch_insert.AuditBatch._insert_on_postgresql", full)
+            patch.setattr("app.audit.batch_insert.AuditBatch._insert", full)
             refused = case.credentials(expect=503)
         assert refused["code"] == "unavailable"
         assert "disk" not in str(refused)

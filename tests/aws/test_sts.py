@@ -29,7 +29,7 @@ from app.aws.stack_messages import RegistrationQueue
 from app.aws.sts import INERT_POLICY
 from app.concurrency.places import Places, held_places
 from app.ids import EXTERNAL_ID_PATTERN, Broker, Grant, RoleArn, new_external_id, new_id
-from dev.stack import free_port
+from dev.ports import free_port
 from tests.aws.fake_sts import (
     ACCOUNT,
     NAMESPACE,

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 
-from dev.stack import free_port
+from dev.ports import free_port
 
 # First where Debian has the server itself: its command in the PATH starts it as another user.
 _PATH = f"/usr/lib/rabbitmq/bin:{os.environ.get('PATH', '')}"

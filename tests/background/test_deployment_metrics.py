@@ -21,7 +21,8 @@ from app.background.worker import companions, stop_all
 from app.clock import now
 from app.ids import new_id
 from app.store.models import Trigger
-from dev.stack import ROOT, free_port
+from dev.ports import free_port
+from dev.stack import ROOT
 from tests.support.cast import OPERATOR
 from tests.support.metrics import samples
 from tests.support.own_services import own_services

@@ -63,13 +63,12 @@ def test_a_registration_is_kept_for_30_days(services):
         assert left(services) == kept
 
 
-def test_a_background_worker_that_is_stopped_waits_for_no_pause(services, monkeypatch):
-    monkeypatch.setattr("app.background.housekeeping._TOGETHER", 2)
+def test_a_background_worker_that_is_stopped_deletes_no_more(services):
     ids = registrations(services, *[40 * DAY] * 5)
     end = threading.Event()
     end.set()
     housekeeping.tidy(services.db, 0, end)
-    assert left(services) == ids[2:]
+    assert left(services) == ids
 
 
 def test_rows_that_another_background_worker_deletes_are_not_waited_for(services):
@@ -120,7 +119,7 @@ def test_the_background_worker_of_one_machine_tidies_seldom(services, calls, mon
     assert left(services) == [kept]
     [(days, end)] = calls
     assert days == 400
-    assert end.is_set(), "the pauses of housekeeping hold up no stop"
+    assert end.is_set(), "housekeeping holds up no stop"
 
 
 def test_celery_tidies_by_the_same_method(services, calls):
@@ -137,4 +136,4 @@ def test_celery_tidies_by_the_same_method(services, calls):
     stopped = beside(None)
     stopped._parts = []
     stopped.stop(None)
-    assert end.is_set(), "the pauses of housekeeping hold up no stop"
+    assert end.is_set(), "housekeeping holds up no stop"

@@ -15,7 +15,7 @@ from app.cache.shared_cache import _TAKERS, SharedCache
 from app.errors import RateLimitedError
 from app.limits.counting_in_memory import Rate, Rates
 from app.settings.setting_types import Limit
-from dev.stack import free_port
+from dev.ports import free_port
 from tests.conftest import make_config
 from tests.support.databases import NOWHERE
 from tests.support.rows import at_once

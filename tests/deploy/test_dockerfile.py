@@ -9,7 +9,8 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from dev.stack import ROOT, free_port
+from dev.ports import free_port
+from dev.stack import ROOT
 from tests.deploy.conftest import exit_code_of_health_check, open_folder
 from tests.support.image import DOCKERFILE, Ignored, Image, instructions
 

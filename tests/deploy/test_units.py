@@ -14,8 +14,9 @@ import psycopg
 import pytest
 import requests
 
+from dev.ports import free_port
 from dev.postgres import Postgres
-from dev.stack import ROOT, end_process, free_port
+from dev.stack import ROOT, end_process
 from tests.deploy.compose import BROKERS, make_roles
 from tests.deploy.conftest import commands, of_gunicorn, open_folder
 from tests.support.waiting import until

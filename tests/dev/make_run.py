@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 import boto3
 import requests
 
-from dev.stack import free_port
+from dev.ports import free_port
 from tests.support import logged_secrets
 from tests.support.processes import spawn
 from tests.support.waiting import until
@@ -49,6 +49,11 @@ DOUBTFUL = "DEPUTY_ISSUE_RAET"
 ODD = 'it\'s $HOME `id` "quoted" \\ and more'
 
 
+def database_url_of(data):
+    """Of the Deputy that runs with this data folder."""
+    return re.search(r"DEPUTY_DATABASE_URL='(.*)'", (data / "env").read_text())[1]
+
+
 def new_key():
     return f"dpk_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
 
@@ -65,6 +70,7 @@ class Run:
             "PATH": os.environ["PATH"],
             "HOME": str(data.parent),  # where no AWS configuration is
             "PYTHONUNBUFFERED": "1",
+            "RUN_BELOW": str(data),  # by which `processes` knows all that it starts
             # gunicorn names its processes where setproctitle is installed, over their environment
             "SPT_NOENV": "1",
             "PORT": str(self.port),

@@ -25,7 +25,7 @@ from dev.aws_check.accounts import CheckError, ensure_public_templates
 from dev.aws_check.answers import EXPECTED, WITHIN, Answers
 from dev.aws_check.stage import Stage
 from sandbox.organization import organization
-from tests.dev.make_run import ROOT
+from tests.dev.make_run import ROOT, database_url_of
 from tests.support.cast import root_client
 from tests.support.rotations import PassingMinutes
 from tests.support.waiting import until
@@ -143,10 +143,10 @@ class Minutes(threading.Thread):
     def run(self):
         passing = None
         while not self._over.wait(0.3):
-            for path in self._data.glob("aws-check-*/deputy.sqlite3"):
-                # it is not migrated yet, or not there any more
-                with suppress(SQLAlchemyError, AppError):
-                    passing = passing or PassingMinutes(Database(f"sqlite:///{path}"))
+            for path in self._data.glob("aws-check-*/env"):
+                # it is not there any more
+                with suppress(SQLAlchemyError, AppError, OSError, TypeError):
+                    passing = passing or PassingMinutes(Database(database_url_of(path.parent)))
                     passing()
         if passing:
             passing._database.engine.dispose()

@@ -15,7 +15,7 @@ from playwright.sync_api import BrowserContext, expect
 
 from app.store.database import Database
 from tests.conftest import in_a_browser
-from tests.dev.make_run import call
+from tests.dev.make_run import call, database_url_of
 from tests.support.rotations import PassingMinutes
 from tests.support.waiting import until
 
@@ -82,7 +82,7 @@ def test_a_mistake_is_explained_and_mended_by_following_the_advice(run, browser)
 
 @pytest.fixture
 def minutes_pass(run) -> Iterator[PassingMinutes]:
-    database = Database(f"sqlite:///{run.data / 'deputy.sqlite3'}")
+    database = Database(database_url_of(run.data))
     yield PassingMinutes(database)
     database.engine.dispose()
 

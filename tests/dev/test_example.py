@@ -10,7 +10,8 @@ import pytest
 import requests
 from playwright.sync_api import expect
 
-from dev.stack import ROOT, free_port
+from dev.ports import free_port
+from dev.stack import ROOT
 from tests.conftest import in_a_browser
 from tests.dev.make_run import LAST_LINE, PATIENCE, Run
 from tests.dev.test_click_through import launch

@@ -20,10 +20,11 @@ import pytest
 import requests
 
 from app import VERSION
+from dev.ports import free_port
 from dev.publish import ask
 from dev.run import serve
 from dev.run_settings import Settings, StackError
-from dev.stack import NOT_RUNNING, Stack, free_port
+from dev.stack import NOT_RUNNING, Stack
 from tests.dev.make_run import (
     PATIENCE,
     PERSONS_AWS,
@@ -227,7 +228,7 @@ def test_the_rest_stops_when_the_web_server_dies(data, capsys):
     """Other programs in the places of ours, which start at once; the web server leaves a process
     of its own behind.
     """
-    with Stack(Settings(free_port(), free_port(), data), {}) as stack:
+    with Stack(Settings(free_port(), free_port(), data), {"RUN_BELOW": str(data)}) as stack:
         data.mkdir()
         stack._spawn("worker", "-c", "import time; time.sleep(600)")
         stack._spawn("web", "-c", "import os, time; os.fork() or time.sleep(600)")

@@ -82,6 +82,8 @@ def test_who_is_killed_outright_leaves_no_process_and_the_next_start_is_fresh(tm
         notes = [run.data / "run.json", run.data / "env"]
         for note in notes:
             note.write_text("as of a run that was ready")
+        left = Path((run.data / "postgres").read_text())
+        assert (left / "data" / "postmaster.pid").exists()
         run.process.kill()
         run.process.wait()
         assert_nothing_left(run, STOPPED)
@@ -89,7 +91,8 @@ def test_who_is_killed_outright_leaves_no_process_and_the_next_start_is_fresh(tm
     with Stack(settings_of_run, {"PATH": os.environ["PATH"]}) as again:
         again.prepare()
         assert not any(note.exists() for note in notes)
-        assert re.search(r"state +fresh: .*removed", summary(again))
+        assert not left.exists(), "the server that the killed run left behind is stopped"
+        assert f"database     {again.database}" in summary(again)
         database = ByHand(again.environment["DEPUTY_DATABASE_URL"])
         assert database.rows("SELECT id FROM tenants") == []
         assert database.rows("SELECT lookup FROM api_keys") == [(again.admin_key[4:20],)]
@@ -165,8 +168,8 @@ def test_a_name_that_the_shell_would_read_as_more_than_a_name_is_left_out():
 
 
 def test_a_database_of_ones_own_is_never_emptied(tmp_path):
-    (tmp_path / "url").write_text("sqlite:///own.sqlite3")
-    assert not Stack(None, {"DEPUTY_DATABASE_URL": "sqlite:///own.sqlite3"}).embedded
+    (tmp_path / "url").write_text("postgresql://own/deputy")
+    assert not Stack(None, {"DEPUTY_DATABASE_URL": "postgresql://own/deputy"}).embedded
     assert not Stack(None, {"DEPUTY_DATABASE_URL_FILE": str(tmp_path / "url")}).embedded
     assert Stack(None, {}).embedded
 

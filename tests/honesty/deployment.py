@@ -31,7 +31,8 @@ from app.identity.key_uses import KeyUses
 from app.limits.limits import KEYS
 from app.store.database import Database
 from bench.instant_sts import ACCOUNT, BROKER_ARN
-from dev.stack import ROOT, free_port
+from dev.ports import free_port
+from dev.stack import ROOT
 from tests.conftest import OPERATOR
 from tests.honesty.client import PATIENCE, Answer, Client
 from tests.support import logged_secrets

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from urllib.parse import parse_qsl, urlencode
 
 from bench.instant_sts import BROKER_KEY
-from dev.stack import ONLY_THESE_CREDENTIALS, ROOT, end_with_parent, free_port
+from dev.ports import free_port
+from dev.stack import ONLY_THESE_CREDENTIALS, ROOT, end_with_parent
 from tests.support.waiting import until
 
 _THROTTLED = (

@@ -26,7 +26,9 @@ from tests.support.waiting import until
 
 WRITERS = VENDOR_REQUESTS.amount  # so many of unbound keys work at once in a process
 WARM = WRITERS  # writes until the stop
-SECONDS = 2.0  # a stop's limit; without a fair lock it takes 10, and fails
+# Writes that may pass a stop: of each writer the one at work, those while the stop gets to its
+# lock, and the one that waits before it. Without a fair lock they go on until the stop fails.
+PASSING = 4 * WRITERS
 GONE = (UnauthenticatedError, NotFoundError)
 TABLES = (ApiKey, OnboardingLink, Connection, AuditEvent)  # what the writers write
 REASON = "an incident"
@@ -114,8 +116,8 @@ def rows(besieged):
 
 
 def assert_it_stops(besieged, write, stop, refusals):
-    """Stop, while many write without a pause. Fails unless that is quick, and final for all of
-    them.
+    """Stop, while many write without a pause. Fails unless few of them pass the stop, and it is
+    final for all of them.
     """
     written = []
     failed = []
@@ -136,15 +138,15 @@ def assert_it_stops(besieged, write, stop, refusals):
         writers = [pool.submit(keep_writing) for _ in range(WRITERS)]
         try:
             until(lambda: len(written) > WARM or failed)
-            began = time.monotonic()
+            before = len(written)
             stop()
-            took = time.monotonic() - began
+            passed = len(written) - before
             after = rows(besieged)
             for writer in writers:
                 writer.result(timeout=30)  # each was refused
         finally:
             end.set()
-    assert took < SECONDS
+    assert passed <= PASSING
     assert rows(besieged) == after
 
 

@@ -11,16 +11,16 @@ from unittest.mock import Mock
 
 import pytest
 import sqlalchemy
-from sqlalchemy import Column, MetaData, Table, insert, select, text, update
+from sqlalchemy import Column, DateTime, MetaData, Table, insert, select, text, update
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from app.errors import ConflictError, StoreUnavailableError
 from app.ids import new_id
 from app.limits.limits import VENDOR_REQUESTS
-from app.store.database import SYSTEM, Database, Lock, UtcDateTime, until_committed
+from app.store.database import SYSTEM, Database, Lock, until_committed
 from app.store.keyset import page
 from app.store.models import Tenant
-from dev.stack import free_port
+from dev.ports import free_port
 from tests.support.databases import empty_database, postgresql
 from tests.support.rows import ByHand, statements
 from tests.support.waiting import until, waiting_for_locks
@@ -81,7 +81,7 @@ def test_the_servers_defaults_change_neither_times_nor_isolation(tmp_path):
     with empty_database() as url:
         name = sqlalchemy.make_url(url).database
         ByHand(url)(*[f"ALTER DATABASE {name} SET {key} TO '{DEFAULTS[key]}'" for key in DEFAULTS])
-        table = Table("times", MetaData(), Column("at", UtcDateTime))
+        table = Table("times", MetaData(), Column("at", DateTime(timezone=True)))
         database = Database(url)
         with database.write(SYSTEM) as db:
             table.create(db.connection())

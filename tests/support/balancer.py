@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import threading
 
-from dev.stack import free_port
+from dev.ports import free_port
 
 
 class Balancer:

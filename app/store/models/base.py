@@ -7,11 +7,10 @@ from uuid import UUID
 
 from sqlalchemy import (
     JSON,
-    ClauseElement,
+    DateTime,
     Enum,
     ForeignKey,
     ForeignKeyConstraint,
-    Index,
     MetaData,
     String,
     false,
@@ -20,7 +19,6 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from app.clock import now
 from app.ids import new_id
-from app.store.database import UtcDateTime
 
 # Column types for text. The number in a name is the maximum length in characters.
 Text12 = Annotated[str, mapped_column(String(12))]
@@ -50,11 +48,11 @@ class Base(DeclarativeBase):
         }
     )
     type_annotation_map: ClassVar[dict[Any, Any]] = {
-        datetime: UtcDateTime,
+        datetime: DateTime(timezone=True),
         dict[str, Any]: JSON,
         list[Any]: JSON,
         # A string column with a CHECK constraint that allows the enumeration's values. With a
-        # native enum type, adding a state would need a different migration on each database.
+        # native enum type, a state could not be removed.
         enum.Enum: Enum(
             enum.Enum,
             native_enum=False,
@@ -76,11 +74,6 @@ def same_tenant(column: str, table: str, **options: Any) -> ForeignKeyConstraint
     return ForeignKeyConstraint(
         ["tenant_id", column], [f"{table}.tenant_id", f"{table}.id"], **options
     )
-
-
-def index_where(name: str, *columns: Any, where: ClauseElement, unique: bool = False) -> Index:
-    """Return a partial index, for SQLite and PostgreSQL."""
-    return Index(name, *columns, unique=unique, sqlite_where=where, postgresql_where=where)
 
 
 def row_in(column: str, target: str, lazy: Any) -> Mapped[Any]:

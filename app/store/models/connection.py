@@ -25,15 +25,7 @@ from app.errors import (
     SuspendedError,
 )
 from app.ids import ExternalId, Grant, RoleArn
-from app.store.models.base import (
-    Base,
-    CreatedAt,
-    Flag,
-    TenantOwned,
-    index_where,
-    row_in,
-    same_tenant,
-)
+from app.store.models.base import Base, CreatedAt, Flag, TenantOwned, row_in, same_tenant
 from app.store.models.connection_status import ConnectionStatus, after_proof, why_not_verified
 from app.store.models.external_id import ExternalIdRow, ExternalIdState
 from app.store.models.proof import Proof, Trigger, Verdict
@@ -78,8 +70,8 @@ class Connection(TenantOwned, Suspendable, Role, RoleSets, ProofSchedule, Base):
     proof_id: Mapped[UUID | None]
     # True for a pending connection whose role refused the latest proof, which the customer can fix
     refuses: Mapped[Flag]
-    # The onboarding link through whose page or stack the connection was added. It is no foreign
-    # key, because SQLite can add one only to a new table. Links are never deleted.
+    # The onboarding link through whose page or stack the connection was added. Links are never
+    # deleted.
     onboarding_link_id: Mapped[UUID | None]
     created_at: Mapped[CreatedAt]
     deleted_at: Mapped[datetime | None]
@@ -332,23 +324,23 @@ Index(
     Connection.refuses,
     Connection.id,
 )
-index_where(
+Index(
     "ix_connections_moving",
     Connection.tenant_id,
     Connection.id,
-    where=Connection.move_id.is_not(None),
+    postgresql_where=Connection.move_id.is_not(None),
 )
-index_where(
+Index(
     "ix_connections_of_link",
     Connection.onboarding_link_id,
     Connection.id,
-    where=Connection.onboarding_link_id.is_not(None),
+    postgresql_where=Connection.onboarding_link_id.is_not(None),
 )
 # The proof queue claims first proofs, and two other kinds, each by an index of its own. The values
 # are literals, because the database does not use a partial index for a query with parameters.
-index_where("ix_connections_due_first", Connection.due_at, where=Connection.proof_id.is_(None))
+Index("ix_connections_due_first", Connection.due_at, postgresql_where=Connection.proof_id.is_(None))
 _SCHEDULED, _PENDING = literal_column("'scheduled'", String), literal_column("'pending'", String)
 IN_ROUTINE = (Connection.due_for == _SCHEDULED) & (Connection.status != _PENDING)
 URGENT = (Connection.due_for != _SCHEDULED) | (Connection.status == _PENDING)
-index_where("ix_connections_due_routine", Connection.due_at, where=IN_ROUTINE)
-index_where("ix_connections_due_urgent", Connection.due_at, where=URGENT)
+Index("ix_connections_due_routine", Connection.due_at, postgresql_where=IN_ROUTINE)
+Index("ix_connections_due_urgent", Connection.due_at, postgresql_where=URGENT)

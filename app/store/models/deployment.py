@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, Index, String, select, text
+from sqlalchemy import BigInteger, CheckConstraint, Index, String, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from app.store.models.base import Base, CreatedAt, Identified, Text16, Text64
@@ -28,9 +28,6 @@ class Configuration(Base):
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     revocation_counter: Mapped[int] = mapped_column(BigInteger)
     deployment_id: Mapped[UUID]
-    # A copy of AUDIT_RETENTION_DAYS, written by housekeeping. SQLite's trigger reads it, and
-    # refuses to delete audit events that are younger.
-    audit_kept_days: Mapped[int] = mapped_column(default=0, server_default=text("0"))
 
 
 class RevokedRow(Base):

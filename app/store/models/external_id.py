@@ -8,15 +8,7 @@ from sqlalchemy import Boolean, Index, String, UniqueConstraint, literal_column,
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.ids import EXTERNAL_ID_MAX, EXTERNAL_ID_PREFIX
-from app.store.models.base import (
-    Base,
-    CreatedAt,
-    Identified,
-    TenantOwned,
-    index_where,
-    row_in,
-    same_tenant,
-)
+from app.store.models.base import Base, CreatedAt, Identified, TenantOwned, row_in, same_tenant
 
 # Conditions of partial indexes
 ROTATING = text("state IN ('next', 'retiring')")
@@ -64,14 +56,20 @@ class ExternalIdRow(Identified, TenantOwned, Base):
     __tablename__ = "external_ids"
     __table_args__ = (
         UniqueConstraint("tenant_id", "id"),  # target of the composite foreign key of connections
-        index_where(
-            "uq_external_ids_one_current", "tenant_id", where=text("state = 'current'"), unique=True
+        Index(
+            "uq_external_ids_one_current",
+            "tenant_id",
+            postgresql_where=text("state = 'current'"),
+            unique=True,
         ),
-        index_where(
-            "uq_external_ids_one_next", "tenant_id", where=text("state = 'next'"), unique=True
+        Index(
+            "uq_external_ids_one_next",
+            "tenant_id",
+            postgresql_where=text("state = 'next'"),
+            unique=True,
         ),
-        index_where("ix_external_ids_rotating", "tenant_id", where=ROTATING),
-        index_where("ix_external_ids_imported", "tenant_id", where=text("state = 'imported'")),
+        Index("ix_external_ids_rotating", "tenant_id", postgresql_where=ROTATING),
+        Index("ix_external_ids_imported", "tenant_id", postgresql_where=text("state = 'imported'")),
     )
 
     value: Mapped[str] = mapped_column(String(EXTERNAL_ID_MAX), unique=True)

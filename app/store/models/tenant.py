@@ -20,14 +20,12 @@ from app.store.models.base import (
     Text12,
     Text16,
     Text200,
-    index_where,
 )
 from app.store.models.external_id import ExternalIdRow
 
 NAME_MAX = 200  # characters
-# Every database compares and sorts such a text by code points. So an index can serve searches by
-# prefix.
-_CODE_POINTS = String(NAME_MAX, collation="C").with_variant(String(NAME_MAX), "sqlite")
+# Compared and sorted by code points, so an index can serve searches by prefix
+_CODE_POINTS = String(NAME_MAX, collation="C")
 AFTER_ALL_LETTERS = "\U0010ffff"  # Unicode's last code point, which no text contains
 # The condition of a tenant's relationship to its External ID in a state
 _IN_STATE = "and_(foreign(ExternalIdRow.tenant_id) == Tenant.id, ExternalIdRow.state == '{}')"
@@ -94,8 +92,11 @@ class Tenant(Identified, Suspendable, Base):
     # A reference is the vendor's own id for a customer. It can be used again when its tenant is
     # deleted.
     __table_args__ = (
-        index_where(
-            "uq_tenants_live_reference", "reference", where=text("deleted_at IS NULL"), unique=True
+        Index(
+            "uq_tenants_live_reference",
+            "reference",
+            postgresql_where=text("deleted_at IS NULL"),
+            unique=True,
         ),
         Index("ix_tenants_name_folded", "name_folded", "id"),
         Index("ix_tenants_status", "status", "id"),
@@ -161,7 +162,6 @@ class TenantAccount(TenantOwned, Base):
     """
 
     __tablename__ = "tenant_accounts"
-    __table_args__ = ({"sqlite_with_rowid": False},)  # a rowid would need a second b-tree
 
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
     account_id: Mapped[Text12] = mapped_column(primary_key=True)

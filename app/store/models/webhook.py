@@ -23,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.clock import now
-from app.store.models.base import Base, CreatedAt, Identified, Text16, Text64, Text200, index_where
+from app.store.models.base import Base, CreatedAt, Identified, Text16, Text64, Text200
 
 NOBODY = UUID(int=0)  # the subject of events that are about no tenant
 
@@ -59,7 +59,7 @@ class WebhookEndpoint(Identified, Base):
     __tablename__ = "webhook_endpoints"
     __table_args__ = (
         Index("ix_webhook_endpoints_tenant", "tenant_id", "id"),
-        index_where("ix_webhook_endpoints_due", "due_at", where=text("due_at IS NOT NULL")),
+        Index("ix_webhook_endpoints_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),
     )
 
     # The tenant whose events it gets; None: the vendor's endpoint, which gets all events
@@ -126,7 +126,7 @@ class WebhookEvent(Base):
 
     __tablename__ = "webhook_events"
     __table_args__ = (
-        index_where("ix_webhook_events_new", "id", where=text("body IS NULL")),
+        Index("ix_webhook_events_new", "id", postgresql_where=text("body IS NULL")),
         Index("ix_webhook_events_tenant", "tenant_id", "id"),
     )
 
@@ -145,23 +145,23 @@ class WebhookDelivery(Identified, Base):
     __tablename__ = "webhook_deliveries"
     __table_args__ = (
         UniqueConstraint("endpoint_id", "event_id"),
-        index_where(
+        Index(
             "ix_webhook_deliveries_turn",
             "endpoint_id",
             "subject",
             "next_attempt_at",
-            where=text("status = 'pending'"),
+            postgresql_where=text("status = 'pending'"),
         ),
-        index_where(
+        Index(
             "ix_webhook_deliveries_next",
             "endpoint_id",
             "next_attempt_at",
-            where=text("status = 'pending'"),
+            postgresql_where=text("status = 'pending'"),
         ),
-        index_where(
+        Index(
             "ix_webhook_deliveries_claimed",
             "claimed_until",
-            where=text("claimed_until IS NOT NULL"),
+            postgresql_where=text("claimed_until IS NOT NULL"),
         ),
         Index("ix_webhook_deliveries_endpoint", "endpoint_id", "id"),
     )
