@@ -186,7 +186,7 @@ class ServiceConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DatabaseConfig:
-    """The database, the shared cache, the message broker, the secret keys, and the retention."""
+    """The database, the shared cache, the secret keys, and the retention."""
 
     database_url: str = setting(valid.database_url, "Database of all processes.", secret=True)
     secret_keys: tuple[str, ...] = setting(
@@ -199,9 +199,6 @@ class DatabaseConfig:
         "Redis or Valkey in which all processes share sessions and rate limits.",
         None,
         secret=True,
-    )
-    celery_url: str | None = setting(
-        valid.celery_url, "Celery's message broker, which carries urgent proofs.", None, secret=True
     )
     audit_retention_days: int = setting(
         valid.retention_days, "Days for which audit events are kept; 0 keeps all.", 400
@@ -333,11 +330,6 @@ class Config(TemplateConfig):
         return cls.of(**values, likely_mistakes=mistakes)
 
 
-# Old names of settings, which have CELERY for BROKER now: "broker" means only the AWS principal
-# that customers' roles trust.
-_RENAMED = {"DEPUTY_BROKER_URL", "DEPUTY_BROKER_URL_FILE"}
-
-
 def _read_values(config: Any, *rules: Callable[..., Iterator[str]]) -> dict[str, Any]:
     """Read all settings of the class `config`, and return their values by name.
 
@@ -355,10 +347,6 @@ def _read_values(config: Any, *rules: Callable[..., Iterator[str]]) -> dict[str,
         except ValueError as error:
             problems.append(f"{declared.variable}: {error}")
     problems.sort()
-    problems += [
-        f"{name}: this setting is called {name.replace('BROKER', 'CELERY')} now."
-        for name in sorted(_RENAMED & environment.keys())
-    ]
     for rule in rules:
         names = inspect.signature(rule).parameters
         if names.keys() <= values.keys():

@@ -35,7 +35,7 @@ _SECRET_NAMES = {
     "sessiontoken",
     "secretaccesskey",
 }
-_NOISY = ("alembic", "botocore", "boto3", "celery", "kombu", "urllib3", "s3transfer", "werkzeug")
+_NOISY = ("alembic", "botocore", "boto3", "urllib3", "s3transfer", "werkzeug")
 _POOL = "app.store.database._TimedPool"  # SQLAlchemy names a pool's logger after the pool's class
 # Only refusals and failures of these blueprints and endpoints are logged. They are requested
 # often, or are the API's documentation, or issue credentials, which are in the audit log.

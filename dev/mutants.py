@@ -46,7 +46,7 @@ GOAL = 95  # per cent
 # mutant's process imports app/ and the tests. It also imports pytest's plugins, because pytest
 # rewrites no assertions in plugins that are already imported.
 PRELOADED = """
-alembic.command boto3 botocore.loaders cachetools celery flask flask_smorest gevent marshmallow
+alembic.command boto3 botocore.loaders cachetools flask flask_smorest gevent marshmallow
 playwright.sync_api prometheus_client psycopg pytest redis sandbox.server sandbox.vendor
 sqlalchemy.orm
 """

@@ -388,8 +388,7 @@ app/issuing/issue.py _record_answer  # what AWS said of a role is true for every
 app/onboarding/publication.py _record  # the background worker, once the bucket serves it
 app/onboarding/registrations.py _register  # a stack's message
 app/proofs/canary.py _record  # what the canary says of the vendor's own side
-app/proofs/proof_queue.py _lease  # the background worker
-app/proofs/proof_queue.py _use_up
+app/proofs/proof_queue.py _claim  # the background worker
 app/proofs/proof_queue.py prove
 app/rotation/rotations.py settle_all  # the background worker
 app/tenants/tenants.py void_registrations  # the operator

@@ -1,7 +1,6 @@
 """The settings: read strictly, all mistakes told at once, and nothing secret ever shown."""
 
 import hashlib
-import json
 import os
 import re
 import secrets
@@ -129,7 +128,6 @@ DEPUTY_DATABASE_URL: ["", "mysql://x", "sqlite:///deputy.sqlite3",
   "postgresql+psycopg://u:p@h/d?sslmod=require"]
 DEPUTY_CACHE_URL: ["redis://h:port/0", "rediss://h?ssl_cert_req=none", "redis://h?socket_timeout=x",
   "rediss://h?ssl_cert_reqs=never"]
-DEPUTY_CELERY_URL: ["amqp://u:p@h:port//"]
 DEPUTY_SECRET_KEYS: ["", "first-secret-key-0123456789-abcdefgh,",
   "first-secret-key-0123456789-abcdefgh,short",
   "first-secret-key-0123456789-abcdefgh, second-secret-key-0123456789-abcdefg"]
@@ -334,47 +332,6 @@ def test_proofs_that_are_over_before_they_are_repeated_are_doubtful(read):
     assert doubt.startswith("DEPUTY_REPROVE_EVERY is 3600")
 
 
-# --- Celery's broker ---
-
-
-CELERY_URLS = """
-redis://:hunter2@cache.internal:6379/0
-rediss://cache.internal/1
-amqp://deputy:hunter2@rabbit.internal:5672/deputy
-amqps://deputy:hunter2@rabbit.internal/deputy
-sqs://sqs.eu-west-1.amazonaws.com/111122223333/deputy-work
-sqs://localhost:4566/111122223333/deputy-work
-"""
-NO_CELERY_URLS = yaml.safe_load("""
-"memory://": must start with
-"https://sqs.eu-west-1.amazonaws.com/111122223333/deputy-work": must start with
-"sqs://": a queue's URL
-"sqs://AKIAIOSFODNN7EXAMPLE:secret@": no keys
-"sqs://AKIAIOSFODNN7EXAMPLE:secret@sqs.eu-west-1.amazonaws.com/111122223333/deputy-work": no keys
-"sqs://sqs.eu-west-1.amazonaws.com/111122223333/deputy-work.fifo": a queue's URL
-""")
-
-
-def test_a_url_that_can_carry_work_is_taken_and_no_other(read):
-    for url in CELERY_URLS.split():
-        config = read(DEPUTY_CELERY_URL=url)
-        assert config.database.celery_url == url
-        assert "hunter2" not in repr(config)
-    for url, why in NO_CELERY_URLS.items():
-        found = problems(read, DEPUTY_CELERY_URL=url)
-        assert [*found] == ["DEPUTY_CELERY_URL"]
-        assert why in found["DEPUTY_CELERY_URL"]
-        assert "secret" not in found["DEPUTY_CELERY_URL"]
-
-
-@pytest.mark.parametrize("end", ["", "_FILE"])
-def test_the_old_name_of_a_setting_stops_the_start_and_gives_the_new_one(read, end):
-    found = problems(read, **{f"DEPUTY_BROKER_URL{end}": "redis://:hunter2@cache.internal:6379/0"})
-    assert found == {
-        f"DEPUTY_BROKER_URL{end}": f"this setting is called DEPUTY_CELERY_URL{end} now."
-    }
-
-
 # --- session lengths ---
 
 
@@ -447,19 +404,6 @@ def test_gunicorn_says_what_is_wrong_and_ends_instead_of_starting_web_processes_
     named = re.findall("^((?:DEPUTY|AWS)_[A-Z_]+):", done.stderr, re.MULTILINE)
     assert named == ["DEPUTY_MAX_SESSION_SECONDS", "DEPUTY_VENDOR_NAME"]
     assert "Traceback" not in done.stderr
-
-
-def test_celery_says_once_what_it_doubts_and_starts():
-    """`make run` shows that the web's processes and the commands do."""
-    doubtful = {"DEPUTY_ISSUE_RAET": "hunter2", "DEPUTY_CELERY_URL": "redis://127.0.0.1:1"}
-    done = python("-c", "import celery_app", **doubtful)
-    assert done.returncode == 0
-    lines = [json.loads(line) for line in done.stderr.splitlines()]
-    assert [line["event"] for line in lines] == ["settings.doubtful"] * 2
-    assert [line["level"] for line in lines] == ["warning"] * 2
-    assert "DEPUTY_ISSUE_RATE" in lines[0]["detail"]
-    assert "DEPUTY_PUBLIC_URL" in lines[1]["detail"]
-    assert "hunter2" not in done.stdout + done.stderr
 
 
 # --- secret keys, of which the first signs and seals ---

@@ -1,9 +1,9 @@
-"""The background worker without Celery, and the threads that both kinds of background workers run.
+"""The background worker, `flask --app wsgi worker`, and its threads.
 
-The threads make routine proofs, write heartbeats, receive stacks' messages, deliver webhooks, and
-record published permission sets. `flask --app wsgi worker` also makes urgent proofs and does the
-housekeeping. Any number may run, on any number of machines, and each may be killed at any moment:
-the database holds what is due (app/proofs/proof_queue.py, app/webhooks/delivery.py).
+They prove connections, write heartbeats, receive stacks' messages, deliver webhooks, record
+published permission sets, and do the housekeeping. Any number may run, on any number of machines,
+and each may be killed at any moment: the database holds what is due (app/proofs/proof_queue.py,
+app/webhooks/delivery.py).
 """
 
 import time
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
 from threading import Event, Thread
+from typing import TypeVar
 
 from app import VERSION, metrics
 from app.background.deployment_metrics import DeploymentMetrics
@@ -21,6 +22,7 @@ from app.log import logger
 from app.onboarding.registrations import Registrations
 from app.proofs.proof_queue import Claim, ProofQueue
 from app.services import Services
+from app.webhooks.claims import DeliveryClaim
 from app.webhooks.delivery import THREADS as DELIVERY_THREADS, Deliveries
 from app.webhooks.endpoint_secrets import seal_again
 from app.webhooks.retries_and_disabling import Outcome
@@ -30,10 +32,13 @@ _TICK = 0.5  # seconds between two queries for what is due
 _AFTER_FAILURE = 5.0  # seconds between attempts while the database or the queue is unavailable
 _METRICS_AGAIN = 60.0  # seconds between attempts to bind the address of the metrics
 LISTENERS = 4  # threads; a slow message delays only the batch of its own thread
-_TOGETHER = 0.02  # seconds in which attempts that end are stored in one transaction
+_TOGETHER = 0.02  # seconds in which threads become free for one claim
 _LISTEN = 2  # seconds of long polling; stopping waits at most this long for it
 _PUBLISHED_AGAIN = 15.0  # seconds between reads of the bucket for unrecorded versions
 _ENDING = 20.0  # most seconds that stopping waits for a thread
+
+Work = TypeVar("Work")
+Done = TypeVar("Done")
 
 
 class Part(Thread):
@@ -60,22 +65,20 @@ class Part(Thread):
             self._failed()
 
 
-def companions(services: Services, kind: str, failed: Callable[[], None]) -> list[Part]:
-    """Return the parts that run beside urgent proofs.
+def parts_of(services: Services, failed: Callable[[], None]) -> list[Part]:
+    """Return the parts of a background worker beside its urgent proofs.
 
-    The parts make routine proofs, write the heartbeat, deliver webhooks and record published
-    permission sets. Depending on the settings, they also serve metrics and receive stacks'
-    messages.
+    Whether they serve metrics and receive stacks' messages depends on the settings.
     """
-    logger.info("process.started", kind=kind, version=VERSION)
     queue = services.proof_queue
     works: dict[str, Callable[[Event], None]] = {
-        "heartbeat": partial(_beat, services, kind),
+        "heartbeat": partial(_beat, services),
         # Routine proofs have threads of their own: they wait for their half of the STS budget, and
         # must not delay urgent proofs.
-        "routine": partial(prove_what_is_due, queue, queue.claim_routine),
+        "routine": partial(_prove, queue, queue.claim_routine),
         "publication": partial(_record_published, services),
         "webhooks": partial(_deliver, services.deliveries),
+        "housekeeping": partial(_keep_house, services),
     }
     if bind := services.config.service.metrics_bind:
         works["metrics"] = partial(_serve_metrics, services, bind)
@@ -88,7 +91,7 @@ def companions(services: Services, kind: str, failed: Callable[[], None]) -> lis
 def stop_all(parts: list[Part]) -> None:
     """End all parts at the same time. Wait until each is done, or for 20 seconds at most.
 
-    The wait can last that long if a message broker or a database does not answer.
+    The wait can last that long if the database does not answer.
     """
     for part in parts:
         part.end.set()
@@ -108,65 +111,70 @@ def run_worker(services: Services, stop: Event) -> bool:
         failed.set()
         stop.set()
 
-    def keep_house(end: Event) -> None:
-        days = services.config.database.audit_retention_days
-
-        def keep() -> None:
-            seal_again(services.db, services.webhook_secrets)
-            tidy(services.db, days, end)
-
-        repeat(end, EVERY, keep)
-
-    parts = [*companions(services, "flask", fail), Part("housekeeping", keep_house, fail)]
+    logger.info("process.started", kind="worker", version=VERSION)
+    parts = parts_of(services, fail)
     for part in parts:
         part.start()
-    prove_what_is_due(services.proof_queue, services.proof_queue.claim, stop)
+    _prove(services.proof_queue, services.proof_queue.claim, stop)
     stop_all(parts)
     return not failed.is_set()
 
 
-def prove_what_is_due(queue: ProofQueue, claim: Callable[[int], list[Claim]], end: Event) -> None:
-    """Prove the connections that `claim` returns, in batches, until `end` is set."""
+def _prove(queue: ProofQueue, claim: Callable[..., list[Claim]], end: Event) -> None:
+    """Prove the connections that `claim` returns, until `end` is set."""
 
-    def prove_batch() -> bool:
-        """Prove one batch of due connections, and return whether there may be more."""
-        claims = claim(THREADS)
-        list(pool.map(queue.prove, claims))
-        return len(claims) == THREADS
+    def prove(due: Claim) -> bool:
+        return guarded(end, lambda: queue.prove(due))
 
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="proof") as pool:
-        while not end.is_set():
-            began = time.monotonic()
-            if not guarded(end, prove_batch):
-                end.wait(max(0.0, _TICK - (time.monotonic() - began)))
+    _keep_busy("proof", THREADS, lambda _, free, running: claim(free, running), prove, end)
 
 
 def _deliver(deliveries: Deliveries, end: Event) -> None:
-    """Attempt due deliveries of webhooks.
+    """Attempt due deliveries of webhooks, until `end` is set.
 
-    It has threads of its own, because endpoints may take long to answer. Each thread gets a new
-    delivery as soon as its attempt has ended. Attempts that end together are stored together.
+    It has threads of its own, because endpoints may take long to answer. Attempts that end together
+    are stored together.
     """
-    running: set[Future[Outcome]] = set()
-    ended: set[Future[Outcome]] = set()
 
-    def advance() -> None:
-        outcomes = [attempt.result() for attempt in ended]
-        claims = deliveries.advance(outcomes, free=DELIVERY_THREADS - len(running))
+    def advance(outcomes: list[Outcome], free: int, _: object) -> list[DeliveryClaim]:
+        return deliveries.advance(outcomes, free)
+
+    _keep_busy("webhook", DELIVERY_THREADS, advance, deliveries.attempt, end)
+
+
+def _keep_busy(
+    name: str,
+    threads: int,
+    advance: Callable[[list[Done], int, list[Work]], list[Work]],
+    work: Callable[[Work], Done],
+    end: Event,
+) -> None:
+    """Give each thread more work as soon as it is free, until `end` is set.
+
+    `advance` gets the results since its last call, the number of free threads, and the work that is
+    under way. It returns the work for the free threads. `work` must raise no error. At last all
+    work under way is done, and `advance` gets its results, with no thread free.
+    """
+    running: dict[Future[Done], Work] = {}
+    ended: list[Done] = []
+
+    def go_on() -> None:
+        claims = advance(ended, threads - len(running), [*running.values()])
         ended.clear()
-        running.update(pool.submit(deliveries.attempt, claim) for claim in claims)
+        running.update({pool.submit(work, claim): claim for claim in claims})
 
-    with ThreadPoolExecutor(DELIVERY_THREADS, thread_name_prefix="webhook") as pool:
+    with ThreadPoolExecutor(threads, thread_name_prefix=name) as pool:
         while not end.is_set():
-            guarded(end, advance)
+            guarded(end, go_on)
             if not running:
                 end.wait(_TICK)
             wait(running, _TICK, FIRST_COMPLETED)
             end.wait(_TOGETHER)
-            ended |= wait(running, 0).done
-            running -= ended
-    ended |= running  # closing the pool has waited for them
-    guarded(end, lambda: deliveries.advance([each.result() for each in ended], free=0))
+            for future in wait(running, 0).done:
+                ended.append(future.result())
+                del running[future]
+    ended += [future.result() for future in running]
+    guarded(end, lambda: advance(ended, 0, []))
 
 
 def _listen(registrations: Registrations, end: Event) -> None:
@@ -200,10 +208,20 @@ def _serve_metrics(services: Services, bind: tuple[str, int], end: Event) -> Non
             stop_serving()
 
 
-def _beat(services: Services, kind: str, end: Event) -> None:
+def _keep_house(services: Services, end: Event) -> None:
+    days = services.config.database.audit_retention_days
+
+    def keep() -> None:
+        seal_again(services.db, services.webhook_secrets)
+        tidy(services.db, days, end)
+
+    repeat(end, EVERY, keep)
+
+
+def _beat(services: Services, end: Event) -> None:
     registrations = services.registrations
     queue_state = registrations.queue_state if registrations else QueueState()
-    heartbeat = Heartbeat(services.db, kind, queue_state)
+    heartbeat = Heartbeat(services.db, queue_state)
     repeat(end, BEAT_SECONDS, heartbeat.beat)
     guarded(end, heartbeat.end)
 

@@ -101,12 +101,8 @@ def _examined() -> Iterable[tuple[str, HealthFinding]]:
     if problem := current_app.config.get("PROBLEM"):
         to_do = "Set these variables for every process; docs/settings.md lists them all."
         return [("settings", failed(" ".join(problem.splitlines()), to_do))]
-    # Imported lazily: other commands need not load Celery
-    from app.background.celery_app import message_broker  # noqa: PLC0415
-
     return services.health.examine(
-        HealthCheck("backlog", partial(_backlog, services.proof_queue), "migrations"),
-        HealthCheck("celery", partial(message_broker, services.config)),
+        HealthCheck("backlog", partial(_backlog, services.proof_queue), "migrations")
     )
 
 
@@ -124,8 +120,7 @@ def worker() -> None:
     """Prove due connections, answer stacks, deliver webhooks.
 
     It runs until Ctrl-C, and then ends what it has begun. While none runs, these wait.
-    Any number may run, on any number of machines that share the database. docs/install.md says when
-    Celery is the better choice: celery --app celery_app worker --beat
+    Any number may run, on any number of machines that share the database.
     """
     deputy, stop = loaded_services(), Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -266,7 +266,7 @@ def _workers(database: Database) -> HealthFinding:
         workers = heartbeats.live_workers(db)
     if not workers:
         return failed("No background worker was seen in the last minute.", START)
-    names = [f"{worker.kind} {worker.pid} on {worker.host}" for worker in workers[:10]]
+    names = [f"{worker.pid} on {worker.host}" for worker in workers[:10]]
     if len(workers) > 10:
         names.append(f"and {len(workers) - 10} more")
     return ok(f"{len(workers)} seen in the last minute: {', '.join(names)}.")

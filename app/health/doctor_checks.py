@@ -6,14 +6,12 @@ registration are in app/health/registration_checks.py.
 
 from datetime import timedelta
 from functools import partial
-from urllib.parse import urlsplit
 
 from sqlalchemy import func, select, text
 
 from app.audit import months
 from app.aws import vendor_resources
 from app.aws.errors import Unavailable
-from app.aws.vendor_resources import AbsentError, MayNotLookError
 from app.clock import CLOCKS_APART, now
 from app.config import Config
 from app.health.checks import HealthCheck, HealthFinding, failed, ok, skipped, warning
@@ -199,37 +197,6 @@ _HOUSEKEEPING = (
     "Start a background worker, or look for worker.failed, worker.waiting and audit.months_wait in"
     " its log."
 )
-
-
-def work_queue(config: Config, url: str) -> HealthFinding:
-    """Check the SQS queue that carries Celery's messages."""
-    to_do = (
-        "Launch or update cloudformation/broker.yaml with CeleryOverSqs: its output CeleryUrl is"
-        " DEPUTY_CELERY_URL"
-    )
-    host = urlsplit(url).hostname or ""
-    if host.startswith("sqs.") and not host.startswith(f"sqs.{config.aws.region}."):
-        return failed(
-            f"The queue of DEPUTY_CELERY_URL is not in {config.aws.region}, so Celery does not"
-            " reach it.",
-            f"{to_do}.",
-        )
-    try:
-        messages = vendor_resources.queue(config.aws.region, url).messages
-    except AbsentError:
-        return failed("There is no queue of DEPUTY_CELERY_URL, so nothing is proven.", f"{to_do}.")
-    except MayNotLookError:
-        return warning(
-            "The broker may not look at the queue of DEPUTY_CELERY_URL, so perhaps it may not use"
-            " it either.",
-            f"{to_do}, and its policy CarryWork lets the broker use that queue.",
-        )
-    except Unavailable:
-        return failed(
-            "SQS does not answer, so nothing is proven.",
-            "Look at the network: SQS of AWS_REGION must be reachable.",
-        )
-    return ok(f"The queue is there, and {messages} messages wait in it.")
 
 
 def _cache(config: Config) -> HealthFinding:

@@ -85,7 +85,6 @@ class Heartbeat:
     """A background worker's own row."""
 
     _db: Database
-    _kind: str
     _queue_state: QueueState
     _id: UUID = field(default_factory=new_id)
     _started_at: datetime | None = None
@@ -97,7 +96,6 @@ class Heartbeat:
         self._started_at = self._started_at or beat_at
         row = BackgroundWorker(
             id=self._id,
-            kind=self._kind,
             host=socket.gethostname()[:255],
             pid=os.getpid(),
             started_at=self._started_at,

@@ -1,19 +1,20 @@
 """The proof queue: claim due connections, a few at a time, and prove them in the background.
 
 The queue is in the database. A claim sets `due_at` to the end of a lease, so a connection whose
-claim is lost becomes due again when the lease expires. A claim can be used once: it contains the
-`due_at` that it set, and the first process that uses the claim changes `due_at`.
+claim is lost becomes due again when the lease expires. A claim is for a thread that is free.
 
 There are two queues. The urgent queue is for first proofs, searches, stacks' messages and refused
-sessions. Connections that were never tried come first in it. The routine queue is for the scheduled
-proofs of proven roles. Tenants share each claim, so one tenant's thousands of roles do not delay
-the proofs of another tenant. Within a share, the connections that have been due longest come first.
+sessions. The routine queue is for the scheduled proofs of proven roles. Tenants take turns: the one
+with the fewest proofs under way comes first, so one tenant's thousands of roles do not delay the
+proofs of another tenant. Of one tenant's, those that were never tried come first, and then those
+that have been due longest.
 """
 
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from operator import itemgetter
 from typing import NamedTuple
 from uuid import UUID
 
@@ -48,16 +49,10 @@ _AT_REST = (ConnectionStatus.SUSPENDED, ConnectionStatus.DELETED)
 # connections of a suspended tenant again. `prove` moves those connections to their next slot.
 _ACTIVE = and_(URGENT, Connection.tenant.has(Tenant.status == TenantStatus.ACTIVE))
 _QUEUES = {"urgent": _ACTIVE, "routine": IN_ROUTINE}
-_SHARE = 8  # a tenant gets an eighth of a claim while other tenants wait
-# A quarter of a claim is reserved for connections that were tried before. Otherwise they could wait
-# forever.
-_AGAIN = 4
-_ROWS = 8  # rows that one query reads for each connection of a claim
-# Maximum number of queries for a claim. Each may return rows of one tenant only, and leaves out the
-# tenants of the earlier ones. So seven tenants with long backlogs leave room for an eighth.
-_LOOKS = _SHARE
-
-_Row = Row[UUID, UUID]  # connection id, tenant id
+# Maximum number of queries for the candidates of a claim, and of rows that each reads. Each may
+# return rows of one tenant only, and leaves out the tenants of the earlier ones. So seven tenants
+# with long backlogs leave room for an eighth.
+_LOOKS, _ROWS = 8, 128
 
 
 class Claim(NamedTuple):
@@ -66,6 +61,8 @@ class Claim(NamedTuple):
     tenant_id: UUID
     connection_id: UUID
     lease: datetime
+    trigger: Trigger
+    is_urgent: bool
 
 
 @dataclass
@@ -80,48 +77,51 @@ class ProofQueue:
     _urgent: Verification
     _routine: Verification
 
-    def claim(self, most: int) -> list[Claim]:
-        """Claim at most `most` urgent connections.
+    def claim(self, most: int, running: Iterable[Claim] = ()) -> list[Claim]:
+        """Claim at most `most` urgent connections, beside the claims that are running.
 
-        No other claim gets them during the lease. Connections that were never tried come first,
-        then those that have been due longest. A tenant gets more than its share only if the other
-        tenants do not fill the claim.
+        No other claim gets them during the lease.
         """
-        due = _due(_ACTIVE)
-        with self._db.read() as db:  # most reads return nothing, and need no write lock
-            first, more_first = _shares(db, due.where(Connection.proof_id.is_(None)), most)
-            again, more_again = _shares(db, due.where(Connection.proof_id.is_not(None)), most)
-        kept_for_again = min(len(again), max(1, most // _AGAIN))
-        return self._lease(
-            (*first[: most - kept_for_again], *again, *first, *more_first, *more_again), most
-        )
+        untried = Connection.proof_id.is_(None)
+        return self._claim((_ACTIVE & untried, _ACTIVE & ~untried), most, running)
 
-    def claim_routine(self, most: int) -> list[Claim]:
-        """Claim at most `most` connections that are due for a routine proof.
+    def claim_routine(self, most: int, running: Iterable[Claim] = ()) -> list[Claim]:
+        """Claim at most `most` connections for a routine proof, as `claim` does."""
+        return self._claim((IN_ROUTINE,), most, running)
 
-        The tenants' shares are as in `claim`.
-        """
-        with self._db.read() as db:
-            within, beyond = _shares(db, _due(IN_ROUTINE), most)
-        return self._lease((*within, *beyond), most)
-
-    def _lease(self, rows: Iterable[_Row], most: int) -> list[Claim]:
-        chosen = [row.id for row in dict.fromkeys(rows)][:most]
+    def _claim(
+        self, queues: tuple[ColumnElement[bool], ...], most: int, running: Iterable[Claim]
+    ) -> list[Claim]:
+        """Claim connections of these queues. Of one tenant's, those of the first come first."""
+        if not most:
+            return []
+        under_way = Counter(claim.tenant_id for claim in running)
+        # So many tenants that `most` of them have no proof under way
+        enough = most + len(under_way)
+        with self._db.read() as db:  # most reads return nothing, and need no write
+            rows = [row for queue in queues for row in _candidates(db, _due(queue), enough)]
+        turns: list[tuple[int, UUID]] = []
+        for row in rows:
+            turns.append((under_way[row.tenant_id], row.id))
+            under_way[row.tenant_id] += 1
+        # `sorted` is stable: within a turn, the order of the queues and of `due_at` remains
+        chosen = [row_id for _, row_id in sorted(turns, key=itemgetter(0))][:most]
         if not chosen:
             return []
+        # Rows that a concurrent claim has locked are skipped, so claims do not wait for each other.
+        due = _due(true()).where(Connection.id.in_(chosen))
+        free = due.with_only_columns(Connection.id).with_for_update(skip_locked=True)
         lease = now() + LEASE
+        take = (
+            update(Connection)
+            .where(Connection.id.in_(free))
+            .values(due_at=lease)
+            .returning(Connection.id, Connection.tenant_id, Connection.due_for, URGENT)
+            .execution_options(synchronize_session=False)
+        )
         with self._db.write(SYSTEM) as db:
-            # Rows that a concurrent claim has locked are skipped, so claims do not wait for each
-            # other.
-            locked = (
-                _due(true())
-                .where(Connection.id.in_(chosen))
-                .with_for_update(of=Connection, skip_locked=True)
-            )
-            claimed = sorted(db.execute(locked), key=lambda row: chosen.index(row.id))
-            own = Connection.id.in_([row.id for row in claimed])
-            db.execute(update(Connection).where(own).values(due_at=lease))
-        return [Claim(row.tenant_id, row.id, lease) for row in claimed]
+            taken = sorted(db.execute(take), key=lambda row: chosen.index(row.id))
+        return [Claim(row.tenant_id, row.id, lease, *row[2:]) for row in taken]
 
     def backlog(self) -> dict[str, int]:
         """Return the number of due connections in each queue."""
@@ -152,43 +152,22 @@ class ProofQueue:
         return ok(summary)
 
     def prove(self, claim: Claim) -> bool:
-        """Prove the claim's connection.
-
-        Returns False if the claim was already used, or if the connection can't be proven any more.
-        """
-        row = self._use_up(claim)
-        if row is None:
-            return False
-        trigger, urgent, lease = row
-        verification = self._urgent if urgent else self._routine
-        principal = SystemPrincipal(WORKER, claim.tenant_id)
+        """Prove the claim's connection. Returns False if it can't be proven any more."""
+        verification = self._urgent if claim.is_urgent else self._routine
+        principal, trigger = SystemPrincipal(WORKER, claim.tenant_id), claim.trigger
         try:
             verification.verify(principal, claim.tenant_id, claim.connection_id, trigger=trigger)
         except (NotFoundError, SuspendedError, ConflictError) as error:
             # An urgent connection in a closed account also waits for its next slot. The account
             # stays closed for long, and a tenant may have thousands of roles in it.
-            if not urgent or isinstance(error, AccountClosedError):
+            if not claim.is_urgent or isinstance(error, AccountClosedError):
                 slot = next_slot(claim.connection_id, now(), self.interval.current().seconds)
-                own = update(Connection).filter_by(id=claim.connection_id, due_at=lease)
+                own = update(Connection).filter_by(id=claim.connection_id, due_at=claim.lease)
                 with self._db.write(SYSTEM) as db:
                     db.execute(own.values(due_at=slot))
             logger.info("proof.dropped", connection_id=str(claim.connection_id), why=error.code)
             return False
         return True
-
-    def _use_up(self, claim: Claim) -> Row[Trigger, bool, datetime | None] | None:
-        """Use up the claim. Return the connection's trigger, if it is urgent, and its new `due_at`.
-
-        Returns None if this is not the latest claim on the connection.
-        """
-        use_up = (
-            update(Connection)
-            .filter_by(id=claim.connection_id, tenant_id=claim.tenant_id, due_at=claim.lease)
-            .values(due_at=max(now(), claim.lease) + LEASE)
-            .returning(Connection.due_for, URGENT, Connection.due_at)
-        )
-        with self._db.write(SYSTEM) as db:
-            return db.execute(use_up).one_or_none()
 
 
 def _due(queue: ColumnElement[bool]) -> Select[UUID, UUID]:
@@ -196,22 +175,18 @@ def _due(queue: ColumnElement[bool]) -> Select[UUID, UUID]:
     return select(Connection.id, Connection.tenant_id).where(*is_due).order_by(Connection.due_at)
 
 
-def _shares(db: Session, due: Select[UUID, UUID], most: int) -> tuple[list[_Row], list[_Row]]:
-    """Return the due rows within their tenants' shares, and those beyond the shares.
+def _candidates(db: Session, due: Select[UUID, UUID], enough: int) -> list[Row[UUID, UUID]]:
+    """Return due rows of `enough` tenants, if there are as many.
 
-    Reads a bounded number of rows, however many are due.
+    It reads a bounded number of rows, however many are due.
     """
-    within: list[_Row] = []
-    beyond: list[_Row] = []
-    tenants: set[UUID] = set()
+    rows: list[Row[UUID, UUID]] = []
     for _ in range(_LOOKS):
-        rows = db.execute(due.where(Connection.tenant_id.not_in(tenants)).limit(most * _ROWS)).all()
-        numbers: Counter[UUID] = Counter()
-        for row in rows:
-            numbers[row.tenant_id] += 1
-            in_share = numbers[row.tenant_id] <= max(1, most // _SHARE)
-            (within if in_share else beyond).append(row)
-        tenants.update(numbers)
-        if len(rows) < most * _ROWS or len(within) >= most:
+        tenants = {row.tenant_id for row in rows}
+        if len(tenants) >= enough:
             break
-    return within, beyond
+        more = db.execute(due.where(Connection.tenant_id.not_in(tenants)).limit(_ROWS)).all()
+        rows += more
+        if len(more) < _ROWS:
+            break
+    return rows

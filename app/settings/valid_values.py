@@ -26,7 +26,6 @@ _TOPIC = re.compile(
     r":[0-9]{12}:[A-Za-z0-9_-]{1,256}",
     re.ASCII,
 )
-_SQS_QUEUE = r"sqs://[A-Za-z0-9.:-]+/[0-9]{12}/[A-Za-z0-9_-]{1,80}"
 TOPICS_MAX = 40  # more than a partition has regions; an SQS policy names at most 50 principals
 # How the names of these partitions' regions begin. No other partition has such regions.
 _REGIONS_OF = {"aws-cn": "cn-", "aws-us-gov": "us-gov-", "aws-eusc": "eusc-"}
@@ -155,15 +154,6 @@ def database_url(text: str) -> str:
     return text
 
 
-def _with_port(url: str) -> str:
-    try:
-        _ = urlsplit(url).port
-    except ValueError:
-        # The error must not show the port, which may be the end of a password
-        raise ValueError("has a port that is not a number.") from None
-    return url
-
-
 def looks_random(key: str) -> bool:
     """Return whether the key has as many different characters as a random text usually has."""
     return len(set(key)) >= _DISTINCT
@@ -200,15 +190,6 @@ def cache_url(text: str) -> str:
     except (RedisError, TypeError, ValueError):
         raise ValueError(_UNREADABLE) from None
     return text
-
-
-def celery_url(text: str) -> str:
-    """Accept `redis://…`, `rediss://…`, `amqp://…`, `amqps://…` or `sqs://…`."""
-    if not text.startswith(("redis://", "rediss://", "sqs://", "amqp://", "amqps://")):
-        raise ValueError("must start with redis://, rediss://, sqs://, amqp:// or amqps://")
-    if text.startswith("sqs://") and not re.fullmatch(_SQS_QUEUE, text):
-        raise ValueError("must be a queue's URL with sqs:// for https://, and hold no keys.")
-    return _with_port(text)
 
 
 def role_names(text: str) -> frozenset[str]:

@@ -113,7 +113,7 @@ class Deployment:
 
     def beat(self, **hearing):
         told = SimpleNamespace(**({"heard_at": now(), "unanswered_at": None} | hearing))
-        heartbeat = Heartbeat(self.services.db, "flask", told)
+        heartbeat = Heartbeat(self.services.db, told)
         heartbeat.beat()
         return heartbeat
 
@@ -158,7 +158,7 @@ def test_without_a_background_worker_requests_are_served_and_readiness_says_so(d
     assert answer["checks"] == [
         {"name": name, "status": "ok"} for name in ("database", "migrations", "aws", *BACKGROUND)
     ], "names and words alone"
-    assert f"flask {os.getpid()} on" in deployment.check_of("workers")["seen"]
+    assert f"{os.getpid()} on" in deployment.check_of("workers")["seen"]
     heartbeat.end()
     assert deployment.status("workers") == "failed"
     assert deployment.check_of("workers")["next"]

@@ -17,7 +17,7 @@ from prometheus_client import REGISTRY
 
 from app import metrics
 from app.background.deployment_metrics import DeploymentMetrics
-from app.background.worker import companions, stop_all
+from app.background.worker import parts_of, stop_all
 from app.clock import now
 from app.ids import new_id
 from app.store.models import Trigger
@@ -102,7 +102,7 @@ def test_an_address_that_is_taken_ends_no_background_worker():
         deliveries=None,
         config=SimpleNamespace(service=SimpleNamespace(metrics_bind=bind)),
     )
-    part = companions(services, "flask", lambda: failed.append(1))[-1]
+    part = parts_of(services, lambda: failed.append(1))[-1]
     with structlog.testing.capture_logs() as logs:
         part.start()
         until(lambda: logs, "it says that the address is taken")

@@ -1,6 +1,4 @@
-"""Housekeeping deletes old registrations, a bounded number at a time, in both kinds of
-background workers.
-"""
+"""Housekeeping deletes old registrations, a bounded number at a time."""
 
 import threading
 from datetime import timedelta
@@ -10,7 +8,6 @@ import pytest
 import sqlalchemy
 
 from app.background import housekeeping
-from app.background.celery_app import create_celery
 from app.background.worker import run_worker
 from app.clock import now
 from app.ids import first_id_at, new_id
@@ -108,7 +105,7 @@ def test_the_background_worker_of_one_machine_tidies_seldom(services, calls, mon
     monkeypatch.setattr("app.background.worker._TICK", 0.01)
     rounds, stop, claim = [], threading.Event(), services.proof_queue.claim
     monkeypatch.setattr(
-        "app.proofs.proof_queue.ProofQueue.claim", lambda _, most: rounds.append(1) or claim(most)
+        "app.proofs.proof_queue.ProofQueue.claim", lambda _, *most: rounds.append(1) or claim(*most)
     )
     _, kept = registrations(services, 40 * DAY, 1 * DAY)
     thread = threading.Thread(target=run_worker, args=(services, stop))
@@ -119,21 +116,4 @@ def test_the_background_worker_of_one_machine_tidies_seldom(services, calls, mon
     assert left(services) == [kept]
     [(days, end)] = calls
     assert days == 400
-    assert end.is_set(), "housekeeping holds up no stop"
-
-
-def test_celery_tidies_by_the_same_method(services, calls):
-    _, kept = registrations(services, 40 * DAY, 1 * DAY)
-    celery = create_celery(services.config, lambda: services)
-    beat = celery.conf.beat_schedule["tidy"]
-    assert beat["schedule"] >= 600
-    celery.tasks[beat["task"]]()
-    assert left(services) == [kept]
-    [(days, end)] = calls
-    assert days == 400
-    assert not end.is_set()
-    [beside] = celery.steps["worker"]
-    stopped = beside(None)
-    stopped._parts = []
-    stopped.stop(None)
     assert end.is_set(), "housekeeping holds up no stop"

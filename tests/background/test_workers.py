@@ -1,19 +1,14 @@
-"""The background worker: `flask --app wsgi worker`, and Celery over SQS and RabbitMQ
-(tests/onboarding/test_organization.py: Valkey).
-"""
+"""The background worker, `flask --app wsgi worker`."""
 
 import contextlib
 import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
-import uuid
 from collections import Counter
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,8 +16,7 @@ import pytest
 import redis
 import sqlalchemy
 
-from app.background.celery_app import create_celery
-from app.background.worker import THREADS, companions, run_worker, stop_all
+from app.background.worker import THREADS, parts_of, run_worker, stop_all
 from app.clock import now
 from app.errors import StoreUnavailableError
 from app.onboarding.kit_trust_policy import trust_policy
@@ -30,9 +24,6 @@ from app.proofs.proof_queue import LEASE
 from app.services import Services
 from app.store.database import SYSTEM
 from app.store.models import AuditEvent, Connection, ConnectionStatus, ExternalIdRow, Trigger
-from sandbox.vendor import VENDOR_ACCOUNT
-from tests.background.rabbitmq import SERVER as RABBITMQ, RabbitMQ
-from tests.conftest import with_settings
 from tests.support import logged_secrets
 from tests.support.cast import Customer, root_client
 from tests.support.own_services import own_services
@@ -42,7 +33,6 @@ from tests.support.stacks import Stack
 from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
-SQS_REGION = "eu-west-1"
 
 
 @pytest.fixture
@@ -68,7 +58,7 @@ def test_a_message_that_takes_long_does_not_hold_up_the_others():
         deliveries=None,
         registrations=SimpleNamespace(receive=receive, queue_state=None),
     )
-    parts = [part for part in companions(services, "flask", stop.set) if "reg" in part.name]
+    parts = [part for part in parts_of(services, stop.set) if "reg" in part.name]
     for part in parts:
         part.start()
     try:
@@ -182,17 +172,13 @@ def slow(monkeypatch) -> Iterator[Slow]:
     aws.close()
 
 
-@pytest.mark.parametrize("kind", ["flask", "celery"])
-def test_a_stack_is_answered_while_all_proofs_wait_for_aws(
-    aws, vendor, slow, tmp_path, *, valkey, kind
-):
+def test_a_stack_is_answered_while_all_proofs_wait_for_aws(aws, vendor, slow):
     """Behind them it would wait until it gave up, and took the role back."""
     topic, queue = vendor.registration_topic_arn, vendor.registration_queue_url
     settings = {"registration_topic_arns": (topic,), "registration_queue_url": queue}
     with own_services(sts_budget=100_000, **settings) as services:
         Crowd(services, aws).pending(THREADS + 4)
-        celery = partial(Celery, services, aws, tmp_path, valkey.url)
-        with working(services) if kind == "flask" else celery():
+        with working(services):
             until(lambda: begun(services) == THREADS)
             role = f"arn:aws:iam::{Customer(aws).account}:role/deputy-registering"
             secret_keys = services.config.database.secret_keys
@@ -207,9 +193,9 @@ def test_a_stack_is_answered_while_all_proofs_wait_for_aws(
 
 
 def begun(services):
-    """How many proofs have used up their claims."""
+    """How many connections are claimed."""
     with services.db.read() as db:
-        later = Connection.due_at > now() + 1.5 * LEASE
+        later = Connection.due_at > now() + 0.5 * LEASE
         return db.scalar(sqlalchemy.select(sqlalchemy.func.count()).where(later))
 
 
@@ -224,10 +210,10 @@ def test_the_background_worker_outlives_a_database_that_is_away_and_a_bug(
     monkeypatch.setattr("app.background.worker._AFTER_FAILURE", 0.05)
     inner, failures = services.proof_queue.claim, [ValueError("a bug"), StoreUnavailableError("x")]
 
-    def claim(most):
+    def claim(most, running):
         if failures:
             raise failures.pop()
-        return inner(most)
+        return inner(most, running)
 
     monkeypatch.setattr(services.proof_queue, "claim", claim)
     crowd.pending(1)
@@ -251,49 +237,18 @@ def environment(services, aws, **more):
     }
 
 
-def test_celery_takes_no_commands_from_its_broker(services):
-    """`celery inspect` and `celery control` speak to workers through it."""
-    for url in ("redis://127.0.0.1:1", "sqs://localhost:4566/111122223333/work"):
-        celery = create_celery(with_settings(services.config, celery_url=url), lambda: services)
-        assert celery.conf.worker_enable_remote_control is False
+class WorkerProcess:
+    """One of its own, to be killed at will."""
 
-
-LOGGING = """
-import logging, celery_app
-celery_app.celery.log.setup("ERROR", redirect_stdouts=True)
-print("printed")
-for name in ("app.registrations", "celery.app.trace"):
-    logging.getLogger(name).info(f"by {name}")
-"""
-
-
-def test_a_celery_worker_logs_at_the_level_of_the_settings(services, aws):
-    """Its own lines about each task stay out of the log."""
-    env = environment(services, aws, DEPUTY_CELERY_URL="redis://127.0.0.1:1")
-    command = [sys.executable, "-c", LOGGING]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
-    assert done.stdout == "printed\n"
-    events = [json.loads(line)["event"] for line in done.stderr.splitlines()]
-    assert [event for event in events if event.startswith("by ")] == ["by app.registrations"]
-
-
-class Celery:
-    """`celery --app celery_app worker --beat` over this broker, to be killed at will."""
-
-    def __init__(self, services, aws, folder, celery_url, **more):
+    def __init__(self, services, aws, folder):
         self._folder = folder
-        self._env = environment(services, aws, DEPUTY_CELERY_URL=celery_url, **more)
+        self._env = environment(services, aws)
         self.start()
 
     def start(self):
-        command = [sys.executable, "-m", "celery", "--app", "celery_app", "worker", "--beat"]
-        command += ["--loglevel", "WARNING"]
-        logged_secrets.watch(self._folder / "celery.log")
-        self._worker = spawn(command, self._folder / "celery.log", env=self._env)
-
-    @property
-    def ended(self):
-        return self._worker.poll() is not None
+        command = [sys.executable, "-m", "flask", "--app", "wsgi", "worker"]
+        logged_secrets.watch(self._folder / "worker.log")
+        self._worker = spawn(command, self._folder / "worker.log", env=self._env)
 
     def kill(self):
         """The one process, and not its group: no process is left."""
@@ -327,78 +282,17 @@ def lapse(services):
         db.execute(waiting.values(due_at=now()))
 
 
-@pytest.fixture
-def work_queue(aws):
-    """The queue that broker.yaml makes where it is asked to, away from the SDK's own region, and
-    what its broker may do there: the worker acts as the sandbox's broker, which gets that very
-    policy.
-    """
-    name = f"deputy-{uuid.uuid4().hex[:8]}"  # its bucket outlives the stack
-    parameters = {"BrokerRoleName": name, "TemplateBucketName": name, "CeleryOverSqs": "yes"}
-    with (
-        contextlib.closing(
-            aws.client("cloudformation", VENDOR_ACCOUNT, SQS_REGION)
-        ) as cloudformation,
-        contextlib.closing(aws.client("iam", VENDOR_ACCOUNT)) as iam,
-        contextlib.closing(aws.client("sqs", VENDOR_ACCOUNT, SQS_REGION)) as sqs,
-    ):
-        cloudformation.create_stack(
-            StackName=name,
-            TemplateBody=(ROOT / "cloudformation/broker.yaml").read_text(),
-            Parameters=[{"ParameterKey": k, "ParameterValue": v} for k, v in parameters.items()],
-            Capabilities=["CAPABILITY_NAMED_IAM"],
-        )
-        outputs = cloudformation.describe_stacks(StackName=name)["Stacks"][0]["Outputs"]
-        (url,) = (one["OutputValue"] for one in outputs if one["OutputKey"] == "CeleryUrl")
-        (policy,) = iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"]
-        attached = {"RoleName": "DeputyBroker", "PolicyArn": policy["PolicyArn"]}
-        iam.attach_role_policy(**attached)
-        here = sqs.get_queue_url(QueueName=url.rpartition("/")[2])["QueueUrl"]
-        yield SimpleNamespace(
-            url=here.replace("http://", "sqs://"), delete=lambda: sqs.delete_queue(QueueUrl=here)
-        )
-        iam.detach_role_policy(**attached)
-        cloudformation.delete_stack(StackName=name)
-
-
-@contextlib.contextmanager
-def proving(services, crowd, celery):
-    """Everything that is due is proven, and nothing twice."""
-    with celery:
-        made = crowd.pending(12)
-        until(lambda: statuses(services)[ConnectionStatus.VERIFIED] > 2, seconds=60)
-        yield
-        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 12}, seconds=60)
-    assert proven_times(services) == dict.fromkeys(made, 1)
-
-
-def test_sqs_carries_what_is_due_and_a_background_worker_that_it_refuses_ends(
-    services, crowd, aws, work_queue, tmp_path
-):
-    """It does not stay alive and deaf."""
-    celery = Celery(services, aws, tmp_path, work_queue.url, AWS_REGION=SQS_REGION)
-    with proving(services, crowd, celery):
-        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 12}, seconds=60)
-        assert not celery.ended
-        work_queue.delete()
-        until(lambda: celery.ended, seconds=60)
-
-
-@pytest.mark.skipif(RABBITMQ is None, reason="there is no rabbitmq-server on this machine")
-def test_rabbitmq_carries_what_is_due_though_it_and_the_worker_are_killed_in_the_middle(
+def test_everything_due_is_proven_once_by_two_of_which_one_is_killed(
     services, crowd, aws, tmp_path
 ):
-    rabbitmq = RabbitMQ(tmp_path)
-    celery = Celery(services, aws, tmp_path, rabbitmq.url)
-    try:
-        with proving(services, crowd, celery):
-            celery.kill()
-            rabbitmq.kill()
-            rabbitmq.start()
-            lapse(services)
-            celery.start()
-    finally:
-        rabbitmq.close()
+    with WorkerProcess(services, aws, tmp_path) as killed, working(services):
+        made = crowd.pending(24)
+        until(lambda: statuses(services)[ConnectionStatus.VERIFIED] > 2, seconds=60)
+        killed.kill()
+        lapse(services)
+        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 24}, seconds=60)
+        killed.start()
+    assert proven_times(services) == dict.fromkeys(made, 1)
 
 
 class NoRoom:
@@ -420,17 +314,12 @@ class NoRoom:
         self._cache.close()
 
 
-@pytest.mark.parametrize("kind", ["flask", "celery"])
-def test_a_first_proof_is_made_while_all_routine_proofs_wait_for_their_half(
-    aws, vendor, tmp_path, valkey, kind
-):
-    # As `Celery` has it
+def test_a_first_proof_is_made_while_all_routine_proofs_wait_for_their_half(aws, vendor, valkey):
     with own_services(sts_budget=600, cache_url=valkey.url) as services:
         crowd, no_room = Crowd(services, aws), NoRoom(services.config)
         waiting = crowd.proven(THREADS + 4)
-        celery = partial(Celery, services, aws, tmp_path, valkey.url, DEPUTY_CACHE_URL=valkey.url)
         try:
-            with working(services) if kind == "flask" else celery():
+            with working(services):
                 try:
                     until(lambda: begun(services) >= THREADS, seconds=60)
                     first = crowd.pending(3)

@@ -570,18 +570,6 @@ def test_the_broker_may_be_a_role_or_a_user_with_a_path(canary):
         assert not pattern.fullmatch(arn)
 
 
-def test_only_with_a_work_queue_may_the_broker_carry_work_and_on_that_queue_alone(broker_resources):
-    for name in ("WorkQueue", "CarryWork"):
-        assert broker_resources[name]["Condition"] == "HasWorkQueue"
-    policy = broker_resources["CarryWork"]["Properties"]
-    assert policy["Roles"] == [{"Ref": "Broker"}]
-    [statement] = policy["PolicyDocument"]["Statement"]
-    assert statement["Resource"] == {"Fn::GetAtt": ["WorkQueue", "Arn"]}
-    for action in statement["Action"]:
-        assert action.startswith("sqs:")
-        assert not re.search(r"\*|Create|List", action)
-
-
 def test_publishing_templates_is_not_the_brokers(broker_resources):
     publisher = broker_resources["TemplatePublisher"]["Properties"]
 

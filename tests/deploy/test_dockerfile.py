@@ -47,14 +47,7 @@ def test_the_images_user_is_a_number_that_is_not_roots(image):
 
 def test_the_image_holds_what_the_service_needs_and_nothing_else(image):
     parts = {PurePosixPath(name).parts for name in image.files()}
-    own = {
-        "app",
-        "cloudformation",
-        "migrations",
-        "alembic.ini",
-        "celery_app.py",
-        "gunicorn.conf.py",
-    }
+    own = {"app", "cloudformation", "migrations", "alembic.ini", "gunicorn.conf.py"}
     assert {part[0] for part in parts} == own | {
         "wsgi.py",
         "requirements.txt",
@@ -65,7 +58,7 @@ def test_the_image_holds_what_the_service_needs_and_nothing_else(image):
         ["git", "ls-files", "app"], cwd=ROOT, capture_output=True, text=True, check=False
     ).stdout
     assert {name for name in tracked.splitlines() if (ROOT / name).exists()} <= image.files().keys()
-    assert {"flask", "gunicorn", "psycopg", "celery"} <= packages_of(image)
+    assert {"flask", "gunicorn", "psycopg"} <= packages_of(image)
     assert not {"pytest", "moto", "pip"} & packages_of(image)
 
 
@@ -125,9 +118,5 @@ def test_the_health_check_fails_without_a_server_and_gives_up_in_time(image):
 def test_the_pinned_packages_install_from_the_index_and_start():
     with open_folder() as folder:
         image = Image(folder, full=True).build()
-        for words in (
-            ["flask", "--app", "wsgi", "--help"],
-            ["celery", "--version"],
-            ["gunicorn", "--version"],
-        ):
+        for words in (["flask", "--app", "wsgi", "--help"], ["gunicorn", "--version"]):
             assert image.start(words, {}, stdout=subprocess.DEVNULL).wait(60) == 0

@@ -40,7 +40,6 @@ GIVEN = {
     "RegistrationTopicArn": "arn:aws:sns:eu-west-1:111122223333:deputy"
     ",arn:aws:sns:eu-south-1:111122223333:deputy",
     "RegistrationQueueUrl": "https://sqs.eu-west-1.amazonaws.com/111122223333/deputy",
-    "CeleryUrl": "sqs://sqs.eu-west-1.amazonaws.com/111122223333/deputy-work",
     "CanaryRoleArn": "arn:aws:iam::444455556666:role/deputy-canary",
     "StrangerRoleArn": "arn:aws:iam::444455556666:role/deputy-stranger",
     "Database.Endpoint.Address": "127.0.0.1",
@@ -270,7 +269,6 @@ class Stack:
         url = template["DEPUTY_DATABASE_URL"].replace(":5432", f":{self.server.port}")
         own = {
             "DEPUTY_DATABASE_URL": url.replace("=require", "=prefer"),
-            "DEPUTY_CELERY_URL": self._redis,
             "DEPUTY_TEMPLATE_BUCKET": BUCKET,
             "PGPASSWORD": PASSWORDS[url.partition("://")[2].partition("@")[0]],
             "DEPUTY_CACHE_URL": self._redis,

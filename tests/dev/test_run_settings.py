@@ -146,7 +146,7 @@ def test_no_parameter_of_broker_yaml_that_a_setting_speaks_of_is_forgotten():
     pairs = named(vendor_arguments(settings(**TWINS)), "--vendor-parameter")
     passed = {pair.partition("=")[0] for pair in pairs}
     # Who may be the broker; a queue that `make run` has no use for
-    not_the_services = {"BrokerService", "CeleryOverSqs"}
+    not_the_services = {"BrokerService"}
     assert passed | not_the_services == set(template["Parameters"])
 
 

@@ -4,15 +4,13 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 
 import psutil
 import pytest
 
-from tests.faults.users import ALL, LASTS, assert_served_meanwhile
+from tests.faults.users import ALL, assert_served_meanwhile
 from tests.honesty.deployment import Deployment
 from tests.support.balancer import Balancer
-from tests.support.valkey import Valkey
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.faults
@@ -80,36 +78,6 @@ def test_a_background_worker_ends(service, front, number):
     assert_served_meanwhile(
         service, f"{name} of a background worker in the middle of proofs", trouble, served=ALL
     )
-
-
-def test_celerys_broker_is_gone(service):
-    with ExitStack() as stack:
-        broker = Valkey()
-        stack.callback(broker.kill)
-        celery = service.start_background_worker(
-            ("celery", "--app", "celery_app", "worker", "--beat"),
-            DEPUTY_CELERY_URL=broker.url,
-            PYTHONWARNINGS="default",  # Celery warns root
-        )
-        stack.callback(celery.wait)
-        stack.callback(celery.kill)
-        until(
-            lambda: service.sql("SELECT 1 FROM background_workers WHERE kind = 'celery'"),
-            "Celery starts",
-        )
-
-        def trouble():
-            broker.kill()
-            time.sleep(LASTS)
-            broker.start()
-
-        assert_served_meanwhile(
-            service,
-            "the message broker of Celery is killed, and empty afterwards",
-            trouble,
-            served=ALL,
-        )
-        assert celery.poll() is None
 
 
 def test_a_rolling_restart_of_web_processes(service):

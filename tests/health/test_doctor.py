@@ -50,7 +50,7 @@ class Deployment:
         publish_templates(self.app)
         self.db = self.app.extensions["deputy"].db
         connection_row(self.db, tenant_row(self.db))
-        self.worker = Heartbeat(self.db, "flask", Heard())
+        self.worker = Heartbeat(self.db, Heard())
 
     def doctor(self, wrong=None, **changes):
         """What each check says, with these settings changed. `wrong`: those that say so."""
@@ -95,9 +95,7 @@ def whole_deployment(aws, canary_stack, valkey):
             "registration_queue_url": stack.registration_queue_url,
             **roles_of(canary_stack),
         }
-        made = Deployment(
-            aws, make_config(url, cache_url=valkey.url, celery_url=valkey.url, **more)
-        )
+        made = Deployment(aws, make_config(url, cache_url=valkey.url, **more))
         yield made
         made.db.engine.dispose()
 
@@ -285,31 +283,25 @@ def topic_of_the_vendor(deployment, publishers):
         sns.delete_topic(TopicArn=arn)
 
 
-def test_a_policy_of_ours_that_demands_an_external_id_and_dead_letters(deployment, work_queue_url):
+def test_a_policy_of_ours_that_demands_an_external_id_and_dead_letters(deployment):
     with hardened(deployment, DEMANDS_AN_ID), dead_letter(deployment):
-        found = deployment.doctor(
-            {"prober": "failed", "dead_letters": "warning"}, celery_url=work_queue_url
-        )
+        found = deployment.doctor({"prober": "failed", "dead_letters": "warning"})
     says(found, prober="sts:ExternalId")
     assert found["dead_letters"]["seen"].startswith("1 messages")
-    assert found["celery"]["seen"].startswith("The queue is there")
 
 
-def test_a_canary_of_another_broker_and_a_closed_bucket_and_a_topic_of_another_queue(
-    deployment, work_queue_url
-):
+def test_a_canary_of_another_broker_and_a_closed_bucket_and_a_topic_of_another_queue(deployment):
     """To publish again would not help, and `templates publish` says that templates are there."""
     with (
         canary_of_nobody(deployment),
         blocked(deployment),
         topic_of_the_vendor(deployment, "*") as arn,
     ):
-        changes = {"registration_topic_arns": (arn,), "celery_url": f"{work_queue_url}-old"}
-        failed = dict.fromkeys(("topic", "queue", "templates", "celery"), "failed")
-        found = deployment.doctor({"prober": "warning", **failed}, **changes)
+        failed = dict.fromkeys(("topic", "queue", "templates"), "failed")
+        found = deployment.doctor({"prober": "warning", **failed}, registration_topic_arns=(arn,))
     says(found, prober="cloudformation/canary.yaml", queue="cloudformation/broker.yaml")
     says(found, topic="Subscribe the queue to the topic", templates="is missing, or not public")
-    says(found, templates="Block Public Access", celery="CeleryOverSqs")
+    says(found, templates="Block Public Access")
 
 
 def test_a_broker_whom_no_role_lets_in_and_a_closed_topic_and_a_queue_without_dead_letters(
@@ -460,40 +452,32 @@ def test_a_queues_policy_may_allow_more_actions(deployment, action):
         deployment.doctor()
 
 
-def test_many_absent_topics_of_which_some_are_named_and_a_bucket_and_a_work_queue_elsewhere(
-    deployment, monkeypatch
-):
+def test_many_absent_topics_of_which_some_are_named_and_a_bucket_elsewhere(deployment, monkeypatch):
     """The sandbox has no bucket in another region: its buckets are in every region."""
     topic = deployment.config.aws.registration_topics[FRANKFURT]
     regions = [f"{area}-{number}" for area in ("eu-west", "us-west", "us-east") for number in "12"]
     many = tuple(topic.replace(FRANKFURT, region) for region in [*regions, "sa-east-1"])
     monkeypatch.setattr(vendor_resources, "bucket", lambda _: (301, now()))
     found = deployment.doctor(
-        dict.fromkeys(("topic", "queue", "bucket", "celery"), "failed"),
-        registration_topic_arns=many,
-        celery_url="sqs://sqs.eu-west-1.amazonaws.com/111122223333/deputy-work",
+        dict.fromkeys(("topic", "queue", "bucket"), "failed"), registration_topic_arns=many
     )
     assert found["topic"]["seen"].count("There is no topic") == 5
     says(found, topic="So it is in 2 further regions.")
     assert "the topics in eu-west-1, eu-west-2, us-west-1" in found["queue"]["seen"]
-    says(found, bucket="is not in us-east-1", celery="not in us-east-1")
+    says(found, bucket="is not in us-east-1")
     says(found, bucket="AWS_REGION")
 
 
-def test_s3_sns_and_sqs_that_do_not_answer(deployment, work_queue_url, monkeypatch):
+def test_s3_sns_and_sqs_that_do_not_answer(deployment, monkeypatch):
     for service in ("IAM", "S3", "SNS", "SQS"):
         monkeypatch.setenv(f"AWS_ENDPOINT_URL_{service}", f"http://{NOWHERE}")
     warnings = dict.fromkeys(("topic", "queue", "dead_letters"), "warning")
-    found = deployment.doctor(
-        {"iam": "failed", "bucket": "failed", "celery": "failed", **warnings},
-        celery_url=work_queue_url,
-    )
+    found = deployment.doctor({"iam": "failed", "bucket": "failed", **warnings})
     assert named(found, "skipped").keys() == {"aws_clock", "templates"}
     says(found, bucket="S3 does not answer.", queue="SQS of us-east-1")
-    says(found, celery="SQS does not answer, so nothing is proven.")
 
 
-def test_a_broker_that_may_not_look_at_its_queues(deployment, work_queue_url):
+def test_a_broker_that_may_not_look_at_its_queue(deployment):
     """As with the stack of an earlier release: that is no fault of the registration queue, and
     says how to change it.
     """
@@ -503,28 +487,24 @@ def test_a_broker_that_may_not_look_at_its_queues(deployment, work_queue_url):
         "Resource": "*",
     }
     with hardened(deployment, denied):
-        found = deployment.doctor({"celery": "warning"}, celery_url=work_queue_url)
+        found = deployment.doctor({})
     skipped = named(found, "skipped")
     assert skipped.keys() == {"topic", "queue", "dead_letters"}
     says(found, **dict.fromkeys(skipped, "The broker may not look at it."))
     says(found, **dict.fromkeys(skipped, "cloudformation/broker.yaml"))
-    says(found, celery="CarryWork")
 
 
 def test_each_of_several_faults_is_named(deployment):
-    """A setting that is none, a cache and a message broker that are away, and templates of
-    another name.
-    """
+    """A setting that is none, a cache that is away, and templates of another name."""
     warnings = dict.fromkeys(("settings", "cache"), "warning")
     found = deployment.doctor(
-        {"celery": "failed", "templates": "failed", **warnings},
+        {"templates": "failed", **warnings},
         likely_mistakes=("DEPUTY_PROOF_MAXAGE is not a setting.",),
         cache_url=f"redis://{NOWHERE}/0",
-        celery_url=f"redis://{NOWHERE}/0",
         vendor_name="Renamed Vendor",
     )
     says(found, settings="DEPUTY_PROOF_MAXAGE", cache="DEPUTY_CACHE_URL")
-    says(found, celery="DEPUTY_CELERY_URL", templates="templates publish")
+    says(found, templates="templates publish")
 
 
 @contextmanager
@@ -535,7 +515,7 @@ def log_of(statement):
         with database.write(SYSTEM) as db:
             db.execute(sqlalchemy.text(statement))
         connection_row(database, tenant_row(database))
-        Heartbeat(database, "flask", Heard()).beat()
+        Heartbeat(database, Heard()).beat()
         database.engine.dispose()
         yield url
 
@@ -575,15 +555,6 @@ def test_months_that_were_not_made_ahead_and_those_that_wait_for_the_operator(de
     says(not_made, audit_log="worker")
 
 
-@pytest.fixture
-def work_queue_url(deployment):
-    """An SQS queue of the broker's account for Celery's messages: the setting that names it."""
-    with deployment.client("sqs") as sqs:
-        url = sqs.create_queue(QueueName="deputy-work")["QueueUrl"]
-        yield url.replace("http://", "sqs://")
-        sqs.delete_queue(QueueUrl=url)
-
-
 def test_no_background_worker(deployment):
     deployment.worker.end()
     found = deployment.doctor({"workers": "failed"})
@@ -598,10 +569,10 @@ def test_no_background_worker(deployment):
 
 
 def test_what_is_not_configured_is_skipped_and_is_no_fault(deployment):
-    absent = ["cache_url", "celery_url", "registration_queue_url"]
+    absent = ["cache_url", "registration_queue_url"]
     absent += ["canary_role_arn", "stranger_role_arn"]
     found = deployment.doctor(**dict.fromkeys(absent), registration_topic_arns=())
-    skipped = {"prober", "topic", "queue", "dead_letters", "cache", "celery"}
+    skipped = {"prober", "topic", "queue", "dead_letters", "cache"}
     assert named(found, "skipped").keys() == skipped
     says(found, prober="canary.yaml")
 
@@ -609,7 +580,7 @@ def test_what_is_not_configured_is_skipped_and_is_no_fault(deployment):
 def test_a_deployment_without_customers_has_nothing_wrong(deployment):
     with new_database() as url:
         database = Database(url)
-        Heartbeat(database, "flask", Heard()).beat()
+        Heartbeat(database, Heard()).beat()
         an_old_event(database)
         database.engine.dispose()
         found = deployment.doctor(database_url=url, audit_retention_days=0)

@@ -50,10 +50,10 @@ def age(database, row_id, seconds):
 
 
 def test_a_background_worker_has_one_row_which_says_who_it_is_and_when_it_was_seen(quiet_database):
-    heartbeat = Heartbeat(quiet_database, "flask", QueueState())
+    heartbeat = Heartbeat(quiet_database, QueueState())
     heartbeat.beat()
     [first] = rows(quiet_database)
-    assert (first.kind, first.pid) == ("flask", os.getpid())
+    assert first.pid == os.getpid()
     assert first.heard_at is first.unanswered_at is None
     assert first.host
     age(quiet_database, first.id, 50)
@@ -61,14 +61,14 @@ def test_a_background_worker_has_one_row_which_says_who_it_is_and_when_it_was_se
     [again] = rows(quiet_database)
     assert (again.id, again.started_at) == (first.id, first.started_at)
     assert abs(now() - again.seen_at) < timedelta(seconds=30)
-    Heartbeat(quiet_database, "celery", QueueState()).beat()
+    Heartbeat(quiet_database, QueueState()).beat()
     heartbeat.end()
-    assert [row.kind for row in rows(quiet_database)] == ["celery"]
+    assert [row.id == first.id for row in rows(quiet_database)] == [False]
 
 
 def test_a_background_worker_counts_for_a_minute_and_its_row_is_deleted_after_a_day(quiet_database):
     for _ in range(3):
-        Heartbeat(quiet_database, "flask", QueueState()).beat()
+        Heartbeat(quiet_database, QueueState()).beat()
     live, silent, gone = [row.id for row in rows(quiet_database)]
     age(quiet_database, live, 55)
     age(quiet_database, silent, 65)
@@ -81,10 +81,10 @@ def test_a_background_worker_counts_for_a_minute_and_its_row_is_deleted_after_a_
 @pytest.mark.parametrize("hours", [-1, 1])
 def test_times_are_the_databases_and_not_the_background_workers(quiet_database, hours):
     with time_machine.travel(now() + timedelta(hours=hours), tick=True):
-        Heartbeat(quiet_database, "flask", QueueState()).beat()
+        Heartbeat(quiet_database, QueueState()).beat()
     [row] = read(quiet_database, live_workers)
     assert row.clock_ahead == pytest.approx(hours * 3600, abs=30)
-    Heartbeat(quiet_database, "flask", QueueState()).beat()
+    Heartbeat(quiet_database, QueueState()).beat()
     assert min(abs(row.clock_ahead) for row in rows(quiet_database)) < 1
 
 
@@ -109,7 +109,7 @@ def test_a_queue_is_heard_as_far_as_its_messages_were_sent_until_they_are_answer
 
 
 def beat(database, **queue_state):
-    heartbeat = Heartbeat(database, "flask", SimpleNamespace(**queue_state))
+    heartbeat = Heartbeat(database, SimpleNamespace(**queue_state))
     heartbeat.beat()
     return heartbeat
 

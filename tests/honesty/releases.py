@@ -4,15 +4,7 @@ import shutil
 
 from dev.stack import ROOT
 
-_PARTS = (
-    "app",
-    "cloudformation",
-    "migrations",
-    "alembic.ini",
-    "celery_app.py",
-    "gunicorn.conf.py",
-    "wsgi.py",
-)
+_PARTS = ("app", "cloudformation", "migrations", "alembic.ini", "gunicorn.conf.py", "wsgi.py")
 
 
 def same(folder):

@@ -22,11 +22,10 @@ from app.store.models import AuditEvent, Connection
 from bench.organization import most_in_a_second
 from sandbox.organization import organization
 from sandbox.vendor import VENDOR_ACCOUNT
-from tests.background.test_workers import Celery, lapse
+from tests.background.test_workers import WorkerProcess, lapse
 from tests.conftest import OPERATOR, make_config, publish_templates
 from tests.support.cast import Api, Customer, World, root_client
 from tests.support.databases import new_database
-from tests.support.valkey import Valkey
 from tests.support.waiting import until
 
 UNIT = "ou-abcd-00000020"
@@ -215,15 +214,13 @@ def shown_again_soon(aws, vendor):
     ids=["6", "200"],
 )
 @pytest.mark.usefixtures("shown_again_soon")
-def test_killing_broker_and_worker_in_the_middle_of_many_registrations_loses_and_repeats_nothing(
+def test_killing_the_worker_in_the_middle_of_many_registrations_loses_and_repeats_nothing(
     idle, aws, tmp_path, count, shares
 ):
     many = [f"4{number:011}" for number in range(count - 1)]  # and the management account
-    valkey = Valkey()
-    celery = Celery(idle.extensions["deputy"], aws, tmp_path, valkey.url)
+    worker = WorkerProcess(idle.extensions["deputy"], aws, tmp_path)
     with organisation_of(idle, aws) as organisation, contextlib.ExitStack() as after:
-        after.callback(valkey.kill)
-        after.callback(celery.kill)
+        after.callback(worker.kill)
         organisation.has(*many)
         organisation.launch()
         for share in shares:
@@ -231,10 +228,8 @@ def test_killing_broker_and_worker_in_the_middle_of_many_registrations_loses_and
                 lambda share=share: organisation.statuses().total() >= share * count,
                 seconds=PATIENCE,
             )
-            valkey.kill()
-            celery.kill()
-            valkey.start()  # as Valkey keeps nothing here, every message of Celery's is lost
-            celery.start()
+            worker.kill()
+            worker.start()
             lapse(organisation.services)
         organisation.await_all("verified", count)
         organisation.await_stack("CREATE_COMPLETE")

@@ -12,7 +12,7 @@ import pytest
 from app import services as composition
 from app.aws.template_bucket import TemplateBucket
 from app.aws.templates import render_document
-from app.background.worker import companions, stop_all
+from app.background.worker import parts_of, stop_all
 from app.errors import ConflictError
 from app.permissions.permission_sets import PermissionSet, read_document
 from app.store.database import SYSTEM
@@ -323,9 +323,7 @@ def test_a_background_worker_records_what_is_published_after_its_start(
     started = publishing_vendor.start()
     ended = []
     [part] = [
-        part
-        for part in companions(started, "flask", lambda: ended.append(True))
-        if part.name == "publication"
+        part for part in parts_of(started, lambda: ended.append(True)) if part.name == "publication"
     ]
     part.start()
     try:

@@ -9,6 +9,7 @@ import pytest
 
 from app.clock import now
 from app.proofs.proof_queue import Claim
+from app.store.models import Trigger
 from app.store.models.connection_status import ConnectionStatus, StackState
 from tests.web.conftest import visit
 
@@ -96,7 +97,7 @@ def test_a_proof_of_a_search_that_was_removed_meanwhile_is_dropped(visitor):
     made, services = search(visitor), visitor.services
     lease = now() + timedelta(minutes=2)
     visitor.change(made, due_at=lease)
-    claim = Claim(UUID(visitor.tenant["id"]), UUID(made["id"]), lease)
+    claim = Claim(UUID(visitor.tenant["id"]), UUID(made["id"]), lease, Trigger.REGISTERED, True)
     assert stop(visitor, made) == 303
     assert not services.proof_queue.prove(claim)
     assert visitor.connections() == []

@@ -51,11 +51,10 @@ def deployment_id(db: Session) -> UUID:
 
 
 class BackgroundWorker(Identified, Base):
-    """A background worker. `kind`: `celery` if it reads Celery's message broker, else `flask`."""
+    """A background worker that runs, or was killed less than a day ago."""
 
     __tablename__ = "background_workers"
 
-    kind: Mapped[Text16]
     host: Mapped[str] = mapped_column(String(255))
     pid: Mapped[int]
     started_at: Mapped[datetime]

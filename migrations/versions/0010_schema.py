@@ -18,7 +18,7 @@ from app.store import revocation
 from app.store.models import Configuration
 from app.store.models.base import Base
 
-revision = "0009"
+revision = "0010"
 down_revision = None
 
 _TRIGGERS = (
