@@ -282,16 +282,23 @@ def lapse(services):
         db.execute(waiting.values(due_at=now()))
 
 
-def test_everything_due_is_proven_once_by_two_of_which_one_is_killed(
+def test_everything_due_is_proven_once_by_two_that_are_killed_in_the_middle(
     services, crowd, aws, tmp_path
 ):
-    with WorkerProcess(services, aws, tmp_path) as killed, working(services):
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    with (
+        WorkerProcess(services, aws, tmp_path / "one") as one,
+        WorkerProcess(services, aws, tmp_path / "other") as other,
+    ):
         made = crowd.pending(24)
         until(lambda: statuses(services)[ConnectionStatus.VERIFIED] > 2, seconds=60)
-        killed.kill()
+        for worker in (one, other):
+            worker.kill()
         lapse(services)
+        for worker in (one, other):
+            worker.start()
         until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 24}, seconds=60)
-        killed.start()
     assert proven_times(services) == dict.fromkeys(made, 1)
 
 

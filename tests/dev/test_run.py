@@ -76,7 +76,7 @@ def test_make_run_says_what_a_person_needs(run):
 
 
 def test_each_process_logs_at_its_start_which_release_it_is(run):
-    for name, kind, count in (("web", "web", 2), ("worker", "flask", 1)):
+    for name, kind, count in (("web", "web", 2), ("worker", "worker", 1)):
         lines = (run.data / f"{name}.log").read_text().splitlines()
         started = [json.loads(line) for line in lines if '"process.started"' in line]
         assert {(line["kind"], line["version"]) for line in started} == {(kind, VERSION)}
