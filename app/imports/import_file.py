@@ -8,9 +8,10 @@ length of a line.
 import csv
 import hashlib
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from operator import attrgetter
 from typing import Any, BinaryIO, NamedTuple
 
@@ -33,7 +34,7 @@ class ImportFileError(Exception):
 class ImportRow(NamedTuple):
     """One row. A column without a value is empty. `line`: its number in the file, from 1.
 
-    `problem`: why the row has no values.
+    `problem`: why the row has no values. `texts`: all texts of such a row, in whatever column.
     """
 
     line: int
@@ -43,6 +44,7 @@ class ImportRow(NamedTuple):
     role_arn: str = ""
     permission_set: str = ""
     problem: str = ""
+    texts: tuple[str, ...] = ()
 
 
 def read_rows(file: BinaryIO) -> Iterator[ImportRow]:
@@ -105,7 +107,7 @@ def _csv_row(line: int, header: list[str], values: list[str]) -> ImportRow:
     problem = ""
     if len(values) != len(header):
         problem = f"The row has {len(values)} columns instead of {len(header)}."
-    return _row(line, dict(zip(header, values, strict=False)), problem)
+    return _row(line, dict(zip(header, values, strict=False)), values, problem)
 
 
 def _json_rows(file: BinaryIO) -> Iterator[ImportRow]:
@@ -115,19 +117,20 @@ def _json_rows(file: BinaryIO) -> Iterator[ImportRow]:
 
 
 def _json_row(line: int, text: str) -> ImportRow:
+    texts = re.findall(r'"([^"]*)"', text)
     try:
         values = strict_json.parse(text)
     except ValueError as error:
-        return ImportRow(line, problem=str(error))
+        return _row(line, {}, texts, str(error))
     if not isinstance(values, dict):
-        return ImportRow(line, problem="The line is not a JSON object.")
+        return _row(line, {}, texts, "The line is not a JSON object.")
     if unknown := sorted(values.keys() - {*COLUMNS}):
         problem = f"{json.dumps(unknown[0])} is none of {', '.join(COLUMNS)}."
-        return _row(line, values, problem)
+        return _row(line, values, texts, problem)
     for name, value in values.items():
         if not isinstance(value, str | None):
-            return _row(line, values, f"{name}: must be text.")
-    return _row(line, values)
+            return _row(line, values, texts, f"{name}: must be text.")
+    return _row(line, values, texts)
 
 
 def _text(value: Any) -> str:
@@ -143,12 +146,21 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def _row(line: int, values: dict[str, Any], problem: str = "") -> ImportRow:
-    """Return the row, or its reference alone if there is a problem with it."""
-    row = ImportRow(line, **{name: _text(values.get(name)) for name in COLUMNS})
+def _row(line: int, values: dict[str, Any], texts: Iterable[str], problem: str = "") -> ImportRow:
+    """Return the row; if there is a problem with it, its reference and `texts` alone.
+
+    Nobody can tell the columns of such a row, but what it names is claimed all the same. Otherwise
+    another customer's row with the same role and External ID would be imported.
+    """
+    columns: dict[str, Any] = {name: _text(values.get(name)) for name in COLUMNS}
+    row = ImportRow(line, **columns)
     if not problem and not all(_is_utf8(value or "") for value in values.values()):
         problem = "The row is not UTF-8."
-    return ImportRow(line, row.reference, problem=problem) if problem else row
+    if not problem:
+        return row
+    return ImportRow(
+        line, row.reference, problem=problem, texts=tuple(filter(None, map(_text, texts)))
+    )
 
 
 @dataclass
@@ -188,11 +200,11 @@ class FileSummary:
     def _count(self, rows: list[ImportRow], reference: bytes) -> None:
         for row in rows:
             self.rows += 1
-            if row.external_id:
-                key = _digest(row.external_id)
+            for external_id in filter(None, row.texts or (row.external_id,)):
+                key = _digest(external_id)
                 same = self._owners.setdefault(key, reference) == reference
                 self._owners[key] = reference if same else None
-            for claimed in _claimed(row.role_arn):
+            for claimed in chain.from_iterable(map(_claimed, row.texts or (row.role_arn,))):
                 first = self._first.setdefault(claimed, (reference, row.line))
                 if first[0] != reference:
                     claims = self._claims.setdefault(claimed, dict([first]))

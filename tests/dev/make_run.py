@@ -50,7 +50,7 @@ ODD = 'it\'s $HOME `id` "quoted" \\ and more'
 
 
 def database_url_of(data):
-    """Of the Deputy that runs with this data folder."""
+    """Read the database's URL of the Deputy that runs with this data folder."""
     return re.search(r"DEPUTY_DATABASE_URL='(.*)'", (data / "env").read_text())[1]
 
 

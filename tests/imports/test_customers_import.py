@@ -337,6 +337,33 @@ def connection_of(admin, number):
     return connection
 
 
+@pytest.mark.parametrize("name", ["Customer 802, Inc", "Caf\udce9"], ids=["a comma", "Latin-1"])
+def test_a_row_with_a_mistake_claims_what_it_names(admin, importing, tmp_path, name):
+    """Or a wrong row of another customer, with the same role and External ID, would be imported."""
+    right = row_of(802, name=name)
+    wrong = row_of(801, role_arn=right["role_arn"], external_id=right["external_id"])
+    other = row_of(803, role_arn=right["role_arn"] + "-2")
+    lines = [",".join(row[column] for column in COLUMNS) for row in (wrong, right, other)]
+    path = tmp_path / "customers.csv"
+    path.write_text("\n".join([",".join(COLUMNS), *lines]), errors="surrogateescape")
+    reports = importing(path, fails=1)
+    assert [reports[line]["outcome"] for line in (2, 3)] == ["refused"] * 2
+    assert admin("GET", "/v1/tenants?reference=c-801")["items"] == []
+    [tenant] = admin("GET", "/v1/tenants?reference=c-803")["items"]
+    [connection] = admin("GET", f"/v1/tenants/{tenant['id']}/connections")["items"]
+    assert connection["awaiting_approval"]
+
+
+def test_a_line_of_json_that_is_none_claims_what_it_names(importing, tmp_path):
+    right = row_of(812)
+    wrong = row_of(811, role_arn=right["role_arn"], external_id=right["external_id"])
+    path = tmp_path / "customers.ndjson"
+    lines = [json.dumps(wrong), json.dumps(row_of(813)), json.dumps(row_of(814))]
+    path.write_text("\n".join([*lines, json.dumps(right)[:-1] + ","]))
+    reports = importing(path, fails=1)
+    assert [reports[line]["outcome"] for line in (1, 2, 4)] == ["refused", "imported", "refused"]
+
+
 def test_an_account_that_two_customers_claim_and_a_set_that_writes_await_approval(
     app, admin, importing, tmp_path
 ):
